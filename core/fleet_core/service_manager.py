@@ -1,0 +1,58 @@
+"""The service-manager protocol, the service's side: sd_notify(3), and the fd store of sd_pid_notify_with_fds(3).
+
+systemd speaks it, and `fleetctl up` speaks it to its children too. Standard library only: the supervisor uses it.
+"""
+
+import array
+import os
+import socket
+
+_FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+
+
+def notify(*assignments: str, descriptors: tuple[int, ...] = ()) -> bool:
+    """Send "READY=1", "STATUS=…", "FDSTORE=1", "FDNAME=…" to the service manager, with `descriptors` attached.
+
+    Returns False where there is no service manager, or it does not listen: the service goes on without it.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    ancillary = []
+    if descriptors:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as endpoint:
+            endpoint.settimeout(1.0)
+            endpoint.connect(address)
+            endpoint.sendmsg(["\n".join(assignments).encode()], ancillary)
+    except OSError:
+        return False
+    return True
+
+
+def store(name: str, descriptor: int) -> bool:
+    """Put a descriptor into the fd store: it comes back from `take_stored` after a restart. `name` must hold no colon."""
+    return notify("FDSTORE=1", f"FDNAME={name}", descriptors=(descriptor,))
+
+
+def forget(name: str) -> bool:
+    """Remove every descriptor of that name from the fd store."""
+    return notify("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+
+def take_stored() -> dict[str, list[int]]:
+    """The descriptors the service manager passed in, by name; each is the caller's to close. Empty when called again."""
+    count = os.environ.pop("LISTEN_FDS", "0")
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()) or not count.isdigit():
+        return {}
+    stored: dict[str, list[int]] = {}
+    for index in range(int(count)):
+        descriptor = _FIRST_DESCRIPTOR + index
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 (the standard library's signature)
+        name = names[index] if index < len(names) else "unknown"
+        stored.setdefault(name, []).append(descriptor)
+    return stored
