@@ -52,7 +52,7 @@ def take_stored() -> dict[str, list[int]]:
     stored: dict[str, list[int]] = {}
     for index in range(int(count)):
         descriptor = _FIRST_DESCRIPTOR + index
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 (the standard library's signature)
+        os.set_inheritable(descriptor, False)
         name = names[index] if index < len(names) else "unknown"
         stored.setdefault(name, []).append(descriptor)
     return stored
