@@ -5,7 +5,7 @@ counter for the whole store, that each transaction with an effect raises by one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -18,7 +18,15 @@ class StoreUnavailable(StoreError):  # noqa: N818 (reads as a sentence where it 
 
 
 class Conflict(StoreError):  # noqa: N818
-    """An expectation did not hold; nothing was written."""
+    """An expectation about `key` did not hold; nothing was written."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} is not as it was expected to be; nothing was written.")
+        self.key = key
+
+
+class LeaseGone(StoreError):  # noqa: N818
+    """A lease that a Put names has expired or was revoked; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +104,30 @@ class Store(ABC):
     ) -> int:
         """Write all operations in one transaction if all expectations hold; returns its revision.
 
-        Raises Conflict with nothing written. Never retried in here: after StoreUnavailable the caller reads what became of it.
+        Raises Conflict or LeaseGone with nothing written, and StoreError for operations the store refuses, such as two on one
+        key. Never retried in here: after StoreUnavailable the caller reads what became of it.
         """
 
     @abstractmethod
-    def follow(self, prefix: str) -> AsyncIterator[Snapshot | Changes]:
-        """First a Snapshot, then Changes for ever, none missed and in order; resumes by itself after broken streams.
+    def follow(self, prefix: str) -> AsyncGenerator[Snapshot | Changes, None]:
+        """First a Snapshot, then Changes for ever, none missed or repeated, in order; resumes by itself after broken streams.
 
-        After a compaction overtook it, yields a new Snapshot instead of the changes it can no longer have. Never raises
-        StoreUnavailable: it waits. Close the iterator (aclose) to end it.
+        Changes hold whole revisions: what one transaction wrote comes together. After a compaction overtook it, or the store
+        was put back to an older state, yields a new Snapshot instead of the changes it can no longer have. Never raises
+        StoreUnavailable: it waits. Close the iterator (aclose) to end it; once the store is closed it raises StoreError.
         """
 
     @abstractmethod
-    async def grant_lease(self, seconds: int, *, timeout: float = 5.0) -> Lease: ...
+    async def grant_lease(self, seconds: int, *, timeout: float = 5.0) -> Lease:
+        """A lease that lasts at least `seconds` from now; keys put with it are deleted when it ends."""
 
     @abstractmethod
     async def keep_lease(self, lease: Lease, *, timeout: float = 5.0) -> bool:
         """Renew once, now. False: the lease is gone."""
 
     @abstractmethod
-    async def revoke_lease(self, lease: Lease, *, timeout: float = 5.0) -> None: ...
+    async def revoke_lease(self, lease: Lease, *, timeout: float = 5.0) -> None:
+        """End it now, and with it its keys. A lease already gone is no error."""
 
     @abstractmethod
     async def close(self) -> None: ...

@@ -1,0 +1,138 @@
+"""Real etcd members as child processes on loopback, with mutual TLS. Test support."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from etcd3aio.errors import EtcdError
+from etcd3aio.kv import KVService
+from etcd3aio.maintenance import MaintenanceService
+
+from fleet_controller.store.etcd import EtcdStore
+from fleet_core.embedded_etcd import embedded_etcd_command, find_etcd
+from fleet_core.tls import Identity, Role, TlsFiles, create_authority, issue
+
+START_SECONDS = 20.0
+
+
+class EtcdMember:
+    """One process; `stop` and `resume` are SIGSTOP and SIGCONT."""
+
+    def __init__(self, command: list[str], log: Path, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._command = command
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+class EtcdCluster:
+    def __init__(self, folder: Path, size: int) -> None:
+        self._certificates = folder / "certificates"
+        create_authority(self._certificates)
+        server_tls = issue(self._certificates, Identity(Role.ETCD, "etcd"), ["127.0.0.1"])
+        self.tls = issue(self._certificates, Identity(Role.CONTROLLER, "controller"))
+        ports = _free_ports(2 * size)
+        peers = ",".join(f"m{n}=https://127.0.0.1:{ports[2 * n + 1]}" for n in range(size))
+        self.members = []
+        for n in range(size):
+            command = embedded_etcd_command(
+                find_etcd(), f"m{n}", folder / f"m{n}", ports[2 * n], ports[2 * n + 1], server_tls
+            )
+            if size > 1:
+                command = [part for part in command if not part.startswith("--initial-cluster=")]
+                command.append(f"--initial-cluster={peers}")
+            self.members.append(EtcdMember(command, folder / f"m{n}.log", f"127.0.0.1:{ports[2 * n]}"))
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [member.endpoint for member in self.members]
+
+    def store(self) -> EtcdStore:
+        return EtcdStore(self.endpoints, self.tls)
+
+    def certificate_of(self, role: Role) -> TlsFiles:
+        return issue(self._certificates, Identity(role, f"some-{role}"), ["127.0.0.1"])
+
+    async def leader(self) -> EtcdMember:
+        """Asks every member that answers; raises TimeoutError when none says that it leads."""
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                for member in self.members:
+                    async with self._channel(member) as channel:
+                        try:
+                            status = await MaintenanceService(channel, max_attempts=1).status(timeout=0.5)
+                        except (EtcdError, TimeoutError):
+                            continue
+                    if status.leader and status.leader == status.header.member_id:
+                        return member
+                await asyncio.sleep(0.1)
+
+    async def compact(self, revision: int) -> None:
+        for member in self.members:
+            async with self._channel(member) as channel:
+                await KVService(channel, max_attempts=1).compact(revision, timeout=5.0)
+                return
+
+    @asynccontextmanager
+    async def _channel(self, member: EtcdMember) -> AsyncIterator[grpc.aio.Channel]:
+        authority, certificate, key = self.tls.read()
+        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.secure_channel(member.endpoint, credentials, options=options) as channel:
+            yield channel
+
+
+@asynccontextmanager
+async def running_etcd(folder: Path, size: int = 1) -> AsyncIterator[EtcdCluster]:
+    """A cluster that serves reads; its processes are gone afterwards."""
+    cluster = EtcdCluster(folder, size)
+    try:
+        for member in cluster.members:
+            member.start()
+        store = cluster.store()
+        try:
+            await store.read("/", timeout=START_SECONDS)
+        finally:
+            await store.close()
+        yield cluster
+    finally:
+        for member in cluster.members:
+            member.kill()
+
+
+def _free_ports(count: int) -> list[int]:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [listener.getsockname()[1] for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
