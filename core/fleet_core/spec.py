@@ -66,16 +66,17 @@ class StopPolicy(_Policy):
 class RestartPolicy(_Policy):
     backoff_initial_seconds: PositiveSeconds = 0.5
     backoff_max_seconds: PositiveSeconds = 30
-    max_restarts: Annotated[int, Field(ge=0, le=100_000)] = 16
-    window_seconds: PositiveSeconds = 60
+    max_restarts: Annotated[int, Field(ge=0, le=100_000)] = 10
+    window_seconds: PositiveSeconds = 300
     stable_seconds: PositiveSeconds = 10
 
 
 class RolloutPolicy(_Policy):
     max_surge: Annotated[int, Field(ge=0, le=1000)] = 1
     max_unavailable: Annotated[int, Field(ge=0, le=10_000)] = 0
-    min_ready_seconds: Seconds = 0
+    min_ready_seconds: Seconds = 0.5
     drain_timeout_seconds: Seconds = 30
+    parallel_hosts: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     @model_validator(mode="after")
     def _can_move(self) -> Self:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/types.proto\x12\x08\x66leet.v1\"/\n\x05\x45poch\x12\x0b\n\x03\x65ra\x18\x01 \x01(\x04\x12\x19\n\x11\x65lection_revision\x18\x02 \x01(\x03\"\xa9\x01\n\x0bReadyPolicy\x12\x11\n\thttp_path\x18\x01 \x01(\t\x12\x1d\n\x15start_timeout_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12min_uptime_seconds\x18\x03 \x01(\x01\x12\x18\n\x10interval_seconds\x18\x04 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x19\n\x11unready_threshold\x18\x06 \x01(\r\"3\n\nStopPolicy\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\"\x93\x01\n\rRestartPolicy\x12\x1f\n\x17\x62\x61\x63koff_initial_seconds\x18\x01 \x01(\x01\x12\x1b\n\x13\x62\x61\x63koff_max_seconds\x18\x02 \x01(\x01\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x16\n\x0ewindow_seconds\x18\x04 \x01(\x01\x12\x16\n\x0estable_seconds\x18\x05 \x01(\x01\"u\n\rRolloutPolicy\x12\x11\n\tmax_surge\x18\x01 \x01(\r\x12\x17\n\x0fmax_unavailable\x18\x02 \x01(\r\x12\x19\n\x11min_ready_seconds\x18\x03 \x01(\x01\x12\x1d\n\x15\x64rain_timeout_seconds\x18\x04 \x01(\x01\"\x1b\n\x0bRoutePolicy\x12\x0c\n\x04http\x18\x01 \x01(\t\"\xb1\x03\n\x07\x41ppSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x0b\n\x03\x63wd\x18\x03 \x01(\t\x12\'\n\x03\x65nv\x18\x04 \x03(\x0b\x32\x1a.fleet.v1.AppSpec.EnvEntry\x12\"\n\x07runtime\x18\x05 \x01(\x0e\x32\x11.fleet.v1.Runtime\x12)\n\x0blisten_mode\x18\x06 \x01(\x0e\x32\x14.fleet.v1.ListenMode\x12\x15\n\rdeclared_port\x18\x07 \x01(\r\x12$\n\x05ready\x18\x08 \x01(\x0b\x32\x15.fleet.v1.ReadyPolicy\x12\"\n\x04stop\x18\t \x01(\x0b\x32\x14.fleet.v1.StopPolicy\x12(\n\x07restart\x18\n \x01(\x0b\x32\x17.fleet.v1.RestartPolicy\x12(\n\x07rollout\x18\x0b \x01(\x0b\x32\x17.fleet.v1.RolloutPolicy\x12$\n\x05route\x18\x0c \x01(\x0b\x32\x15.fleet.v1.RoutePolicy\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"i\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.fleet.v1.AppSpec\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12\x13\n\x0bspec_digest\x18\x04 \x01(\t\"G\n\x08WorkerId\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\x04\"\x94\x02\n\x0cWorkerStatus\x12\x1e\n\x02id\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.fleet.v1.WorkerState\x12\x1e\n\x05phase\x18\x04 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x0b\n\x03pid\x18\x05 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\r\x12\x16\n\x0euptime_seconds\x18\t \x01(\x01\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x11\n\trss_bytes\x18\x0b \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x0c \x01(\x01\"u\n\x08\x45ndpoint\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.fleet.v1.EndpointState*I\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x13\n\x0fRUNTIME_PROGRAM\x10\x01\x12\x10\n\x0cRUNTIME_NODE\x10\x02*U\n\nListenMode\x12\x1b\n\x17LISTEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10LISTEN_MODE_PORT\x10\x01\x12\x14\n\x10LISTEN_MODE_NONE\x10\x02*\xf9\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATE_PENDING\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x18\n\x14WORKER_STATE_UNREADY\x10\x04\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x05\x12\x17\n\x13WORKER_STATE_EXITED\x10\x06\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x07\x12\x17\n\x13WORKER_STATE_FAILED\x10\x08*=\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\r\n\tPHASE_RUN\x10\x01\x12\x0e\n\nPHASE_STOP\x10\x02*f\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NDPOINT_STATE_READY\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DRAINING\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/types.proto\x12\x08\x66leet.v1\"/\n\x05\x45poch\x12\x0b\n\x03\x65ra\x18\x01 \x01(\x04\x12\x19\n\x11\x65lection_revision\x18\x02 \x01(\x03\"\xa9\x01\n\x0bReadyPolicy\x12\x11\n\thttp_path\x18\x01 \x01(\t\x12\x1d\n\x15start_timeout_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12min_uptime_seconds\x18\x03 \x01(\x01\x12\x18\n\x10interval_seconds\x18\x04 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x19\n\x11unready_threshold\x18\x06 \x01(\r\"3\n\nStopPolicy\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\"\x93\x01\n\rRestartPolicy\x12\x1f\n\x17\x62\x61\x63koff_initial_seconds\x18\x01 \x01(\x01\x12\x1b\n\x13\x62\x61\x63koff_max_seconds\x18\x02 \x01(\x01\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x16\n\x0ewindow_seconds\x18\x04 \x01(\x01\x12\x16\n\x0estable_seconds\x18\x05 \x01(\x01\"\x8d\x01\n\rRolloutPolicy\x12\x11\n\tmax_surge\x18\x01 \x01(\r\x12\x17\n\x0fmax_unavailable\x18\x02 \x01(\r\x12\x19\n\x11min_ready_seconds\x18\x03 \x01(\x01\x12\x1d\n\x15\x64rain_timeout_seconds\x18\x04 \x01(\x01\x12\x16\n\x0eparallel_hosts\x18\x05 \x01(\r\"\x1b\n\x0bRoutePolicy\x12\x0c\n\x04http\x18\x01 \x01(\t\"\xb1\x03\n\x07\x41ppSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x0b\n\x03\x63wd\x18\x03 \x01(\t\x12\'\n\x03\x65nv\x18\x04 \x03(\x0b\x32\x1a.fleet.v1.AppSpec.EnvEntry\x12\"\n\x07runtime\x18\x05 \x01(\x0e\x32\x11.fleet.v1.Runtime\x12)\n\x0blisten_mode\x18\x06 \x01(\x0e\x32\x14.fleet.v1.ListenMode\x12\x15\n\rdeclared_port\x18\x07 \x01(\r\x12$\n\x05ready\x18\x08 \x01(\x0b\x32\x15.fleet.v1.ReadyPolicy\x12\"\n\x04stop\x18\t \x01(\x0b\x32\x14.fleet.v1.StopPolicy\x12(\n\x07restart\x18\n \x01(\x0b\x32\x17.fleet.v1.RestartPolicy\x12(\n\x07rollout\x18\x0b \x01(\x0b\x32\x17.fleet.v1.RolloutPolicy\x12$\n\x05route\x18\x0c \x01(\x0b\x32\x15.fleet.v1.RoutePolicy\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"i\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.fleet.v1.AppSpec\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12\x13\n\x0bspec_digest\x18\x04 \x01(\t\"G\n\x08WorkerId\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\x04\"\x94\x02\n\x0cWorkerStatus\x12\x1e\n\x02id\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.fleet.v1.WorkerState\x12\x1e\n\x05phase\x18\x04 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x0b\n\x03pid\x18\x05 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\r\x12\x16\n\x0euptime_seconds\x18\t \x01(\x01\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x11\n\trss_bytes\x18\x0b \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x0c \x01(\x01\"u\n\x08\x45ndpoint\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.fleet.v1.EndpointState*I\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x13\n\x0fRUNTIME_PROGRAM\x10\x01\x12\x10\n\x0cRUNTIME_NODE\x10\x02*U\n\nListenMode\x12\x1b\n\x17LISTEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10LISTEN_MODE_PORT\x10\x01\x12\x14\n\x10LISTEN_MODE_NONE\x10\x02*\xf9\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATE_PENDING\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x18\n\x14WORKER_STATE_UNREADY\x10\x04\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x05\x12\x17\n\x13WORKER_STATE_EXITED\x10\x06\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x07\x12\x17\n\x13WORKER_STATE_FAILED\x10\x08*=\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\r\n\tPHASE_RUN\x10\x01\x12\x0e\n\nPHASE_STOP\x10\x02*f\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NDPOINT_STATE_READY\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DRAINING\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPSPEC_ENVENTRY']._loaded_options = None
   _globals['_APPSPEC_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_RUNTIME']._serialized_start=1620
-  _globals['_RUNTIME']._serialized_end=1693
-  _globals['_LISTENMODE']._serialized_start=1695
-  _globals['_LISTENMODE']._serialized_end=1780
-  _globals['_WORKERSTATE']._serialized_start=1783
-  _globals['_WORKERSTATE']._serialized_end=2032
-  _globals['_PHASE']._serialized_start=2034
-  _globals['_PHASE']._serialized_end=2095
-  _globals['_ENDPOINTSTATE']._serialized_start=2097
-  _globals['_ENDPOINTSTATE']._serialized_end=2199
+  _globals['_RUNTIME']._serialized_start=1645
+  _globals['_RUNTIME']._serialized_end=1718
+  _globals['_LISTENMODE']._serialized_start=1720
+  _globals['_LISTENMODE']._serialized_end=1805
+  _globals['_WORKERSTATE']._serialized_start=1808
+  _globals['_WORKERSTATE']._serialized_end=2057
+  _globals['_PHASE']._serialized_start=2059
+  _globals['_PHASE']._serialized_end=2120
+  _globals['_ENDPOINTSTATE']._serialized_start=2122
+  _globals['_ENDPOINTSTATE']._serialized_end=2224
   _globals['_EPOCH']._serialized_start=34
   _globals['_EPOCH']._serialized_end=81
   _globals['_READYPOLICY']._serialized_start=84
@@ -51,20 +51,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPPOLICY']._serialized_end=306
   _globals['_RESTARTPOLICY']._serialized_start=309
   _globals['_RESTARTPOLICY']._serialized_end=456
-  _globals['_ROLLOUTPOLICY']._serialized_start=458
-  _globals['_ROLLOUTPOLICY']._serialized_end=575
-  _globals['_ROUTEPOLICY']._serialized_start=577
-  _globals['_ROUTEPOLICY']._serialized_end=604
-  _globals['_APPSPEC']._serialized_start=607
-  _globals['_APPSPEC']._serialized_end=1040
-  _globals['_APPSPEC_ENVENTRY']._serialized_start=998
-  _globals['_APPSPEC_ENVENTRY']._serialized_end=1040
-  _globals['_REVISION']._serialized_start=1042
-  _globals['_REVISION']._serialized_end=1147
-  _globals['_WORKERID']._serialized_start=1149
-  _globals['_WORKERID']._serialized_end=1220
-  _globals['_WORKERSTATUS']._serialized_start=1223
-  _globals['_WORKERSTATUS']._serialized_end=1499
-  _globals['_ENDPOINT']._serialized_start=1501
-  _globals['_ENDPOINT']._serialized_end=1618
+  _globals['_ROLLOUTPOLICY']._serialized_start=459
+  _globals['_ROLLOUTPOLICY']._serialized_end=600
+  _globals['_ROUTEPOLICY']._serialized_start=602
+  _globals['_ROUTEPOLICY']._serialized_end=629
+  _globals['_APPSPEC']._serialized_start=632
+  _globals['_APPSPEC']._serialized_end=1065
+  _globals['_APPSPEC_ENVENTRY']._serialized_start=1023
+  _globals['_APPSPEC_ENVENTRY']._serialized_end=1065
+  _globals['_REVISION']._serialized_start=1067
+  _globals['_REVISION']._serialized_end=1172
+  _globals['_WORKERID']._serialized_start=1174
+  _globals['_WORKERID']._serialized_end=1245
+  _globals['_WORKERSTATUS']._serialized_start=1248
+  _globals['_WORKERSTATUS']._serialized_end=1524
+  _globals['_ENDPOINT']._serialized_start=1526
+  _globals['_ENDPOINT']._serialized_end=1643
 # @@protoc_insertion_point(module_scope)

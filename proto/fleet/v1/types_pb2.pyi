@@ -299,6 +299,7 @@ class RolloutPolicy(_message.Message):
     MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     MIN_READY_SECONDS_FIELD_NUMBER: _builtins.int
     DRAIN_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    PARALLEL_HOSTS_FIELD_NUMBER: _builtins.int
     max_surge: _builtins.int
     """Extra workers per host while replacing; 0: stop the old one first."""
     max_unavailable: _builtins.int
@@ -307,6 +308,8 @@ class RolloutPolicy(_message.Message):
     """A new worker must stay ready this long before the old one is touched."""
     drain_timeout_seconds: _builtins.float
     """A draining worker is stopped after this long even with requests in flight."""
+    parallel_hosts: _builtins.int
+    """Replace on so many hosts at the same time."""
     def __init__(
         self,
         *,
@@ -314,10 +317,11 @@ class RolloutPolicy(_message.Message):
         max_unavailable: _builtins.int = ...,
         min_ready_seconds: _builtins.float = ...,
         drain_timeout_seconds: _builtins.float = ...,
+        parallel_hosts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_timeout_seconds", b"drain_timeout_seconds", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_timeout_seconds", b"drain_timeout_seconds", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds", "parallel_hosts", b"parallel_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

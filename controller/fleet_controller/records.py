@@ -1,0 +1,173 @@
+"""Desired state as it lies in etcd: one JSON document a key. Only the leader writes them."""
+
+from enum import StrEnum
+from typing import Any, Self
+
+from google.protobuf import json_format
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.v1 import types_pb2
+from fleet_core.spec import AppSpec, spec_digest
+
+PREFIX = "/fleet/v1/"
+LEADER_KEY = PREFIX + "leader"
+
+
+class Record(BaseModel):
+    """Unknown fields, of a newer controller, are refused rather than lost at the next write."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def decode(cls, value: bytes) -> Self:
+        """Raises pydantic.ValidationError."""
+        return cls.model_validate_json(value)
+
+
+class AppState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    REMOVING = "removing"
+
+
+class SizeMode(StrEnum):
+    FLOATING = "floating"
+    PINNED = "pinned"
+
+
+class AppRecord(Record):
+    """One app. A worker is *acceptable* when its generation is at least its slot's floor: what is not is to be replaced."""
+
+    name: str
+    state: AppState = AppState.RUNNING
+    size_mode: SizeMode = SizeMode.FLOATING
+    placement: dict[str, int] = Field(default_factory=dict)
+    """Host → workers; kept while the app is stopped."""
+    revision: int = 1
+    """What new workers run."""
+    generation: int = 1
+    """What new workers are."""
+    floor: int = 1
+    """The lowest generation that may stay."""
+    slot_floors: dict[str, int] = Field(default_factory=dict)
+    """ "host/slot" → its own, higher floor: one worker was told to restart."""
+    generations: dict[int, int] = Field(default_factory=lambda: {1: 1})
+    """Generation → revision, for every generation that may still run."""
+    rollout: str = ""
+    """The newest one's id."""
+
+    @property
+    def size(self) -> int:
+        return sum(self.placement.values())
+
+    def wanted(self, host: str) -> int:
+        """Workers `host` should have now."""
+        return self.placement.get(host, 0) if self.state is AppState.RUNNING else 0
+
+    @property
+    def wanted_total(self) -> int:
+        return self.size if self.state is AppState.RUNNING else 0
+
+    def floor_of(self, host: str, slot: int) -> int:
+        return max(self.floor, self.slot_floors.get(f"{host}/{slot}", 0))
+
+
+class RevisionRecord(Record):
+    """An immutable version of an app's spec; the spec in protobuf's JSON form."""
+
+    app: str
+    number: int
+    spec: dict[str, Any]
+    spec_digest: str
+    artifact_digest: str = ""
+
+    @classmethod
+    def of(cls, spec: AppSpec, number: int) -> "RevisionRecord":
+        message = spec.to_proto()
+        fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        return cls(app=spec.name, number=number, spec=fields, spec_digest=spec_digest(message))
+
+    def spec_message(self) -> types_pb2.AppSpec:
+        return json_format.ParseDict(self.spec, types_pb2.AppSpec())
+
+    def app_spec(self) -> AppSpec:
+        return AppSpec.from_proto(self.spec_message())
+
+
+class RolloutKind(StrEnum):
+    START = "start"
+    SET_SIZE = "set_size"
+    RESTART = "restart"
+    STOP = "stop"
+    REMOVE = "remove"
+
+
+class RolloutState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+class RolloutRecord(Record):
+    """A rollout. Its id is the request id of the mutation that began it, which makes a repeated request find it."""
+
+    id: str
+    app: str
+    kind: RolloutKind
+    state: RolloutState = RolloutState.RUNNING
+    at_once: bool = False
+    """Stop and start without draining and without waiting."""
+    revision: int
+    generation: int
+    previous_floor: int = 0
+    """What the app's floor goes back to when the rollout fails."""
+    previous_slot_floors: dict[str, int] = Field(default_factory=dict)
+    steps: int = 0
+    """Workers to start, replace or stop, counted when it began."""
+    host_steps: dict[str, int] = Field(default_factory=dict)
+    sequence: int = 0
+    """Orders the rollouts of an app: the newest has the highest."""
+    replaced: int = 0
+    seconds: float = 0.0
+    message: str = ""
+
+
+class HostRecord(Record):
+    """A host that joined. Written when it joins or changes its uid, address or labels; never while it just lives."""
+
+    name: str
+    uid: str
+    address: str = ""
+    cpus: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class BalancerRecord(Record):
+    """A balancer whose acknowledgement every rollout waits for."""
+
+    name: str
+    uid: str
+
+
+def app_key(name: str) -> str:
+    return f"{PREFIX}apps/{name}"
+
+
+def revision_key(app: str, number: int) -> str:
+    return f"{PREFIX}revisions/{app}/{number}"
+
+
+def rollout_key(identifier: str) -> str:
+    return f"{PREFIX}rollouts/{identifier}"
+
+
+def host_key(name: str) -> str:
+    return f"{PREFIX}hosts/{name}"
+
+
+def balancer_key(name: str) -> str:
+    return f"{PREFIX}balancers/{name}"

@@ -1,0 +1,133 @@
+"""What the rollout planner sees of the world, and what it answers. Plain values: no clock, no stream, no store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from fleet_controller.records import AppRecord, RolloutRecord
+from fleet_core.ids import WorkerId
+from fleet_core.spec import AppSpec
+
+
+class Life(Enum):
+    """A worker's state, as its agent last reported it."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+class Phase(Enum):
+    RUN = "run"
+    STOP = "stop"
+
+
+class EndpointState(Enum):
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker an agent holds a target for."""
+
+    id: WorkerId
+    revision: int
+    life: Life
+    phase: Phase
+    port: int = 0
+    address: str = ""
+    ready_since: float | None = None
+    """The leader's time at which it learnt of this readiness; None while it is not ready."""
+    restarts: int = 0
+    reason: str = ""
+    pid: int = 0
+
+    @property
+    def live(self) -> bool:
+        """It has a process, or will have one without another word from us, or its process is being stopped."""
+        return self.phase is Phase.RUN or self.life is not Life.EXITED
+
+    @property
+    def ready(self) -> bool:
+        return self.life is Life.READY and self.phase is Phase.RUN
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerView:
+    """One registered balancer and one pool."""
+
+    name: str
+    connected: bool
+    applied: Mapping[WorkerId, EndpointState] | None
+    """The newest list it acknowledged in this epoch; None: none yet."""
+    in_flight: Mapping[WorkerId, int] = field(default_factory=dict)
+    """Requests of draining endpoints, as reported since they drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the planner wants to be told next time. Lost with a leader: durations then begin again."""
+
+    draining: frozenset[WorkerId] = frozenset()
+    drained_since: Mapping[WorkerId, float] = field(default_factory=dict)
+    """Since when every balancer has acknowledged that the endpoint drains."""
+    unready_since: Mapping[WorkerId, float] = field(default_factory=dict)
+    """Since when a worker that shall run is not ready."""
+    restarts_when_ready: Mapping[WorkerId, int] = field(default_factory=dict)
+    """Its restarts when it was last ready, or first seen: what exceeds them are crashes since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that bears on one app."""
+
+    app: AppRecord
+    spec: AppSpec
+    """The revision new workers run; its policies hold for the whole app."""
+    rollout: RolloutRecord | None
+    """The running one."""
+    workers: tuple[WorkerView, ...]
+    """On hosts that reported to this leader, whether connected now or not."""
+    reported: frozenset[str]
+    """Hosts that reported to this leader."""
+    connected: frozenset[str]
+    """Hosts an instruction would reach now."""
+    balancers: tuple[BalancerView, ...]
+    memory: Memory = Memory()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One (app, slot, generation) wanted on a host."""
+
+    id: WorkerId
+    revision: int
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to instruct next."""
+
+    targets: tuple[Target, ...]
+    """Every target of the app on every host that reported."""
+    endpoints: Mapping[WorkerId, EndpointState]
+    memory: Memory
+    remaining: Mapping[str, int]
+    """Host → steps not done."""
+    doing: Mapping[str, str]
+    """Host → the step under way, in words."""
+    waiting: str
+    """What everything waits for, in words; empty: nothing in particular."""
+    failure: str
+    """Not empty: the rollout must stop, and why."""
+    settled: bool
+    """Observed state is desired state."""
+    wake_at: float | None
+    """Plan again at this time even if nothing happens."""
