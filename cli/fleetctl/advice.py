@@ -1,0 +1,51 @@
+"""What somebody should do next, from what the controller knows. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from fleet.v1 import control_pb2, types_pb2
+from fleetctl import views
+
+_SICK = (types_pb2.WORKER_STATE_FAILED, types_pb2.WORKER_STATE_BACKOFF, types_pb2.WORKER_STATE_UNREADY)
+
+
+def is_sick(worker: types_pb2.WorkerStatus) -> bool:
+    return worker.state in _SICK
+
+
+def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) -> list[str]:
+    """Next steps for one app, the most urgent first; empty: nothing needs doing."""
+    if app.state == control_pb2.APP_STATE_STOPPED:
+        return [f"it is stopped: `fleetctl start {app.name}` starts it again"]
+    advice = []
+    running = app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_RUNNING
+    sick = [worker for worker in workers if is_sick(worker)]
+    if sick:
+        worst = min(sick, key=lambda worker: _SICK.index(worker.state))
+        name = views.worker_name(worst.id)
+        advice.append(f"see why {name} is {views.worker_state(worst)}: `fleetctl logs --worker {name} --lines 50`")
+    if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
+        advice.append(f"when the cause is mended, go on with `fleetctl soft-restart {app.name}`")
+    elif sick and not running:
+        advice.append(f"when the cause is mended, start it anew: `fleetctl restart --worker {name}`")
+    if running:
+        advice.append(f"follow the rollout: `fleetctl rollout status {app.name} --watch`")
+    elif app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size and not sick:
+        advice.append("workers are missing: `fleetctl host ls` shows whether a host is away")
+    return advice
+
+
+def fleet_advice(hosts: Iterable[control_pb2.Host], balancers: Iterable[control_pb2.Balancer]) -> list[str]:
+    """What keeps apps from being changed: hosts and balancers that are away or refuse."""
+    advice = [
+        f"host {host.name} has not been heard of, its workers may well run: look after fleet-agent and the network there"
+        for host in hosts
+        if host.state != control_pb2.HOST_STATE_ONLINE
+    ]
+    for balancer in balancers:
+        if not balancer.connected:
+            advice.append(
+                f"balancer {balancer.name} is away, and rollouts wait for it: look after fleet-balancer there"
+            )
+        elif balancer.error:
+            advice.append(f"balancer {balancer.name} refused a list: {balancer.error}")
+    return advice

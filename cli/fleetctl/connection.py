@@ -1,0 +1,261 @@
+"""Calls to whichever controller leads.
+
+A call goes to the controllers in turn; one that does not lead names the leader (trailing metadata `fleet-leader`), which is
+asked next. Every call has a deadline. Errors become CliError, in the controller's own words.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core would log failed handshakes between our lines
+
+import grpc
+
+from fleet.v1.control_pb2_grpc import ControlServiceStub
+from fleet_core.tls import TlsFiles, controller_channel
+from fleetctl.contexts import Context, ContextError, load_contexts
+from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.settings import Settings
+from fleetctl.wording import printable
+
+if TYPE_CHECKING:
+    from fleet.v1.control_pb2_grpc import ControlServiceAsyncStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_CONNECT_SECONDS = 3.0
+_PAUSE_SECONDS = 0.2
+_PATIENCE_SECONDS = 6.0
+"""Another controller leads within 5 s of the leader's death (DESIGN: when something dies)."""
+_LEADER = "fleet-leader"
+
+_EXIT_CODES = {
+    grpc.StatusCode.INVALID_ARGUMENT: ExitCode.USAGE,
+    grpc.StatusCode.UNAVAILABLE: ExitCode.UNREACHABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ExitCode.UNREACHABLE,
+    grpc.StatusCode.NOT_FOUND: ExitCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS: ExitCode.REFUSED,
+    grpc.StatusCode.FAILED_PRECONDITION: ExitCode.REFUSED,
+    grpc.StatusCode.ABORTED: ExitCode.REFUSED,
+    grpc.StatusCode.PERMISSION_DENIED: ExitCode.REFUSED,
+    grpc.StatusCode.UNAUTHENTICATED: ExitCode.REFUSED,
+}
+_HINTS = {
+    grpc.StatusCode.ABORTED: "somebody else changed it meanwhile: look with `fleetctl status`, then say it again",
+    grpc.StatusCode.PERMISSION_DENIED: "use a context whose certificate is an operator's: --context NAME",
+    grpc.StatusCode.UNIMPLEMENTED: "the controller is older than this fleetctl: upgrade it",
+}
+
+
+class _NobodyAnsweredError(Exception):
+    """One round over the controllers brought no answer."""
+
+    def __init__(self, reasons: dict[str, str], refusal: str, *, leaderless: bool) -> None:
+        super().__init__()
+        self.reasons = reasons
+        self.refusal = refusal
+        self.leaderless = leaderless
+
+    def final(self) -> CliError:
+        if self.refusal:
+            return UnavailableError(
+                ExitCode.REFUSED, self.refusal, "`fleetctl info` shows how the controller sees etcd"
+            )
+        tried = ", ".join(f"{address} ({reason})" for address, reason in self.reasons.items())
+        if self.leaderless:
+            return UnavailableError(
+                ExitCode.UNREACHABLE, f"no controller leads at present: {tried}; try again in a few seconds"
+            )
+        return UnavailableError(
+            ExitCode.UNREACHABLE,
+            f"no controller can be reached: {tried}; start one with `fleetctl up`, or name another with -C HOST:PORT",
+        )
+
+
+class Connection:
+    """The fleet's control API; use as an async context manager, which closes every channel."""
+
+    def __init__(self, addresses: tuple[str, ...], files: TlsFiles, call_seconds: float) -> None:
+        self._addresses = addresses
+        self._files = files
+        self._call_seconds = call_seconds
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._leader = ""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """To the fleet the settings name. Raises CliError; connects only when a call is made."""
+        try:
+            context = _context(settings)
+        except ContextError as error:
+            raise CliError(ExitCode.UNREACHABLE, str(error)) from error
+        files = TlsFiles(context.authority, context.certificate, context.key)
+        for path in (files.authority, files.certificate, files.key):
+            if not os.access(path, os.R_OK):
+                raise CliError(
+                    ExitCode.UNREACHABLE,
+                    f"{path} cannot be read, and it is needed to prove who you are: see --context, or run `fleetctl up` again",
+                )
+        return cls(settings.controllers or context.controllers, files, settings.call_seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+    async def call(
+        self,
+        method: "Callable[[ControlServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]",
+        request: Request,
+        *,
+        mutation: bool = False,
+    ) -> Response:
+        """The leader's answer. While no controller leads, ask again for a few seconds; a mutation, whose request id makes
+        that safe, also while none can be reached. Raises CliError."""
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + min(_PATIENCE_SECONDS, self._call_seconds)
+        while True:
+            try:
+                return await self._ask_in_turn(method, request)
+            except _NobodyAnsweredError as error:
+                if not (mutation or error.leaderless) or clock() + _PAUSE_SECONDS > give_up:
+                    raise error.final() from None
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def stream(
+        self,
+        method: "Callable[[ControlServiceAsyncStub], grpc.aio.UnaryStreamMultiCallable[Request, Response]]",
+        request: Request,
+    ) -> AsyncGenerator[Response, None]:
+        """The leader's messages; the channel's keepalive notices a dead peer within 15 s. Raises UnavailableError when the
+        stream breaks or no controller answers: ask again as long as it makes sense. Close it (`contextlib.aclosing`)."""
+        reasons: dict[str, str] = {}
+        refusal, leaderless = "", False
+        for address in self._turns():
+            reason = await self._reach(address)
+            if reason:
+                reasons[address] = reason
+                continue
+            started = False
+            call = method(self._stub(address))(request)
+            try:
+                async for message in call:
+                    started = True
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise _translated(error, address) from error
+                if started:
+                    raise UnavailableError(ExitCode.UNREACHABLE, f"the controller at {address} went away") from error
+                reasons[address], said, not_leader = self._why_unavailable(address, error)
+                refusal, leaderless = refusal or said, leaderless or not_leader
+            else:
+                return
+            finally:
+                call.cancel()
+        raise _NobodyAnsweredError(reasons, refusal, leaderless=leaderless).final()
+
+    async def _ask_in_turn(
+        self,
+        method: "Callable[[ControlServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]",
+        request: Request,
+    ) -> Response:
+        reasons: dict[str, str] = {}
+        refusal, leaderless = "", False
+        for address in self._turns():
+            reason = await self._reach(address)
+            if reason:
+                reasons[address] = reason
+                continue
+            try:
+                return await method(self._stub(address))(request, timeout=self._call_seconds)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise _translated(error, address) from error
+                reasons[address], said, not_leader = self._why_unavailable(address, error)
+                refusal, leaderless = refusal or said, leaderless or not_leader
+        raise _NobodyAnsweredError(reasons, refusal, leaderless=leaderless)
+
+    def _turns(self) -> Iterator[str]:
+        """Addresses to ask, each once: the known leader, those configured, and a leader that is named on the way."""
+        asked: set[str] = set()
+        while left := [a for a in (self._leader, *self._addresses) if a and a not in asked]:
+            asked.add(left[0])
+            yield left[0]
+
+    def _stub(self, address: str) -> "ControlServiceAsyncStub":
+        return ControlServiceStub(self._channels[address])
+
+    async def _reach(self, address: str) -> str:
+        """Connect; returns why it cannot be done, or ""."""
+        if address not in self._channels:
+            self._channels[address] = controller_channel(address, self._files)
+        channel = self._channels[address]
+        try:
+            async with asyncio.timeout(min(_CONNECT_SECONDS, self._call_seconds)):
+                state = channel.get_state(try_to_connect=True)
+                while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            return "no answer"
+        # A failed channel is not given up here: its call fails at once, and says why.
+        return ""
+
+    def _why_unavailable(self, address: str, error: grpc.aio.AioRpcError) -> tuple[str, str, bool]:
+        """(why, the controller's own refusal or "", it said that it does not lead)."""
+        details = printable(error.details() or "")
+        metadata = dict(error.trailing_metadata() or ())
+        if _LEADER in metadata:
+            leader = metadata[_LEADER]
+            self._leader = leader.decode() if isinstance(leader, bytes) else leader
+            return "is not the leader", "", True
+        if self._channels[address].get_state() is grpc.ChannelConnectivity.READY:
+            # The connection stands, so it was the controller that said so: etcd is away.
+            return details, details or "the controller cannot do this at present", False
+        return _transport_reason(details), "", False
+
+
+def _context(settings: Settings) -> Context:
+    return load_contexts().choose(settings.context)[1]
+
+
+def _translated(error: grpc.aio.AioRpcError, address: str) -> CliError:
+    code = error.code()
+    message = printable(error.details() or "") or f"the controller answered {code.name}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        message = f"the controller at {address} did not answer in time"
+    hint = _HINTS.get(code, "")
+    if code is grpc.StatusCode.NOT_FOUND:
+        hint = _not_found_hint(message)
+    return CliError(_EXIT_CODES.get(code, ExitCode.FAILED), message, hint)
+
+
+def _not_found_hint(message: str) -> str:
+    for word, command in (("host", "fleetctl host ls"), ("worker", "fleetctl ps"), ("slot", "fleetctl ps")):
+        if re.search(rf"\b{word}\b", message):
+            return f"`{command}` shows what there is"
+    return "`fleetctl ls` shows the apps"
+
+
+def _transport_reason(details: str) -> str:
+    """gRPC's sentence in a person's words."""
+    for pattern, reason in (
+        ("Connection refused", "connection refused"),
+        ("CERTIFICATE_VERIFY_FAILED", "its certificate is another fleet's: see --context"),
+        ("lookup|resol", "no such host"),
+        ("Handshake|handshake", "does not speak this fleet's TLS"),
+        ("Socket closed|reset|closing", "closed the connection: it may not accept your certificate"),
+    ):
+        if re.search(pattern, details):
+            return reason
+    return details.rpartition("last error: ")[2] or "connection lost"

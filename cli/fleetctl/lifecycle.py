@@ -1,0 +1,102 @@
+"""`soft-restart`, `restart`, `stop` and `remove`."""
+
+import click
+
+from fleet.v1 import control_pb2
+from fleet_core.ids import SlotId
+from fleetctl.command import NO_WAIT, fleet_command
+from fleetctl.connection import Connection
+from fleetctl.operation import carry_out, new_request_id
+from fleetctl.output import Output
+from fleetctl.settings import Settings
+
+_WORKER = click.option("--worker", metavar="APP/HOST/SLOT", default="", help="Only this worker.")
+
+
+@fleet_command("soft-restart")
+@click.argument("app", required=False, default="")
+@_WORKER
+@NO_WAIT
+def soft_restart(settings: Settings, app: str, worker: str, no_wait: bool) -> None:  # noqa: FBT001
+    """Replace an app's workers one by one, losing no request.
+
+    On each host a new worker becomes ready beside the old one, the balancers send requests to it, the old one ends what it
+    has, and only then it is stopped.
+    """
+    _restart(settings, app, worker, now=False, no_wait=no_wait)
+
+
+@fleet_command("restart")
+@click.argument("app", required=False, default="")
+@click.option("--now", is_flag=True, help="Stop and start at once, without draining: requests in flight fail.")
+@_WORKER
+@NO_WAIT
+def restart(settings: Settings, app: str, now: bool, worker: str, no_wait: bool) -> None:  # noqa: FBT001
+    """Restart an app: softly, all at once, or one worker.
+
+    Without --now this is soft-restart.
+    """
+    _restart(settings, app, worker, now=now, no_wait=no_wait)
+
+
+@fleet_command("stop")
+@click.argument("app")
+@click.option("--now", is_flag=True, help="Skip draining: requests in flight fail.")
+@NO_WAIT
+def stop(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noqa: FBT001
+    """Drain and stop an app's workers; the app stays.
+
+    `fleetctl start APP` starts it again, in its size.
+    """
+    request = control_pb2.StopAppRequest(request_id=new_request_id(), app=app, now=now)
+
+    async def begin(connection: Connection) -> control_pb2.Rollout:
+        return (await connection.call(lambda stub: stub.StopApp, request, mutation=True)).rollout
+
+    carry_out(settings, Output(settings), app, begin, no_wait=no_wait)
+
+
+@fleet_command("remove")
+@click.argument("app")
+@click.option("--now", is_flag=True, help="Skip draining: requests in flight fail.")
+@NO_WAIT
+def remove(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noqa: FBT001
+    """Stop an app and forget it."""
+    output = Output(settings)
+    output.confirm(f"Stop {app} on every host and forget it?")
+    request = control_pb2.RemoveAppRequest(request_id=new_request_id(), app=app, now=now)
+
+    async def begin(connection: Connection) -> control_pb2.Rollout:
+        return (await connection.call(lambda stub: stub.RemoveApp, request, mutation=True)).rollout
+
+    carry_out(settings, output, app, begin, no_wait=no_wait)
+
+
+def _restart(settings: Settings, app: str, worker: str, *, now: bool, no_wait: bool) -> None:
+    output = Output(settings)
+    request = control_pb2.RestartAppRequest(request_id=new_request_id(), app=app, now=now)
+    if worker:
+        slot = parse_worker(worker, app)
+        app = request.app = slot.app
+        request.host, request.slot = slot.host, slot.slot
+    elif not app:
+        raise click.UsageError("name an app, or one worker with --worker APP/HOST/SLOT", click.get_current_context())
+    if now:
+        output.confirm(f"Restart {worker or f'every worker of {app}'} at once, failing the requests in flight?")
+
+    async def begin(connection: Connection) -> control_pb2.Rollout:
+        return (await connection.call(lambda stub: stub.RestartApp, request, mutation=True)).rollout
+
+    carry_out(settings, output, app, begin, no_wait=no_wait)
+
+
+def parse_worker(text: str, app: str) -> SlotId:
+    """The slot --worker names; `app`, where given too, must agree. Raises click.UsageError."""
+    context = click.get_current_context()
+    try:
+        slot = SlotId.parse(text)
+    except ValueError as error:
+        raise click.UsageError(str(error), context) from error
+    if app and slot.app != app:
+        raise click.UsageError(f"worker {text} is not one of {app}", context)
+    return slot

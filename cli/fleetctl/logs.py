@@ -1,0 +1,147 @@
+"""`logs`: what workers write, merged, each line with its worker in front."""
+
+import asyncio
+import sys
+import zlib
+from contextlib import aclosing
+
+import click
+
+from fleet.v1 import control_pb2
+from fleetctl.command import fleet_command
+from fleetctl.connection import Connection
+from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.lifecycle import parse_worker
+from fleetctl.output import Output
+from fleetctl.settings import Settings
+from fleetctl.wording import count, duration
+
+_RECONNECT_SECONDS = 0.5
+_UNFOLLOWED_SECONDS = 60.0
+# Of the 256-colour palette, those that are legible on black and on white.
+_COLOURS = (32, 35, 70, 97, 103, 130, 133, 136, 166, 168, 172, 175)
+_RED, _RESET = "\x1b[31m", "\x1b[0m"
+
+
+@fleet_command("logs")
+@click.argument("app", required=False, default="")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
+@click.option(
+    "--lines", type=click.IntRange(0, 1_000_000), default=20, show_default=True, help="The last N of each stream."
+)
+@click.option("--host", metavar="HOST", default="", help="Only this host's workers.")
+@click.option("--worker", metavar="APP/HOST/SLOT", default="", help="Only this worker.")
+def logs(settings: Settings, app: str, follow: bool, lines: int, host: str, worker: str) -> None:  # noqa: FBT001
+    """Print what workers write, and follow it with -f.
+
+    A line begins with its worker, then | for standard output or ! for standard error.
+    """
+    request = control_pb2.StreamLogsRequest(app=app, host=host, lines=lines, follow=follow)
+    if worker:
+        slot = parse_worker(worker, app)
+        if host and host != slot.host:
+            raise click.UsageError(f"worker {worker} is not on {host}", click.get_current_context())
+        request.app, request.host, request.slot = slot.app, slot.host, slot.slot
+    printer = LogPrinter(Output(settings))
+    limit = settings.timeout or (None if follow else _UNFOLLOWED_SECONDS)
+    try:
+        asyncio.run(_print(settings, request, printer, limit))
+    except KeyboardInterrupt:
+        # Quietly: this is how following ends. The shell's prompt gets a line of its own.
+        if sys.stderr.isatty():
+            click.echo(err=True)
+        click.get_current_context().exit(ExitCode.DETACHED)
+
+
+class LogPrinter:
+    """Prints entries, and names a host that could not be asked once."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._coloured = output.console.color_system is not None
+        self._width = 0
+        self._missed: set[str] = set()
+
+    def show(self, response: control_pb2.StreamLogsResponse) -> None:
+        entries = response.entries
+        if self._output.settings.structured:
+            for entry in entries:
+                self._output.record(_view(entry))
+        else:
+            # A column that only widens: lines of one batch stand in line.
+            self._width = max([self._width, *(len(_worker(entry)) for entry in entries)])
+            sys.stdout.write("".join(self._line(entry) for entry in entries))
+            sys.stdout.flush()
+        missed = sorted(set(response.unreachable_hosts) - self._missed)
+        if missed:
+            self._missed.update(missed)
+            self.note(
+                f"{count(len(missed), 'host')} could not be asked: {', '.join(missed)}; fleetctl host ls shows more"
+            )
+
+    def note(self, text: str) -> None:
+        self._output.note(text)
+
+    def _line(self, entry: control_pb2.LogEntry) -> str:
+        worker = _worker(entry)
+        bar = "!" if entry.stream == "stderr" else "|"
+        text = entry.text.decode(errors="replace")
+        if not self._coloured:
+            return f"{worker:<{self._width}} {bar} {text}\n"
+        colour = f"\x1b[38;5;{_COLOURS[zlib.crc32(worker.encode()) % len(_COLOURS)]}m"
+        if entry.stream == "stderr":
+            bar = f"{_RESET}{_RED}{bar}"
+        return f"{colour}{worker:<{self._width}} {bar}{_RESET} {text}{_RESET}\n"
+
+
+async def _print(
+    settings: Settings, request: control_pb2.StreamLogsRequest, printer: LogPrinter, limit: float | None
+) -> None:
+    async with Connection.open(settings) as connection:
+        try:
+            async with asyncio.timeout(limit):
+                await _follow(connection, request, printer)
+        except TimeoutError:
+            if request.follow:
+                return
+            raise CliError(
+                ExitCode.STILL_RUNNING, f"the hosts did not send all lines within {duration(limit or 0)}: ask for fewer"
+            ) from None
+
+
+async def _follow(connection: Connection, request: control_pb2.StreamLogsRequest, printer: LogPrinter) -> None:
+    """Until the end, or while following until interrupted: a lost controller is awaited. Raises CliError."""
+    heard = False
+    away = False
+    while True:
+        try:
+            async with aclosing(connection.stream(lambda stub: stub.StreamLogs, request)) as responses:
+                async for response in responses:
+                    heard, away = True, False
+                    printer.show(response)
+        except UnavailableError as error:
+            if not (request.follow and heard):
+                raise
+            if not away:
+                away = True
+                printer.note(f"{error.message.partition(';')[0]}: lines may be missing until one is back")
+        else:
+            if not request.follow:
+                return
+        request.lines = 0  # those printed already are not wanted again
+        await asyncio.sleep(_RECONNECT_SECONDS)
+
+
+def _worker(entry: control_pb2.LogEntry) -> str:
+    return f"{entry.app}/{entry.host}/{entry.slot}"
+
+
+def _view(entry: control_pb2.LogEntry) -> dict[str, object]:
+    return {
+        "worker": _worker(entry),
+        "app": entry.app,
+        "host": entry.host,
+        "slot": entry.slot,
+        "stream": entry.stream,
+        "text": entry.text.decode(errors="replace"),
+    }

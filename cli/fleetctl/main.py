@@ -1,0 +1,162 @@
+"""The entry point: finds a command without importing the others, and turns every failure into a line and an exit code."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from fleetctl.command import GLOBAL_NAMES, global_options
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.settings import Settings
+
+# Command → (module and attribute, help). Grouped as the help shows them; a test holds each help and its command together.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run": {
+        "up": ("fleetctl.up.command:up", "Run the whole system on this machine, in the foreground."),
+        "start": ("fleetctl.start:start", "Create and start an app, or start a stopped one again."),
+        "set-size": ("fleetctl.set_size:set_size", "Change how many workers an app has."),
+        "soft-restart": ("fleetctl.lifecycle:soft_restart", "Replace an app's workers one by one, losing no request."),
+        "restart": ("fleetctl.lifecycle:restart", "Restart an app: softly, all at once, or one worker."),
+        "stop": ("fleetctl.lifecycle:stop", "Drain and stop an app's workers; the app stays."),
+        "remove": ("fleetctl.lifecycle:remove", "Stop an app and forget it."),
+        "rollout": ("fleetctl.rollout:rollout", "Follow what is being done to an app."),
+    },
+    "Look": {
+        "ls": ("fleetctl.listing:ls", "List the apps."),
+        "status": ("fleetctl.status:status", "Show how the fleet or one app is, and what to do next."),
+        "ps": ("fleetctl.listing:ps", "List the workers."),
+        "logs": ("fleetctl.logs:logs", "Print what workers write, and follow it with -f."),
+        "info": ("fleetctl.listing:info", "Show the controller and the etcd behind it."),
+    },
+    "Fleet": {
+        "host": ("fleetctl.hosts:host", "The hosts."),
+        "balancer": ("fleetctl.balancers:balancer", "The balancers and their upstream lists."),
+    },
+    "Other": {
+        "completion": ("fleetctl.about:completion", "Print the script that completes commands in a shell."),
+        "version": ("fleetctl.about:version", "Print the version."),
+    },
+}
+ALIASES = {"scale": "set-size", "reload": "soft-restart", "soft-stop": "stop"}
+_TARGETS = {name: command for section in COMMANDS.values() for name, command in section.items()}
+
+
+class Fleetctl(click.Group):
+    """Imports a command's module when the command is used, so that `fleetctl --help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_TARGETS, *ALIASES]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = _TARGETS.get(ALIASES.get(cmd_name, cmd_name))
+        if target is None:
+            return None
+        module, _, attribute = target[0].partition(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{target[0]} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        other_names = {name: alias for alias, name in ALIASES.items()}
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (f"{name}, {other_names[name]}" if name in other_names else name, text)
+                        for name, (_, text) in commands.items()
+                    ]
+                )
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if value and not ctx.resilient_parsing:
+        from fleetctl.about import version_line
+
+        click.echo(version_line())
+        ctx.exit()
+
+
+@click.group(
+    "fleetctl",
+    cls=Fleetctl,
+    params=[
+        *global_options(),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Print the version.",
+        ),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
+@click.pass_context
+def cli(ctx: click.Context, /, **options: Any) -> None:
+    """Keeps your processes running on many hosts, and changes them without losing a request.
+
+    \b
+    fleetctl up --hosts 3                        a fleet on this machine
+    fleetctl start ./server.js --http :8080      an app behind its balancer
+    fleetctl set-size server 8                   eight workers of it
+    fleetctl soft-restart server                 new processes, no failed request
+    """
+    ctx.obj = Settings().overridden({name: options[name] for name in GLOBAL_NAMES})
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out one command line and return its exit code; what went wrong is said on standard error."""
+    try:
+        code = cli.main(arguments, prog_name="fleetctl", standalone_mode=False)
+        sys.stdout.flush()
+    except CliError as error:
+        return _fail(error.exit_code, error.message, error.hint)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return ExitCode.USAGE
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "fleetctl"
+        return _fail(ExitCode.USAGE, _one_line(error.format_message()), f"`{path} --help` shows how it is used")
+    except click.ClickException as error:
+        return _fail(ExitCode.FAILED, _one_line(error.format_message()))
+    except (click.Abort, KeyboardInterrupt):
+        return _fail(ExitCode.DETACHED, "interrupted")
+    except BrokenPipeError:
+        # The reader had enough (`| head`). Nothing may be flushed to it at exit (Python's signal documentation, SIGPIPE).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except Exception as error:
+        if os.environ.get("FLEET_DEBUG"):
+            raise
+        return _fail(
+            ExitCode.FAILED,
+            f"internal error: {_one_line(f'{type(error).__name__}: {error}')}",
+            "say it again with FLEET_DEBUG=1 to see where, and report it",
+        )
+    return code if isinstance(code, int) else ExitCode.DONE
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _fail(code: int, message: str, hint: str = "") -> int:
+    click.echo(f"fleetctl: {message}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

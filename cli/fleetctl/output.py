@@ -1,0 +1,158 @@
+"""Where output goes: handsome on a terminal, plain and complete in a pipe, exact in JSON and YAML."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.settings import Settings
+from fleetctl.wording import printable
+
+_GAP = 2
+_UNBOUNDED = 1_000_000
+
+STYLES = {
+    "ready": "green",
+    "online": "green",
+    "running": "green",
+    "connected": "green",
+    "done": "green",
+    "starting": "yellow",
+    "pending": "yellow",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "backoff": "red",
+    "unready": "red",
+    "failed": "red",
+    "away": "red",
+    "unknown": "red",
+    "exited": "dim",
+    "stopped": "dim",
+    "removing": "yellow",
+    "superseded": "yellow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. On a terminal too narrow for all, the columns with the highest `rank` are left out first; rank 0
+    always stays."""
+
+    title: str
+    right: bool = False
+    rank: int = 0
+
+
+def make_console(stream: TextIO, settings: Settings) -> Console:
+    """A console that takes nothing in a text for markup, and never cuts lines short in a pipe."""
+    terminal = stream.isatty()
+    return Console(
+        file=stream,
+        force_terminal=terminal,
+        color_system=None if settings.colourless or not terminal else "auto",
+        width=None if terminal else _UNBOUNDED,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+class Output:
+    """One command's output."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.console = make_console(sys.stdout, settings)
+        self.errors = make_console(sys.stderr, settings)
+
+    @property
+    def interactive(self) -> bool:
+        """Somebody is there to answer a question."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def document(self, data: object) -> None:
+        """`data` as the format asked for by -o; called only where that is not table."""
+        if self.settings.output == "yaml":
+            import yaml
+
+            sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        else:
+            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def record(self, data: object) -> None:
+        """One object of a stream: a line of JSON, or a YAML document."""
+        if self.settings.output == "yaml":
+            import yaml
+
+            sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, explicit_start=True))
+        else:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def line(self, *parts: str | Text | tuple[str, str]) -> None:
+        """One line for people."""
+        self.console.print(Text.assemble(*parts), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A remark beside the output: to standard error, also where a program reads standard output."""
+        self.errors.print(Text(printable(text), "yellow"), soft_wrap=True)
+
+    def names(self, names: Iterable[str]) -> None:
+        """What -q leaves of a list."""
+        sys.stdout.writelines(f"{name}\n" for name in names)
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], indent: int = 0) -> None:
+        cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
+        widths = [
+            max([cell_len(column.title), *(row[index].cell_len for row in cells)])
+            for index, column in enumerate(columns)
+        ]
+        kept = _fitting(columns, widths, self.console.width - indent)
+        table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+        for index in kept:
+            column = columns[index]
+            table.add_column(
+                column.title,
+                justify="right" if column.right else "left",
+                overflow="fold",
+                no_wrap=len(kept) > 1 and column.right,
+            )
+        for row in cells:
+            table.add_row(*(row[index] for index in kept))
+        with self.console.capture() as capture:
+            self.console.print(table)
+        for text in capture.get().splitlines():
+            self.console.file.write(f"{' ' * indent}{text.rstrip()}\n")
+
+    def confirm(self, question: str) -> None:
+        """Ask, unless --yes was given. Raises CliError when nobody can answer, or the answer is no."""
+        if self.settings.yes:
+            return
+        if not self.interactive:
+            raise CliError(ExitCode.REFUSED, f"{question} Nothing was changed: say --yes to go on")
+        import click
+
+        if not click.confirm(question, err=True):
+            raise CliError(ExitCode.REFUSED, "nothing was changed")
+
+
+def state(word: str) -> Text:
+    """A state in its colour."""
+    return Text(word, STYLES.get(word, ""))
+
+
+def _fitting(columns: Sequence[Column], widths: Sequence[int], space: int) -> list[int]:
+    kept = list(range(len(columns)))
+    while sum(widths[index] + _GAP for index in kept) - _GAP > space:
+        optional = [index for index in kept if columns[index].rank]
+        if not optional:
+            break
+        kept.remove(max(optional, key=lambda index: columns[index].rank))
+    return kept

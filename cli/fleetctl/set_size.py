@@ -1,0 +1,116 @@
+"""`set-size`: the plan first, then the change."""
+
+import asyncio
+
+import click
+from rich.text import Text
+
+from fleet.v1 import control_pb2
+from fleetctl import views
+from fleetctl.command import NO_WAIT, FleetCommand, fleet_command
+from fleetctl.connection import Connection
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.operation import carry_out, new_request_id
+from fleetctl.output import Column, Output
+from fleetctl.settings import Settings
+from fleetctl.size import Size, SizeType
+from fleetctl.wording import count
+
+_PLAN_COLUMNS = (
+    Column("HOST"),
+    Column("BEFORE", right=True),
+    Column("AFTER", right=True),
+    Column("CHANGE", right=True),
+)
+
+
+class _SetSizeCommand(FleetCommand):
+    """Takes `-1` for a bad size, not for an option nobody knows."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            bad = next((arg for arg in args if arg[:1] == "-" and arg[1:2].isdigit()), None)
+            if bad is None or not bad.startswith(error.option_name):
+                raise
+            SizeType().convert(bad, None, ctx)
+            raise
+
+
+@fleet_command("set-size", cls=_SetSizeCommand)
+@click.argument("app")
+@click.argument("size", type=SizeType())
+@click.option(
+    "--host", metavar="HOST", default="", help="Only on this host; the app's other hosts keep what they have."
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
+@NO_WAIT
+def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool, no_wait: bool) -> None:  # noqa: FBT001
+    """Change how many workers an app has.
+
+    SIZE is 8 (in all), +2 (two more) or cpu (one per core). Without --host the workers are spread evenly over the hosts; with
+    it, the present spread is kept and only that host changes.
+    """
+    output = Output(settings)
+    request = control_pb2.SetSizeRequest(app=app, change=size.to_proto(), host=host, dry_run=True)
+    request.request_id = new_request_id()
+    plan = asyncio.run(_ask(settings, request))
+    if dry_run:
+        if settings.structured:
+            output.document(_plan_view(app, plan))
+        else:
+            _show_plan(output, plan)
+        return
+    if not settings.structured and not settings.quiet:
+        _show_plan(output, plan)
+    if plan.shrinking_others:
+        _confirm_shrinking(output, list(plan.shrinking_others))
+    request.request_id = new_request_id()
+    request.dry_run = False
+    request.allow_shrinking_others = bool(plan.shrinking_others)
+
+    async def begin(connection: Connection) -> control_pb2.Rollout:
+        return (await connection.call(lambda stub: stub.SetSize, request, mutation=True)).rollout
+
+    carry_out(settings, output, app, begin, no_wait=no_wait)
+
+
+def _confirm_shrinking(output: Output, hosts: list[str]) -> None:
+    named = ", ".join(hosts)
+    if not output.settings.yes and not output.interactive:
+        raise CliError(
+            ExitCode.REFUSED,
+            f"this would shrink hosts that were not named: {named}. Nothing was changed: say --yes to go on",
+        )
+    output.confirm(f"This shrinks hosts that were not named: {named}. Go on?")
+
+
+def _show_plan(output: Output, plan: control_pb2.SetSizeResponse) -> None:
+    rows: list[list[str | Text]] = []
+    for host in sorted(plan.plan, key=lambda planned: planned.host):
+        change = host.after - host.before
+        cell = Text(f"{change:+d}", "green" if change > 0 else "yellow") if change else Text("-", "dim")
+        rows.append([host.host, str(host.before), str(host.after), cell])
+    before, after = sum(host.before for host in plan.plan), sum(host.after for host in plan.plan)
+    if len(rows) > 1:
+        rows.append(
+            [Text("in all", "bold"), str(before), str(after), f"{after - before:+d}" if after != before else "-"]
+        )
+    output.table(_PLAN_COLUMNS, rows)
+    if not plan.plan:
+        output.line(count(after, "worker"))
+
+
+def _plan_view(app: str, plan: control_pb2.SetSizeResponse) -> dict[str, object]:
+    return {
+        "app": app,
+        "size_mode": views.size_mode(plan.size_mode),
+        "plan": [{"host": host.host, "before": host.before, "after": host.after} for host in plan.plan],
+        "shrinking_others": list(plan.shrinking_others),
+    }
+
+
+async def _ask(settings: Settings, request: control_pb2.SetSizeRequest) -> control_pb2.SetSizeResponse:
+    async with Connection.open(settings) as connection:
+        return await connection.call(lambda stub: stub.SetSize, request)

@@ -1,0 +1,184 @@
+"""`status`: how things are, why, and what to do next."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.text import Text
+
+from fleet.v1 import control_pb2, types_pb2
+from fleetctl import rollout, views
+from fleetctl.advice import app_advice, fleet_advice, is_sick
+from fleetctl.command import fleet_command
+from fleetctl.connection import Connection
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.listing import NO_APPS, app_row, sort_workers, worker_row
+from fleetctl.output import Column, Output, state
+from fleetctl.settings import Settings
+from fleetctl.wording import count, printable
+
+_APP_COLUMNS = (
+    Column("APP"),
+    Column("STATE"),
+    Column("READY", right=True),
+    Column("REV", right=True, rank=3),
+    Column("HTTP", rank=2),
+    Column("HOSTS", rank=1),
+    Column("ROLLOUT"),
+)
+_WORKER_COLUMNS = (
+    Column("WORKER"),
+    Column("STATE"),
+    Column("PID", right=True, rank=1),
+    Column("PORT", right=True, rank=2),
+    Column("REV", right=True, rank=6),
+    Column("GEN", right=True, rank=5),
+    Column("RESTARTS", right=True),
+    Column("UPTIME", right=True),
+    Column("MEMORY", right=True, rank=4),
+    Column("CPU", right=True, rank=3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """All that is asked for, at about one time."""
+
+    apps: list[control_pb2.App]
+    workers: list[types_pb2.WorkerStatus]
+    hosts: list[control_pb2.Host]
+    balancers: list[control_pb2.Balancer]
+
+    def workers_of(self, app: control_pb2.App) -> list[types_pb2.WorkerStatus]:
+        return [worker for worker in self.workers if worker.id.app == app.name]
+
+
+@fleet_command("status")
+@click.argument("app", required=False, default="")
+def status(settings: Settings, app: str) -> None:
+    """Show how the fleet or one app is, and what to do next."""
+    output = Output(settings)
+    fleet = asyncio.run(_fetch(settings, app))
+    if app and not fleet.apps:
+        raise CliError(ExitCode.NOT_FOUND, f"there is no app {app!r}", "`fleetctl ls` shows the apps")
+    if settings.structured:
+        output.document(_view(fleet))
+    elif settings.quiet:
+        output.names(f"{shown.name} {views.app_state(shown)} {shown.ready}/{shown.size}" for shown in fleet.apps)
+    elif app:
+        _show_app(output, fleet, fleet.apps[0])
+    else:
+        _show_fleet(output, fleet)
+
+
+def _show_fleet(output: Output, fleet: _Fleet) -> None:
+    online = sum(host.state == control_pb2.HOST_STATE_ONLINE for host in fleet.hosts)
+    connected = sum(balancer.connected for balancer in fleet.balancers)
+    live = sum(worker.pid > 0 for worker in fleet.workers)
+    output.line(
+        _of(online, len(fleet.hosts), "host", "online"),
+        ", ",
+        _of(connected, len(fleet.balancers), "balancer", "connected"),
+        f", {count(live, 'worker')}",
+    )
+    output.line()
+    if fleet.apps:
+        output.table(_APP_COLUMNS, [app_row(app) for app in fleet.apps])
+    else:
+        output.line(NO_APPS)
+    advice = [
+        f"{app.name}: {text}"
+        for app in fleet.apps
+        for text in (*app.notices, *_worth_saying(app, fleet.workers_of(app)))
+    ]
+    _show_steps(output, [*advice, *fleet_advice(fleet.hosts, fleet.balancers)])
+
+
+def _worth_saying(app: control_pb2.App, workers: list[types_pb2.WorkerStatus]) -> list[str]:
+    """In the overview a stopped app is no news."""
+    return [] if app.state == control_pb2.APP_STATE_STOPPED else app_advice(app, workers)
+
+
+def _show_app(output: Output, fleet: _Fleet, app: control_pb2.App) -> None:
+    workers = fleet.workers_of(app)
+    missing = app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size
+    where = f"on {app.spec.route.http}" if app.spec.route.http else "without a route"
+    output.line(
+        (app.name, "bold"),
+        "  ",
+        state(views.app_state(app)),
+        "  ",
+        (f"{app.ready} of {app.size} ready", "bold red" if missing else ""),
+        f"  {where}  ",
+        (f"revision {app.revision}, generation {app.generation}, {views.size_mode(app.size_mode)}", "dim"),
+    )
+    if app.spec.argv:
+        output.line((f"{' '.join(app.spec.argv)}  in {app.spec.cwd}", "dim"))
+    for notice in app.notices:
+        output.line((f"! {printable(notice)}", "yellow"))
+    if app.HasField("rollout") and app.rollout.state != control_pb2.ROLLOUT_STATE_DONE:
+        output.line()
+        rollout.show(output, app.rollout)
+    output.line()
+    if workers:
+        output.table(_WORKER_COLUMNS, [worker_row(worker) for worker in workers])
+    else:
+        output.line("no workers")
+    reasons = [worker for worker in workers if worker.reason]
+    if reasons:
+        output.line()
+        output.line(("why they last ended", "bold"))
+        for worker in reasons:
+            style = "red" if is_sick(worker) else ""
+            output.line("  ", (f"{views.worker_name(worker.id)}: {printable(worker.reason)}", style))
+    _show_steps(output, [*app_advice(app, workers), *fleet_advice(fleet.hosts, fleet.balancers)])
+
+
+def _show_steps(output: Output, steps: list[str]) -> None:
+    if not steps:
+        return
+    output.line()
+    output.line(("next", "bold"))
+    for step in steps:
+        output.line(f"  {printable(step)}")
+
+
+def _of(number: int, total: int, noun: str, word: str) -> Text:
+    return Text(f"{number} of {count(total, noun)} {word}", "" if number == total else "red")
+
+
+def _view(fleet: _Fleet) -> dict[str, Any]:
+    return {
+        "apps": [
+            {
+                **views.app_view(app),
+                "workers": [views.worker_view(worker) for worker in fleet.workers_of(app)],
+                "next": app_advice(app, fleet.workers_of(app)),
+            }
+            for app in fleet.apps
+        ],
+        "hosts": [views.host_view(host) for host in fleet.hosts],
+        "balancers": [views.balancer_view(balancer) for balancer in fleet.balancers],
+        "next": fleet_advice(fleet.hosts, fleet.balancers),
+    }
+
+
+async def _fetch(settings: Settings, app: str) -> _Fleet:
+    """Raises CliError, also for an app nobody knows."""
+    async with Connection.open(settings) as connection:
+        apps = await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest(app=app))
+        chosen = [known for known in apps.apps if app in ("", known.name)]
+        if app and not chosen:
+            return _Fleet([], [], [], [])
+        workers, hosts, balancers = await asyncio.gather(
+            connection.call(lambda stub: stub.ListWorkers, control_pb2.ListWorkersRequest(app=app)),
+            connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest()),
+            connection.call(lambda stub: stub.ListBalancers, control_pb2.ListBalancersRequest()),
+        )
+    return _Fleet(
+        sorted(chosen, key=lambda known: known.name),
+        sort_workers(list(workers.workers)),
+        sorted(hosts.hosts, key=lambda host: host.name),
+        sorted(balancers.balancers, key=lambda balancer: balancer.name),
+    )

@@ -1,0 +1,170 @@
+"""What the controller knows, as the objects `-o json` prints. Pure. These shapes are an interface: add, never rename."""
+
+from typing import Any
+
+from fleet.v1 import control_pb2, types_pb2
+from fleetctl.wording import state_word
+
+
+def app_state(app: control_pb2.App) -> str:
+    return state_word(control_pb2.AppState.Name(app.state), "APP_STATE_")
+
+
+def worker_state(worker: types_pb2.WorkerStatus) -> str:
+    return state_word(types_pb2.WorkerState.Name(worker.state), "WORKER_STATE_")
+
+
+def host_state(host: control_pb2.Host) -> str:
+    return state_word(control_pb2.HostState.Name(host.state), "HOST_STATE_")
+
+
+def endpoint_state(endpoint: types_pb2.Endpoint) -> str:
+    return state_word(types_pb2.EndpointState.Name(endpoint.state), "ENDPOINT_STATE_")
+
+
+def rollout_state(rollout: control_pb2.Rollout) -> str:
+    return state_word(control_pb2.RolloutState.Name(rollout.state), "ROLLOUT_STATE_")
+
+
+def rollout_kind(rollout: control_pb2.Rollout) -> str:
+    return state_word(control_pb2.RolloutKind.Name(rollout.kind), "ROLLOUT_KIND_")
+
+
+def size_mode(mode: control_pb2.SizeMode.ValueType) -> str:
+    return state_word(control_pb2.SizeMode.Name(mode), "SIZE_MODE_")
+
+
+def worker_name(worker: types_pb2.WorkerId) -> str:
+    """The name of its slot: my-app/host1/3."""
+    return f"{worker.app}/{worker.host}/{worker.slot}"
+
+
+def app_view(app: control_pb2.App) -> dict[str, Any]:
+    return {
+        "name": app.name,
+        "state": app_state(app),
+        "revision": app.revision,
+        "generation": app.generation,
+        "size": app.size,
+        "ready": app.ready,
+        "hosts": sorted(host for host, wanted in app.placement.items() if wanted),
+        "rollout": rollout_view(app.rollout) if app.HasField("rollout") else None,
+        "size_mode": size_mode(app.size_mode),
+        "placement": dict(sorted(app.placement.items())),
+        "http": app.spec.route.http or None,
+        "notices": list(app.notices),
+    }
+
+
+def worker_view(worker: types_pb2.WorkerStatus) -> dict[str, Any]:
+    return {
+        "id": worker_name(worker.id),
+        "app": worker.id.app,
+        "host": worker.id.host,
+        "slot": worker.id.slot,
+        "pid": worker.pid,
+        "port": worker.port,
+        "state": worker_state(worker),
+        "ready": worker.state == types_pb2.WORKER_STATE_READY,
+        "revision": worker.revision,
+        "generation": worker.id.generation,
+        "restarts": worker.restarts,
+        "uptime_seconds": round(worker.uptime_seconds, 3),
+        "rss_bytes": worker.rss_bytes,
+        "cpu_percent": round(worker.cpu_percent, 1),
+        "address": worker.address,
+        "reason": worker.reason,
+    }
+
+
+def host_view(host: control_pb2.Host) -> dict[str, Any]:
+    return {
+        "name": host.name,
+        "state": host_state(host),
+        "cpus": host.cpus,
+        "workers": host.workers,
+        "labels": dict(sorted(host.labels.items())),
+        "address": host.address,
+        "agent_version": host.agent_version,
+        "uid": host.uid,
+    }
+
+
+def balancer_view(balancer: control_pb2.Balancer) -> dict[str, Any]:
+    return {
+        "name": balancer.name,
+        "state": "connected" if balancer.connected else "away",
+        "driver": balancer.driver,
+        "driver_version": balancer.driver_version,
+        "version": balancer.version,
+        "pools_current": balancer.pools_current,
+        "pools": balancer.pools,
+        "error": balancer.error,
+    }
+
+
+def upstream_view(upstream: control_pb2.Upstream) -> dict[str, Any]:
+    return {
+        "pool": upstream.pool,
+        "version": upstream.version,
+        "http": upstream.route.http or None,
+        "endpoints": [
+            {
+                "worker": worker_name(endpoint.worker),
+                "generation": endpoint.worker.generation,
+                "address": endpoint.address,
+                "port": endpoint.port,
+                "state": endpoint_state(endpoint),
+            }
+            for endpoint in upstream.endpoints
+        ],
+        "acknowledged": dict(sorted(upstream.acknowledged.items())),
+    }
+
+
+def rollout_view(rollout: control_pb2.Rollout) -> dict[str, Any]:
+    """A rollout in full."""
+    return {
+        "id": rollout.id,
+        "app": rollout.app,
+        "kind": rollout_kind(rollout),
+        "state": rollout_state(rollout),
+        "steps": rollout.steps,
+        "steps_done": rollout.steps_done,
+        "replaced": rollout.replaced,
+        "seconds": round(rollout.seconds, 3),
+        "message": rollout.message,
+        "revision": rollout.revision,
+        "generation": rollout.generation,
+        "hosts": [
+            {"host": host.host, "steps": host.steps, "steps_done": host.steps_done, "doing": host.doing}
+            for host in rollout.hosts
+        ],
+    }
+
+
+def outcome_view(rollout: control_pb2.Rollout) -> dict[str, Any]:
+    """How an operation ends."""
+    return {
+        "rollout": rollout.id,
+        "state": rollout_state(rollout),
+        "replaced": rollout.replaced,
+        "seconds": round(rollout.seconds, 3),
+        "app": rollout.app,
+        "kind": rollout_kind(rollout),
+        "message": rollout.message,
+    }
+
+
+def info_view(info: control_pb2.GetInfoResponse) -> dict[str, Any]:
+    return {
+        "controller": info.controller,
+        "version": info.version,
+        "protocol_version": info.protocol_version,
+        "epoch": f"{info.epoch.era}.{info.epoch.election_revision}",
+        "etcd_endpoints": list(info.etcd_endpoints),
+        "etcd_error": info.etcd_error,
+        "apps": info.apps,
+        "hosts": info.hosts,
+        "workers": info.workers,
+    }

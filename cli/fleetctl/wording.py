@@ -1,0 +1,58 @@
+"""How people read values: durations, sizes, states, text from elsewhere. Pure."""
+
+import math
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 0.8s, 42s, 3m12s, 5h07m, 12d4h."""
+    if seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600}h"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "30", "30s", "1.5m", "2h"; ValueError says what is wrong."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not math.isfinite(float(match[1])):
+        raise ValueError(f"{text!r} is not a duration: write 30s, 5m or 1h")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def size(count: int) -> str:
+    """Bytes in binary units, three figures: 512 B, 54.3 MiB, 1.20 GiB."""
+    if count < 1024:
+        return f"{count} B"
+    value, unit = float(count), "B"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007
+        value /= 1024
+        if value < 999.5:
+            break
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
+def state_word(enum_name: str, prefix: str) -> str:
+    """ "WORKER_STATE_READY" → "ready"; what this fleetctl does not know yet → "unknown"."""
+    word = enum_name.removeprefix(prefix).lower().replace("_", "-")
+    return "unknown" if word == "unspecified" else word
+
+
+def count(number: int, noun: str) -> str:
+    """1 worker, 2 workers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere on one line, without the control characters that could move the cursor of a terminal."""
+    return _UNPRINTABLE.sub(" ", text).strip()
