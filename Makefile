@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := core agent controller balancer cli tests scripts
 PROTOS := $(wildcard proto/fleet/v1/*.proto)
+EXPRESS := examples/express
+# How often `make soak` and `make bench-restarts` repeat.
+ROUNDS ?= 10
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -16,6 +19,13 @@ $(VENV)/.installed: pyproject.toml requirements-dev.lock
 	touch $@
 
 setup: $(VENV)/.installed ## make the virtual environment with everything for development
+
+$(EXPRESS)/node_modules/.installed: $(EXPRESS)/package.json $(EXPRESS)/package-lock.json
+	npm ci --prefix $(EXPRESS) --no-audit --no-fund --loglevel=error
+	touch $@
+
+demo: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## three hosts, an Express app, a resize and a soft restart under load
+	$(BIN)/python scripts/demo.py
 
 proto: $(VENV)/.installed ## regenerate the code of the contracts in proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --plugin=$(BIN)/protoc-gen-mypy --plugin=$(BIN)/protoc-gen-mypy_grpc \
@@ -36,3 +46,23 @@ lint: $(VENV)/.installed ## style and likely mistakes
 
 type: $(VENV)/.installed ## mypy strict
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/bench scripts
+
+test: lint type $(EXPRESS)/node_modules/.installed ## everything this machine can run: lint, types, all tests
+	$(BIN)/pytest
+
+test-unit: $(VENV)/.installed ## the tests of pure code: no network, seconds
+	$(BIN)/pytest tests/unit tests/property
+
+soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts and resizes under load, judged by the journals
+	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS) --resize --steady 60
+
+bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
+	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
+
+bench: bench-restarts ## every benchmark
+
+clean: ## remove what was built or installed here
+	rm -rf $(VENV) $(EXPRESS)/node_modules .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup proto lock fmt lint type demo test test-unit soak bench bench-restarts clean

@@ -1,0 +1,303 @@
+"""A whole fleet as a user runs it, `fleetctl up --hosts N`, in a folder of its own, driven by nothing but the command line.
+
+Every wait has a deadline and ends in an AssertionError that shows what was there instead.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+ROOT = Path(__file__).parents[3]
+PLAIN_SERVER = ROOT / "tests" / "load" / "apps" / "plain_server.js"
+EXPRESS_SERVER = ROOT / "examples" / "express" / "server.js"
+JOURNAL = ROOT / "tests" / "load" / "journal.js"
+
+_BIN = Path(sys.executable).parent
+_UP_SECONDS = 60.0
+_DOWN_SECONDS = 60.0
+_COMMAND_SECONDS = 180.0
+
+_T = TypeVar("_T")
+
+
+def wait_for(condition: Callable[[], _T], what: str, seconds: float = 30.0) -> _T:
+    """The first true result of `condition`, asked ten times a second."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
+        time.sleep(0.1)
+    return result
+
+
+def free_address() -> str:
+    """ "127.0.0.1:PORT" where nothing listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished command."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        """Standard error without the hints, which are indented."""
+        return [line for line in self.errors.splitlines() if line and not line.startswith(" ")]
+
+
+class Fleet:
+    """`fleetctl up` on `folder`; stopped, and proved to have left no process, by `close`."""
+
+    def __init__(self, folder: Path, hosts: int = 3) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.journals = folder / "journals"
+        self.journals.mkdir(exist_ok=True)
+        self.log = folder / "up.log"
+        self._hosts = hosts
+        self._up: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "PYTEST_"))},
+            "FLEET_CONFIG": str(folder / "config.toml"),
+            "PATH": f"{_BIN}:{os.environ['PATH']}",
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    # The system
+
+    def start(self) -> None:
+        """Start `up` and wait until every host and balancer is there."""
+        with self.log.open("ab") as log:
+            self._up = subprocess.Popen(
+                [_BIN / "fleetctl", "up", "--hosts", str(self._hosts), "--data-dir", self.data_dir],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_for(self._is_up, "every host online and every balancer connected", _UP_SECONDS)
+
+    def _is_up(self) -> bool:
+        assert self._up is not None
+        assert self._up.poll() is None, f"up ended with {self._up.returncode}:\n{self.log.read_text()[-4000:]}"
+        hosts, balancers = self.run("host", "ls", "-o", "json"), self.run("balancer", "ls", "-o", "json")
+        if hosts.code or balancers.code:
+            return False
+        states = [host["state"] for host in json.loads(hosts.output)]
+        away = [balancer for balancer in json.loads(balancers.output) if balancer["state"] != "connected"]
+        return states == ["online"] * self._hosts and bool(json.loads(balancers.output)) and not away
+
+    def interrupt(self) -> int:
+        """Ctrl-C: `up` alone gets SIGINT, and its exit code is returned."""
+        assert self._up is not None
+        self._up.send_signal(signal.SIGINT)
+        code = self._up.wait(_DOWN_SECONDS)
+        self._up = None
+        return code
+
+    def kill_up(self) -> None:
+        """kill -9 of `up` alone; what it started runs on."""
+        assert self._up is not None
+        self._up.kill()
+        self._up.wait(10)
+        self._up = None
+
+    def close(self) -> None:
+        """Stop everything; whatever does not stop is killed and reported."""
+        try:
+            if self._up is not None and self._up.poll() is None:
+                self.interrupt()
+        finally:
+            left = self.processes()
+            for pid in left:
+                _kill(pid)
+        assert not left, f"left behind: {left}\n{self.log.read_text()[-4000:]}"
+
+    def processes(self) -> dict[int, str]:
+        """Pid → command line of every live process of this fleet: its paths are in their environment or command line."""
+        mark = os.fsencode(self.folder) + b"/"
+        found: dict[int, str] = {}
+        for pid, command, environment in _processes():
+            if pid != os.getpid() and (mark in command or mark in environment):
+                found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+        return found
+
+    def daemons(self) -> dict[str, int]:
+        """Service → pid of the daemons `up` keeps, by the marks it puts into their environment."""
+        mark = os.fsencode(self.folder) + b"/"
+        found: dict[str, int] = {}
+        for pid, command, environment in _processes():
+            variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
+            if (mark in command or mark in environment) and variables.get(b"FLEET_UP_PID") == str(pid).encode():
+                found[variables[b"FLEET_UP_SERVICE"].decode()] = pid
+        return found
+
+    def daemon(self, *words: str) -> tuple[str, int]:
+        """(service, pid) of the one daemon whose service name holds all `words`."""
+        daemons = self.daemons()
+        matching = [(service, pid) for service, pid in daemons.items() if all(word in service for word in words)]
+        assert len(matching) == 1, f"{words} among {daemons}"
+        return matching[0]
+
+    def etcd_revision(self) -> int:
+        """etcd's own revision, asked of etcd with the controller's certificate."""
+        certificates = self.data_dir / "certificates"
+        certificate = next(certificates.glob("controller-*.pem"))
+        port = json.loads((self.data_dir / "up.json").read_text())["system_block"]
+        answer = subprocess.run(
+            [
+                _BIN / "etcdctl",
+                f"--endpoints=https://127.0.0.1:{port}",
+                f"--cacert={certificates / 'ca.pem'}",
+                f"--cert={certificate}",
+                f"--key={certificate.with_suffix('.key')}",
+                "get",
+                "/none",
+                "--write-out=json",
+            ],
+            env={**self.environment, "ETCDCTL_API": "3"},
+            capture_output=True,
+            check=True,
+            timeout=20,
+        )
+        revision = json.loads(answer.stdout)["header"]["revision"]
+        assert isinstance(revision, int)
+        return revision
+
+    # fleetctl
+
+    def run(self, *arguments: str, seconds: float = _COMMAND_SECONDS) -> Result:
+        done = subprocess.run(
+            [_BIN / "fleetctl", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def do(self, *arguments: str) -> str:
+        """Run a command that must succeed."""
+        result = self.run(*arguments)
+        assert result.code == 0, f"fleetctl {' '.join(arguments)}: exit {result.code}\n{result.output}{result.errors}"
+        return result.output
+
+    def ask(self, *arguments: str) -> Any:
+        """What a command that must succeed prints as JSON."""
+        return json.loads(self.do(*arguments, "-o", "json"))
+
+    def start_app(self, script: Path, size: int, *, name: str = "my-app") -> str:
+        """Start `script` with journals kept by its workers; returns "ADDRESS:PORT" of its route."""
+        address = free_address()
+        journal = ("-e", f"NODE_OPTIONS=--require {JOURNAL}", "-e", f"WORKER_JOURNAL_DIR={self.journals}")
+        self.do("start", str(script), "-n", name, "-i", str(size), "--http", address, *journal)
+        return address
+
+    def workers(self, app: str = "my-app") -> list[dict[str, Any]]:
+        """The ready workers, as `ps` shows them."""
+        return [worker for worker in self.ask("ps", app) if worker["ready"]]
+
+    def pids(self, app: str = "my-app") -> set[int]:
+        return {worker["pid"] for worker in self.workers(app)}
+
+
+class Load:
+    """`python -m tests.load` in a process of its own, 20 kept-alive and 20 fresh connections unless told otherwise."""
+
+    def __init__(self, address: str, folder: Path, *arguments: str) -> None:
+        self._output = folder / f"load-{time.monotonic_ns()}.jsonl"
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    *("-m", "tests.load", "--json", "--progress", "0.2", "--url", f"http://{address}", *arguments),
+                ],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+            )
+
+    @property
+    def sent(self) -> int:
+        lines = self._output.read_text().splitlines()
+        return int(json.loads(lines[-1])["progress"]["sent"]) if lines else 0
+
+    def wait_for_more(self, requests: int, seconds: float = 30.0) -> None:
+        """Wait until so many requests more were answered or failed."""
+        until = self.sent + requests
+        wait_for(lambda: self.sent >= until, f"{requests} requests sent", seconds)
+
+    def stop(self) -> dict[str, Any]:
+        """End the load; requests under way are counted. Returns its summary, as `Tally.summary` describes it."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+            raise
+        summary = json.loads(self._output.read_text().splitlines()[-1])
+        assert isinstance(summary, dict)
+        assert "sent" in summary, f"the load ended with {self._process.returncode} and no summary"
+        return summary
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+
+
+@contextmanager
+def load_on(address: str, folder: Path, *arguments: str) -> Iterator[Load]:
+    """A load that is well under way, with 100 requests sent."""
+    load = Load(address, folder, *arguments)
+    try:
+        load.wait_for_more(100)
+        yield load
+    finally:
+        load.close()
+
+
+def _processes() -> Iterator[tuple[int, bytes, bytes]]:
+    """(pid, command line, environment) of the live processes one may look into; zombies have neither (man 5 proc)."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if command:
+            yield int(entry.name), command, environment
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
