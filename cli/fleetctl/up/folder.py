@@ -1,0 +1,94 @@
+"""The data folder on disk: made, locked by one `up` at a time, its record read and written."""
+
+import fcntl
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from fleet_core.durable import write_durably
+from fleetctl.up.errors import UpError
+from fleetctl.up.layout import Layout
+from fleetctl.up.settings import Settings
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LockedFolder:
+    """A data folder this process alone manages, until closed or dead (flock(2))."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Make the folder if need be, and lock it. Raises UpError."""
+        self.data_dir = data_dir
+        lock = data_dir / "up.lock"
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UpError(f"{error.filename or data_dir}: {error.strerror}: choose another --data-dir") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            who = f"another `fleetctl up`{f' (pid {holder})' if holder else ''}"
+            raise UpError(f"{who} runs on {data_dir}: stop it, or use another --data-dir") from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def read_settings(self) -> Settings | None:
+        """None at the first start. Raises UpError."""
+        path = self.data_dir / "up.json"
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UpError(f"{path} cannot be read: {error}") from error
+        return Settings.parse(text, str(path))
+
+    def write_settings(self, settings: Settings) -> None:
+        """Raises UpError."""
+        path = self.data_dir / "up.json"
+        try:
+            write_durably(path, (settings.model_dump_json(indent=2) + "\n").encode())
+        except OSError as error:
+            raise UpError(f"{path} cannot be written: {error.strerror}") from error
+
+    def was_interrupted(self) -> bool:
+        """The last `up` here did not come to its end, since the machine booted: what it ran may run still."""
+        try:
+            return (self.data_dir / "up.running").read_text() == _BOOT_ID.read_text()
+        except OSError:
+            return False
+
+    def mark_running(self) -> None:
+        """Raises OSError."""
+        write_durably(self.data_dir / "up.running", _BOOT_ID.read_bytes())
+
+    def mark_ended(self) -> None:
+        (self.data_dir / "up.running").unlink(missing_ok=True)
+
+
+def prepare_runtime(layout: Layout) -> None:
+    """Make the folder for sockets where that is not the data folder. Raises UpError: in a folder that others can write to, an
+    entry of that name may be anyone's."""
+    if not layout.runtime_is_apart:
+        return
+    root = layout.runtime_root
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        status = root.lstat()
+    except OSError as error:
+        raise UpError(f"{root}: {error.strerror}: use a --data-dir with a shorter path") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise UpError(f"{root} is not a private folder of this user: use a --data-dir with a shorter path")
+
+
+def remove_runtime(layout: Layout) -> None:
+    """Once nothing runs any more."""
+    if layout.runtime_is_apart:
+        shutil.rmtree(layout.runtime_root, ignore_errors=True)

@@ -1,0 +1,119 @@
+"""Where everything of one `fleetctl up` lies. Pure: names and paths, no file is touched."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_SOCKET_PATH_BYTES = 107
+"""sun_path less its closing zero (man 7 unix)."""
+_LONGEST_SOCKET_BYTES = len("/balancers/balancer1/run/") + 32
+"""Below the runtime root; the last 32 are for a socket's own name and the suffix HAProxy adds while it binds."""
+_SHORT_ROOT = Path(os.sep, "tmp")
+"""Not $TMPDIR: every `up` on a folder must find the same place."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFolders:
+    """Of one simulated host (docs/architecture.md, "Folders of a host")."""
+
+    config: Path
+    state: Path
+    run: Path
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All paths of one data folder. `runtime_root` is the data folder itself, or a short stand-in for its sockets."""
+
+    data_dir: Path
+    runtime_root: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.data_dir / "up.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.data_dir / "up.lock"
+
+    @property
+    def certificates(self) -> Path:
+        return self.data_dir / "certificates"
+
+    @property
+    def logs(self) -> Path:
+        return self.data_dir / "log"
+
+    @property
+    def etcd(self) -> Path:
+        return self.data_dir / "etcd"
+
+    @property
+    def notify_socket(self) -> Path:
+        return self.runtime_root / "notify.sock"
+
+    @property
+    def runtime_is_apart(self) -> bool:
+        return self.runtime_root != self.data_dir
+
+    def log(self, service: str) -> Path:
+        return self.logs / f"{service}.log"
+
+    def host(self, name: str) -> HostFolders:
+        folder = Path("hosts", name)
+        return HostFolders(
+            config=self.data_dir / folder / "agent.toml",
+            state=self.data_dir / folder / "state",
+            run=self.runtime_root / folder / "run",
+            log=self.data_dir / folder / "log",
+        )
+
+    def controller_config(self, name: str) -> Path:
+        return self.data_dir / "controllers" / name / "controller.toml"
+
+    def controller_state(self, name: str) -> Path:
+        return self.data_dir / "controllers" / name / "state"
+
+    def balancer_config(self, name: str) -> Path:
+        return self.data_dir / "balancers" / name / "balancer.toml"
+
+    def balancer_state(self, name: str) -> Path:
+        return self.data_dir / "balancers" / name / "state"
+
+    def balancer_run(self, name: str) -> Path:
+        return self.runtime_root / "balancers" / name / "run"
+
+
+def default_data_dir(xdg_data_home: str, home: Path) -> Path:
+    """XDG Base Directory Specification: a relative XDG_DATA_HOME is ignored."""
+    base = Path(xdg_data_home) if xdg_data_home.startswith("/") else home / ".local" / "share"
+    return base / "fleetctl" / "up"
+
+
+def runtime_root(data_dir: Path, fleet_id: str, user_id: int) -> Path:
+    """Where sockets may lie: the data folder, unless its path is too long for a unix socket's address."""
+    if len(os.fsencode(data_dir)) + _LONGEST_SOCKET_BYTES <= _SOCKET_PATH_BYTES:
+        return data_dir
+    return _SHORT_ROOT / f"fleet-{user_id}-{fleet_id}"
+
+
+def preferred_block(data_dir: Path, *, is_default: bool, blocks: int) -> int:
+    """The block of ports to try first: the first for the default folder, else one spread by the folder's name, so that
+    fleets that do not run at the same time seldom record the same ports."""
+    if is_default:
+        return 0
+    return int.from_bytes(hashlib.sha256(os.fsencode(data_dir)).digest()[:4]) % blocks
+
+
+def host_names(count: int) -> list[str]:
+    return [f"host{number}" for number in range(1, count + 1)]
+
+
+def controller_names(count: int) -> list[str]:
+    return [f"controller{number}" for number in range(1, count + 1)]
+
+
+def balancer_names(count: int) -> list[str]:
+    return [f"balancer{number}" for number in range(1, count + 1)]
