@@ -1,8 +1,8 @@
 """Election of the leading controller: one key, held on a lease.
 
 Who creates the key leads, and the key's create revision is the term's number, greater than that of any term before. The lease
-only decides when another may try; it protects nothing. What protects is `Term.fence`: every commit of a leader carries it, so that
-a leader who does not know yet that it was replaced writes nothing.
+only decides when another may try; it protects nothing. What protects is `Term.fence`: every commit of a leader carries it, so
+that a leader who does not know yet that it was replaced writes nothing.
 
 A lease of three seconds: etcd grants no less than two, expires a lease up to half a second late, and another controller must
 lead within five; renewed every second, it survives two lost renewals.

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,8 +24,9 @@ START_SECONDS = 20.0
 class EtcdMember:
     """One process; `stop` and `resume` are SIGSTOP and SIGCONT."""
 
-    def __init__(self, command: list[str], log: Path, endpoint: str) -> None:
+    def __init__(self, command: list[str], data_dir: Path, log: Path, endpoint: str) -> None:
         self.endpoint = endpoint
+        self.data_dir = data_dir
         self._command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,12 +56,14 @@ class EtcdMember:
 
 
 class EtcdCluster:
-    def __init__(self, folder: Path, size: int) -> None:
+    """`hosts` is what the members' certificates name."""
+
+    def __init__(self, folder: Path, size: int = 1, hosts: Sequence[str] = ("127.0.0.1",)) -> None:
         self._certificates = folder / "certificates"
         create_authority(self._certificates)
-        server_tls = issue(self._certificates, Identity(Role.ETCD, "etcd"), ["127.0.0.1"])
+        server_tls = issue(self._certificates, Identity(Role.ETCD, "etcd"), hosts)
         self.tls = issue(self._certificates, Identity(Role.CONTROLLER, "controller"))
-        ports = _free_ports(2 * size)
+        ports = free_ports(2 * size)
         peers = ",".join(f"m{n}=https://127.0.0.1:{ports[2 * n + 1]}" for n in range(size))
         self.members = []
         for n in range(size):
@@ -70,7 +73,9 @@ class EtcdCluster:
             if size > 1:
                 command = [part for part in command if not part.startswith("--initial-cluster=")]
                 command.append(f"--initial-cluster={peers}")
-            self.members.append(EtcdMember(command, folder / f"m{n}.log", f"127.0.0.1:{ports[2 * n]}"))
+            self.members.append(
+                EtcdMember(command, folder / f"m{n}", folder / f"m{n}.log", f"127.0.0.1:{ports[2 * n]}")
+            )
 
     @property
     def endpoints(self) -> list[str]:
@@ -78,6 +83,24 @@ class EtcdCluster:
 
     def store(self) -> EtcdStore:
         return EtcdStore(self.endpoints, self.tls)
+
+    async def start(self) -> None:
+        """Start all members and wait until they serve; on failure none is left."""
+        for member in self.members:
+            member.start()
+        try:
+            store = self.store()
+            try:
+                await store.read("/", timeout=START_SECONDS)
+            finally:
+                await store.close()
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()
 
     def certificate_of(self, role: Role) -> TlsFiles:
         return issue(self._certificates, Identity(role, f"some-{role}"), ["127.0.0.1"])
@@ -97,10 +120,9 @@ class EtcdCluster:
                 await asyncio.sleep(0.1)
 
     async def compact(self, revision: int) -> None:
-        for member in self.members:
-            async with self._channel(member) as channel:
-                await KVService(channel, max_attempts=1).compact(revision, timeout=5.0)
-                return
+        """Through the leader."""
+        async with self._channel(await self.leader()) as channel:
+            await KVService(channel, max_attempts=1).compact(revision, timeout=5.0)
 
     @asynccontextmanager
     async def _channel(self, member: EtcdMember) -> AsyncIterator[grpc.aio.Channel]:
@@ -113,23 +135,16 @@ class EtcdCluster:
 
 @asynccontextmanager
 async def running_etcd(folder: Path, size: int = 1) -> AsyncIterator[EtcdCluster]:
-    """A cluster that serves reads; its processes are gone afterwards."""
+    """A cluster that serves; its processes are gone afterwards."""
     cluster = EtcdCluster(folder, size)
+    await cluster.start()
     try:
-        for member in cluster.members:
-            member.start()
-        store = cluster.store()
-        try:
-            await store.read("/", timeout=START_SECONDS)
-        finally:
-            await store.close()
         yield cluster
     finally:
-        for member in cluster.members:
-            member.kill()
+        cluster.kill()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [listener.getsockname()[1] for listener in listeners]

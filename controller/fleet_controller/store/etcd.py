@@ -185,6 +185,10 @@ class EtcdStore(Store):
                     async for changes in batches:
                         delivered = changes.revision
                         yield changes
+            except HistoryLost:
+                # It may be this member alone that lags behind: list and watch elsewhere.
+                self._members.distrust(member)
+                raise
             except StreamBroken as error:
                 if clock() - started > _LONGEST_PAUSE_SECONDS:
                     pause = _PAUSE_SECONDS
