@@ -100,3 +100,5 @@ class BalancerConfig(DaemonConfig):
     runtime_dir: Path
     haproxy: Path | None = None
     """The HAProxy to run; absent: the newer of the one on PATH and the bundled one."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """HAProxy's threads; one serves some ten thousand requests a second."""

@@ -1,0 +1,144 @@
+"""What fleet-balancer asks of a load balancer: a small idempotent interface, and the values that cross it.
+
+Membership is the controller's alone: a driver makes the given pools true in a running load balancer and reports what is. The
+load balancer's own health checks may hide an endpoint, never add one.
+"""
+
+import ipaddress
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet.v1 import balancer_pb2, types_pb2
+from fleet_core.ids import WorkerId, check_name
+from fleet_core.spec import parse_address
+
+
+class DriverError(Exception):
+    """The load balancer cannot do what was asked; the message is one line for the operator."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Target:
+    """An address requests are sent to; `address` is a literal IP address."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A worker's target; a draining one finishes what it has and gets nothing new."""
+
+    worker: WorkerId
+    target: Target
+    draining: bool = False
+
+    @classmethod
+    def from_proto(cls, message: types_pb2.Endpoint) -> "Endpoint":
+        """Raises ValueError on an address that is not an IP address, a port out of range or an unknown state."""
+        address = str(ipaddress.ip_address(message.address))
+        if not 0 < message.port < 65_536:
+            raise ValueError(f"port {message.port} of {WorkerId.from_proto(message.worker)} is not valid")
+        if message.state == types_pb2.ENDPOINT_STATE_UNSPECIFIED:
+            raise ValueError(f"the endpoint of {WorkerId.from_proto(message.worker)} has no state")
+        draining = message.state != types_pb2.ENDPOINT_STATE_READY
+        return cls(WorkerId.from_proto(message.worker), Target(address, message.port), draining)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One app's endpoints and the route clients reach them by; without a route nothing leads there."""
+
+    name: str
+    route: Target | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+
+    @classmethod
+    def from_proto(cls, message: balancer_pb2.Pool) -> "Pool":
+        """Raises ValueError with one line on what is wrong."""
+        endpoints = tuple(Endpoint.from_proto(endpoint) for endpoint in message.endpoints)
+        return cls(check_name("pool", message.name), parse_route(message.route.http), endpoints)
+
+    def targets(self) -> dict[Target, bool]:
+        """Every target and whether it drains. One that a ready and a draining worker share is ready."""
+        draining: dict[Target, bool] = {}
+        for endpoint in self.endpoints:
+            draining[endpoint.target] = endpoint.draining and draining.get(endpoint.target, True)
+        return draining
+
+    def draining(self) -> tuple[Endpoint, ...]:
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.draining)
+
+
+def parse_route(text: str) -> Target | None:
+    """Read a route "ADDRESS:PORT"; empty: None. Raises ValueError with one line on what is wrong."""
+    if not text:
+        return None
+    address, port = parse_address(text)
+    if address == "localhost":
+        address = "127.0.0.1"
+    try:
+        return Target(str(ipaddress.ip_address(address)), port)
+    except ValueError:
+        raise ValueError(f"route {text!r} is not valid: write an IP address and a port, as in 127.0.0.1:8080") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the load balancer does with one target of a pool."""
+
+    pool: str
+    target: Target
+    draining: bool
+    hidden: bool
+    """Its health checks fail: it gets nothing although the controller lists it."""
+
+
+class Driver(ABC):
+    """One load balancer. Every method may be repeated without harm; calls that change something are serialised within.
+
+    The load balancer outlives the driver: `close` lets go of it, `start` finds it again.
+    """
+
+    name: str
+    """The driver's name in hello, for example "haproxy"."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """The load balancer's own version."""
+
+    @abstractmethod
+    async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:
+        """Adopt the load balancer that runs, or start one, then `apply`. Raises DriverError when none can be run."""
+
+    @abstractmethod
+    async def validate(self, pool: Pool) -> None:
+        """Raise DriverError if `pool` could not be applied beside those that stand; change nothing."""
+
+    @abstractmethod
+    async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
+        """Make exactly these pools true. Returns why pools were refused, by name: of those the version before stands.
+
+        When it returns, no target that is draining or gone is chosen for a new request.
+        """
+
+    @abstractmethod
+    async def in_flight(self) -> dict[tuple[str, WorkerId], int]:
+        """Requests and other sessions of every draining endpoint, by (pool, worker). Raises DriverError if unknown now."""
+
+    @abstractmethod
+    async def observed(self) -> list[Observed]:
+        """What the load balancer would do now. Raises DriverError if it cannot be asked."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the load balancer, which goes on serving."""
+
+    @abstractmethod
+    async def stop(self, grace: float) -> None:
+        """End the load balancer: no new connections, those that stand get `grace` seconds."""

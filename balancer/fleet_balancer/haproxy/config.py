@@ -1,0 +1,124 @@
+"""The configuration file of one HAProxy process, rendered from values: pure.
+
+Every pool has one frontend and two backends over the same slots. `NAME.replay` takes requests of safe methods (RFC 9110 §9.2.1):
+they reuse pooled connections and are sent again when a connection ends without an answer. `NAME.once` takes all others: each
+gets a fresh connection, so none can meet a pooled connection its server is just closing, and none is ever sent twice; only a
+connection that could not be made is tried elsewhere. The servers of `NAME.once` track those of `NAME.replay`, so a state is set
+once. See docs/adr/0002-haproxy-by-slots.md.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_balancer.driver import Target
+from fleet_balancer.haproxy.slots import Slot, SlotState
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+BACKLOG = 4096
+"""Connections that wait while no HAProxy accepts; Linux caps it at net.core.somaxconn."""
+_NOWHERE = Target("127.0.0.1", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLayout:
+    """One pool in the configuration: the inherited descriptor it listens on, and its slots."""
+
+    name: str
+    listener: int
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything in the configuration that differs from one process to the next."""
+
+    socket: Path
+    threads: int
+    max_connections: int
+    pools: tuple[PoolLayout, ...]
+
+
+def backends(pool: str) -> tuple[str, str]:
+    """The names of a pool's two backends, the one whose servers' state is set first."""
+    return f"{pool}.replay", f"{pool}.once"
+
+
+def server_name(number: int) -> str:
+    return f"s{number}"
+
+
+_DEFAULTS = f"""\
+defaults
+    mode http
+    balance leastconn
+    backlog {BACKLOG}
+    timeout connect 1s
+    timeout client 5m
+    timeout server 5m
+    timeout client-fin 30s
+    timeout server-fin 30s
+    timeout queue 10s
+    timeout tunnel 1h
+    timeout check 1s
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    retries 3
+    option redispatch 1
+    option forwardfor
+    option http-no-delay
+    option idle-close-on-response
+    option splice-auto
+    http-error status 503 content-type "text/plain" string "No worker is ready for this request.\\n" hdr Retry-After 1
+"""
+
+
+def render(layout: Layout) -> str:
+    lines = [
+        "global",
+        f"    maxconn {layout.max_connections}",
+        f"    nbthread {layout.threads}",
+        f'    stats socket "{_quoted(layout.socket)}" mode 600 level admin',
+        "    stats timeout 1d",
+        "",
+        _DEFAULTS,
+    ]
+    for pool in layout.pools:
+        lines += _pool(pool)
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(path: Path) -> str:
+    """Inside double quotes HAProxy expands \\, " and $ (configuration manual §2.2); so does `bind` with commas never."""
+    text = str(path)
+    for special in ("\\", '"', "$"):
+        text = text.replace(special, f"\\{special}")
+    return text
+
+
+def _pool(pool: PoolLayout) -> Iterable[str]:
+    replay, once = backends(pool.name)
+    yield f"frontend {pool.name}"
+    yield f"    bind fd@{pool.listener}"
+    yield f"    use_backend {once} if !{{ method {' '.join(SAFE_METHODS)} }}"
+    yield f"    default_backend {replay}"
+    yield ""
+    yield f"backend {replay}"
+    yield "    http-reuse safe"
+    yield "    retry-on conn-failure empty-response"
+    yield "    default-server check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1"
+    for slot in pool.slots:
+        target = slot.target or _NOWHERE
+        disabled = "" if slot.state is SlotState.ACTIVE else " disabled"
+        yield f"    server {server_name(slot.number)} {target} id {slot.number}{disabled}"
+    yield ""
+    yield f"backend {once}"
+    yield "    option http-server-close"
+    yield "    http-reuse never"
+    yield "    retry-on conn-failure"
+    yield "    http-request disable-l7-retry"
+    for slot in pool.slots:
+        target = slot.target or _NOWHERE
+        server = server_name(slot.number)
+        yield f"    server {server} {target} id {slot.number} track {replay}/{server}"
+    yield ""

@@ -1,0 +1,401 @@
+"""HAProxy behind the driver interface: slots changed at run time, a new process beside the old one when structure changes.
+
+At any time one process is the newest; older ones are retired: they accept nothing new and finish what they have. Every list goes
+to all of them, because a client that keeps its connection to a retired process may send one more request there.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
+from fleet_balancer.haproxy import process as processes
+from fleet_balancer.haproxy import slots
+from fleet_balancer.haproxy.binary import Binary
+from fleet_balancer.haproxy.config import Layout, PoolLayout, render
+from fleet_balancer.haproxy.instance import Files, Instance, Structure
+from fleet_balancer.haproxy.listeners import Listeners, probe
+from fleet_balancer.haproxy.routes import clash, clashes
+from fleet_balancer.haproxy.runtime import RuntimeApiError
+from fleet_core.durable import write_durably
+from fleet_core.ids import WorkerId
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_CONNECTIONS = 10_000
+_RETIRED_FOR = 3600.0
+"""Seconds a retired process may go on with what it has: as long as `timeout tunnel`."""
+_RETIREMENT_CHECK = 0.5
+_RESTART_DELAYS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+_STABLE = 10.0
+
+
+class HaproxyDriver(Driver):
+    name = "haproxy"
+
+    def __init__(
+        self,
+        runtime_dir: Path,
+        binary: Binary,
+        *,
+        threads: int = 1,
+        stored: Mapping[str, list[int]] | None = None,
+    ) -> None:
+        """`stored`: descriptors from the service manager's fd store; the driver takes them all."""
+        self._runtime_dir = runtime_dir
+        self._binary = binary
+        self._threads = threads
+        self._listeners = Listeners()
+        self._listeners.take_stored(stored or {})
+        self._current: Instance | None = None
+        self._retired: dict[Instance, asyncio.Task[None]] = {}
+        self._standing: dict[str, Pool] = {}
+        self._numbers = 0
+        self._lock = asyncio.Lock()
+        self._replaced = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def version(self) -> str:
+        return str(self._binary)
+
+    @property
+    def pid(self) -> int:
+        """The newest process's; 0 while none runs."""
+        return self._current.process.pid if self._current is not None else 0
+
+    async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:
+        async with self._lock:
+            await self._adopt()
+            refused = await self._apply(pools)
+            if self._current is None:
+                await self._replace({})
+            self._listeners.keep_only(self._routes(self._standing).values())
+        self._watch = asyncio.create_task(self._keep_running(), name="haproxy")
+        return refused
+
+    async def validate(self, pool: Pool) -> None:
+        async with self._lock:
+            problem = clash(pool, self._standing.values())
+            if problem:
+                raise DriverError(problem)
+            if pool.route is None:
+                return
+            if pool.route not in self._listeners and not self._served(pool.route):
+                probe(pool.route)
+
+    async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
+        async with self._lock:
+            return await self._apply(pools)
+
+    async def in_flight(self) -> dict[tuple[str, WorkerId], int]:
+        async with self._lock:
+            counts: dict[tuple[str, WorkerId], int] = {}
+            for pool in self._standing.values():
+                draining = pool.draining()
+                if not draining:
+                    continue
+                found = await self._answer(self._pool_in_flight(pool.name, {one.target for one in draining}))
+                counts.update(((pool.name, one.worker), found.get(one.target, 0)) for one in draining)
+            return counts
+
+    async def _pool_in_flight(self, pool: str, targets: set[Target]) -> dict[Target, int]:
+        total: dict[Target, int] = {}
+        for instance in self._alive():
+            try:
+                found = await instance.in_flight(pool, targets)
+            except RuntimeApiError:
+                # A process that just ended has no session left; one that does not answer may have.
+                if instance.process.alive:
+                    raise
+                continue
+            for target, count in found.items():
+                total[target] = total.get(target, 0) + count
+        return total
+
+    async def observed(self) -> list[Observed]:
+        async with self._lock:
+            if self._current is None:
+                raise DriverError("HAProxy does not run")
+            rows = await self._answer(self._current.rows())
+        return [Observed(pool, row.target, row.draining, row.hidden) for pool, row in rows if not row.maintenance]
+
+    async def close(self) -> None:
+        for task in [*self._retired.values(), *([self._watch] if self._watch is not None else [])]:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        async with self._lock:
+            for instance in self._all():
+                await instance.close()
+            self._current = None
+            self._retired.clear()
+            self._watch = None
+        self._listeners.close()
+
+    async def stop(self, grace: float) -> None:
+        await self.close()
+        await stop_all(self._runtime_dir, grace)
+
+    # What runs
+
+    def _all(self) -> list[Instance]:
+        return [*([self._current] if self._current is not None else []), *self._retired]
+
+    def _alive(self) -> list[Instance]:
+        return [instance for instance in self._all() if instance.process.alive]
+
+    def _served(self, address: Target) -> bool:
+        """Whether the newest process listens there, held by us or not."""
+        return (
+            self._current is not None and self._current.process.alive and address in self._current.structure.listeners
+        )
+
+    async def _answer(self, question: Awaitable[_T]) -> _T:
+        try:
+            return await question
+        except RuntimeApiError as error:
+            raise DriverError(str(error)) from error
+
+    async def _adopt(self) -> None:
+        """Take over what runs: the process with the highest number that answers is the newest, all others are retired."""
+        found = processes.running(self._runtime_dir)
+        self._remove_leftovers(found.keys())
+        for number in sorted(found, reverse=True):
+            files = Files(self._runtime_dir, number)
+            try:
+                structure = Structure.load(files.structure.read_bytes())
+                instance = Instance(found[number], files, structure)
+                await instance.await_ready()
+            except (OSError, ValueError, DriverError) as error:
+                _log.warning("haproxy %d (pid %d) cannot be adopted and is ended: %s", number, found[number].pid, error)
+                await found[number].end(signal.SIGTERM, 5.0)
+                found[number].close()
+                files.remove()
+                continue
+            self._listeners.take_from(found[number].pidfd, structure.listeners)
+            if self._current is None:
+                self._current = instance
+                _log.info("adopted haproxy %d (pid %d)", number, instance.process.pid)
+            else:
+                await self._retire(instance)
+
+    def _remove_leftovers(self, numbers: Iterable[int]) -> None:
+        """Remove the files of processes that are gone; remember the highest number ever used."""
+        kept = set(numbers)
+        for path in self._runtime_dir.glob("haproxy-*.*"):
+            text = path.stem.removeprefix("haproxy-")
+            if text.isdigit():
+                self._numbers = max(self._numbers, int(text))
+                if int(text) not in kept:
+                    Files(self._runtime_dir, int(text)).remove()
+
+    # Lists
+
+    @staticmethod
+    def _routes(pools: Mapping[str, Pool]) -> dict[str, Target]:
+        return {name: pool.route for name, pool in pools.items() if pool.route is not None}
+
+    async def _apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
+        refused = clashes(pools, self._standing)
+        for name, pool in pools.items():
+            if pool.route is not None and name not in refused and not self._served(pool.route):
+                try:
+                    self._listeners.bind(pool.route)
+                except DriverError as error:
+                    refused[name] = str(error)
+        wanted = {name: pool for name, pool in pools.items() if name not in refused}
+        wanted.update((name, self._standing[name]) for name in refused if name in self._standing)
+        # The standing version of a refused pool may hold a route that another one was about to get.
+        for name, reason in clashes(wanted, self._standing).items():
+            refused.setdefault(name, reason)
+            del wanted[name]
+        try:
+            await self._make_true(wanted)
+        except (DriverError, RuntimeApiError) as error:
+            refused.update((name, str(error)) for name in pools if pools[name] != self._standing.get(name))
+            self._listeners.keep_only(self._routes(self._standing).values())
+            return refused
+        self._standing = wanted
+        self._listeners.keep_only(self._routes(wanted).values())
+        return refused
+
+    async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
+        newest = self._current
+        for instance in self._retired:
+            await self._bring_up_to_date(instance, wanted)
+        if newest is None or not newest.process.alive or newest.structure.routes != self._routes(wanted):
+            await self._replace(wanted)
+            return
+        for name in newest.structure.routes:
+            missing = await newest.apply(name, wanted[name].targets())
+            if missing:
+                _log.info("%s needs more server slots: haproxy is replaced", name)
+                await self._replace(wanted)
+                return
+
+    async def _bring_up_to_date(self, instance: Instance, wanted: Mapping[str, Pool]) -> None:
+        """Apply to a retired process; targets it has no slot for are the newest one's business."""
+        for name in instance.structure.routes:
+            try:
+                await instance.apply(name, wanted[name].targets() if name in wanted else {})
+            except RuntimeApiError:
+                if instance.process.alive:
+                    raise
+
+    # Processes
+
+    async def _replace(self, wanted: Mapping[str, Pool]) -> None:
+        """Start a process for `wanted`, then retire the one before. Raises DriverError; then the one before goes on."""
+        for address in self._routes(wanted).values():
+            self._listeners.bind(address)
+        instance = await self._started(wanted)
+        before, self._current = self._current, instance
+        self._replaced.set()
+        _log.info("started haproxy %d (pid %d)", instance.files.number, instance.process.pid)
+        if before is None:
+            return
+        if not before.process.alive:
+            await self._discard(before)
+            return
+        # From here on `wanted` is true in the new process; the old one must follow before anything is acknowledged.
+        await self._retire(before)
+        await self._bring_up_to_date(before, wanted)
+
+    async def _started(self, wanted: Mapping[str, Pool]) -> Instance:
+        self._numbers += 1
+        files = Files(self._runtime_dir, self._numbers)
+        routes = self._routes(wanted)
+        structure = Structure(routes, {address: self._listeners.descriptor(address) for address in routes.values()})
+        descriptors = tuple(structure.listeners.values())
+        process: processes.HaproxyProcess | None = None
+        try:
+            write_durably(files.configuration, render(self._layout(files, wanted, structure)).encode())
+            write_durably(files.structure, structure.dump())
+            await asyncio.to_thread(processes.check, self._binary, files.configuration, descriptors)
+            process = processes.spawn(self._binary, files.configuration, files.log, descriptors)
+            instance = Instance(process, files, structure)
+            await instance.await_ready()
+        except BaseException as error:
+            if process is not None:
+                await process.end(signal.SIGKILL, 5.0)
+                process.close()
+            files.remove()
+            if isinstance(error, OSError):
+                raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
+            raise
+        return instance
+
+    def _layout(self, files: Files, wanted: Mapping[str, Pool], structure: Structure) -> Layout:
+        pools = []
+        for name, route in sorted(structure.routes.items()):
+            targets = wanted[name].targets()
+            table = slots.initial(targets, slots.capacity(len(targets)))
+            pools.append(PoolLayout(name, structure.listeners[route], table))
+        return Layout(files.socket, self._threads, _max_connections(), tuple(pools))
+
+    async def _retire(self, instance: Instance) -> None:
+        self._retired[instance] = asyncio.create_task(self._see_off(instance), name=f"haproxy {instance.files.number}")
+        try:
+            await instance.retire()
+        except RuntimeApiError:
+            if instance.process.alive:
+                raise
+
+    async def _see_off(self, instance: Instance) -> None:
+        """End a retired process once no client is connected to it, or its time is over."""
+        deadline = asyncio.get_running_loop().time() + _RETIRED_FOR
+        while instance.process.alive and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_RETIREMENT_CHECK)
+            try:
+                await instance.retire()
+                if await instance.client_connections() == 0:
+                    break
+            except RuntimeApiError as error:
+                if instance.process.alive:
+                    _log.warning("retired haproxy %d: %s", instance.files.number, error)
+        await instance.process.end(signal.SIGTERM, 5.0)
+        async with self._lock:
+            del self._retired[instance]
+            await self._discard(instance)
+        _log.info("haproxy %d (pid %d) ended", instance.files.number, instance.process.pid)
+
+    async def _discard(self, instance: Instance) -> None:
+        instance.process.reap()
+        await instance.close()
+        instance.files.remove()
+
+    async def _keep_running(self) -> None:
+        """Start HAProxy again, with the present lists, whenever the newest process ends."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            self._replaced.clear()
+            if self._current is not None and not await self._ends_first(self._current):
+                continue
+            if loop.time() - began > _STABLE:
+                failures = 0
+            await asyncio.sleep(_RESTART_DELAYS[min(failures, len(_RESTART_DELAYS) - 1)])
+            async with self._lock:
+                if self._current is None or self._current.process.alive:
+                    continue
+                failures += 1
+                _log.error("haproxy (pid %d) ended unexpectedly: starting it again", self._current.process.pid)
+                try:
+                    await self._replace(self._standing)
+                except (DriverError, RuntimeApiError) as error:
+                    _log.error("%s", error)
+
+    async def _ends_first(self, instance: Instance) -> bool:
+        """True when `instance` ended, False when another became the newest."""
+        ended = asyncio.create_task(instance.process.ended())
+        replaced = asyncio.create_task(self._replaced.wait())
+        try:
+            await asyncio.wait((ended, replaced), return_when=asyncio.FIRST_COMPLETED)
+            return not self._replaced.is_set()
+        finally:
+            ended.cancel()
+            replaced.cancel()
+            await asyncio.gather(ended, replaced, return_exceptions=True)
+
+
+async def stop_all(runtime_dir: Path, grace: float) -> int:
+    """End every HAProxy of this runtime folder gracefully, after `grace` seconds in any case. Returns how many there were."""
+    async with _closing(processes.running(runtime_dir)) as found:
+        for process in found.values():
+            process.send(
+                signal.SIGUSR1
+            )  # soft stop: listeners close, connections end by themselves (Management Guide §4)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await asyncio.gather(*(process.ended() for process in found.values()))
+        await asyncio.gather(*(process.end(signal.SIGTERM, 2.0) for process in found.values()))
+        for number in found:
+            Files(runtime_dir, number).remove()
+        return len(found)
+
+
+@contextlib.asynccontextmanager
+async def _closing(
+    found: dict[int, processes.HaproxyProcess],
+) -> AsyncIterator[dict[int, processes.HaproxyProcess]]:
+    try:
+        yield found
+    finally:
+        for process in found.values():
+            process.close()
+
+
+def _max_connections() -> int:
+    """What the descriptor limit allows: each client takes two descriptors, itself and its server's."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return _CONNECTIONS
+    return max(100, min(_CONNECTIONS, (hard - 256) // 2))

@@ -1,0 +1,248 @@
+"""One HAProxy process and the slots in it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from fleet_balancer.driver import DriverError, Target
+from fleet_balancer.haproxy import replies, slots
+from fleet_balancer.haproxy.config import backends, server_name
+from fleet_balancer.haproxy.process import HaproxyProcess, first_alert
+from fleet_balancer.haproxy.replies import ServerRow
+from fleet_balancer.haproxy.runtime import RuntimeApi, RuntimeApiError
+from fleet_balancer.haproxy.slots import Change, Sample, Slot, SlotState
+
+_START_TIMEOUT = 15.0
+_COMMANDS = {SlotState.ACTIVE: "ready", SlotState.DRAINING: "drain", SlotState.QUARANTINED: "maint"}
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What belongs to HAProxy process `number` in the runtime folder."""
+
+    runtime_dir: Path
+    number: int
+
+    @property
+    def configuration(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.cfg"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.sock"
+
+    @property
+    def structure(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.json"
+
+    @property
+    def log(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.log"
+
+    def remove(self) -> None:
+        for path in (self.configuration, self.socket, self.structure, self.log):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What cannot be changed in a running HAProxy: which pools it serves where, by which inherited descriptor."""
+
+    routes: Mapping[str, Target]
+    listeners: Mapping[Target, int]
+
+    def dump(self) -> bytes:
+        pools = {
+            name: [route.address, route.port, self.listeners[route]] for name, route in sorted(self.routes.items())
+        }
+        return json.dumps({"pools": pools}).encode()
+
+    @classmethod
+    def load(cls, content: bytes) -> Self:
+        """Raises ValueError."""
+        try:
+            pools = json.loads(content)["pools"]
+            routes = {str(name): Target(str(address), int(port)) for name, (address, port, _) in pools.items()}
+            listeners = {routes[name]: int(descriptor) for name, (_, _, descriptor) in pools.items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("the structure of a HAProxy process is not readable") from error
+        return cls(routes, listeners)
+
+
+class Instance:
+    """A running HAProxy and its slot tables, which are kept equal to what it reports. The owner calls `close`."""
+
+    def __init__(self, process: HaproxyProcess, files: Files, structure: Structure) -> None:
+        self.process = process
+        self.files = files
+        self.structure = structure
+        self._api = RuntimeApi(files.socket)
+        self._slots: dict[str, tuple[Slot, ...]] = {}
+
+    async def await_ready(self) -> None:
+        """Return when this very process answers and its slots are known. Raises DriverError."""
+        deadline = time.monotonic() + _START_TIMEOUT
+        while True:
+            if not self.process.alive:
+                self.process.reap()
+                raise DriverError(f"HAProxy did not start: {first_alert(self._log())}")
+            try:
+                reply = (await self._api.ask(["show info"]))[0]
+                if replies.process_info(reply).get("Pid") == str(self.process.pid):
+                    await self.load()
+                    return
+            except RuntimeApiError as error:
+                if time.monotonic() > deadline:
+                    raise DriverError(str(error)) from error
+            except ValueError as error:
+                raise DriverError(f"HAProxy's stats socket: {error}") from error
+            await asyncio.sleep(0.01)
+
+    def _log(self) -> str:
+        try:
+            return self.files.log.read_text(errors="replace")
+        except OSError:
+            return ""
+
+    async def load(self) -> None:
+        """Read the slots from HAProxy; what is in maintenance counts as quarantined. Raises RuntimeApiError, ValueError."""
+        rows = await self._rows()
+        self._slots = {
+            pool: tuple(row.slot() for row in rows if row.backend == backends(pool)[0])
+            for pool in self.structure.routes
+        }
+
+    async def rows(self) -> list[tuple[str, ServerRow]]:
+        """What each pool's servers are now. Raises RuntimeApiError."""
+        names = {backends(pool)[0]: pool for pool in self.structure.routes}
+        return [(names[row.backend], row) for row in await self._rows() if row.backend in names]
+
+    async def _rows(self) -> list[ServerRow]:
+        try:
+            return replies.servers_state((await self._api.ask(["show servers state"]))[0])
+        except (ValueError, KeyError) as error:
+            raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
+
+    async def apply(self, pool: str, targets: Mapping[Target, bool]) -> tuple[Target, ...]:
+        """Make `targets` true in `pool` and read it back. Returns the ready targets that found no slot.
+
+        Raises RuntimeApiError; the slots are then read anew at the next call.
+        """
+        table = self._slots.get(pool) or await self._reloaded(pool)
+        plan = slots.plan(table, targets)
+        if plan.missing and await self._release(pool):
+            plan = slots.plan(self._slots[pool], targets)
+        if plan.changes:
+            # Until read back, what the slots hold is unknown.
+            table = self._slots.pop(pool)
+            await self._carry_out(pool, plan.changes)
+            self._slots[pool] = slots.changed(table, plan.changes)
+        return plan.missing
+
+    async def _reloaded(self, pool: str) -> tuple[Slot, ...]:
+        await self.load()
+        return self._slots[pool]
+
+    async def _carry_out(self, pool: str, changes: Iterable[Change]) -> None:
+        replay, once = backends(pool)
+        addresses: list[str] = []
+        states: list[str] = []
+        expected: dict[int, Slot] = {}
+        for change in changes:
+            server = server_name(change.slot.number)
+            expected[change.slot.number] = change.slot
+            if change.new_address and change.slot.target is not None:
+                where = f"addr {change.slot.target.address} port {change.slot.target.port}"
+                addresses += [f"set server {backend}/{server} {where}" for backend in (replay, once)]
+            states.append(f"set server {replay}/{server} state {_COMMANDS[change.slot.state]}")
+        if addresses:
+            await self._api.ask(addresses)
+            await self._verify((replay, once), expected, states=False)
+        await self._api.command(*states)
+        await self._verify((replay, once), expected, states=True)
+
+    async def _verify(self, names: Iterable[str], expected: Mapping[int, Slot], *, states: bool) -> None:
+        """Raise RuntimeApiError unless the servers have these addresses and, if asked, these states."""
+        for row in await self._rows():
+            slot = expected.get(row.number) if row.backend in names else None
+            if slot is None:
+                continue
+            server = f"{row.backend}/{server_name(row.number)}"
+            if row.target != slot.target:
+                raise RuntimeApiError(f"HAProxy's server {server} is at {row.target}, not at {slot.target}")
+            if states and row.slot().state is not slot.state:
+                raise RuntimeApiError(f"HAProxy's server {server} is {row.slot().state.value}, not {slot.state.value}")
+
+    async def _release(self, pool: str) -> bool:
+        """Free the quarantined slots nothing leads to any more. Two samples: a thread may be between choosing and counting."""
+        before = self._slots[pool]
+        numbers = [slot.number for slot in before if slot.state is SlotState.QUARANTINED]
+        if not numbers:
+            return False
+        first = await self._samples(pool, numbers)
+        await asyncio.sleep(0.01)
+        second = await self._samples(pool, numbers)
+        self._slots[pool] = slots.released(before, {number: first[number] + second[number] for number in numbers})
+        return self._slots[pool] != before
+
+    async def _samples(self, pool: str, numbers: Iterable[int]) -> dict[int, Sample]:
+        samples = await self._sessions(pool, numbers)
+        for name in backends(pool):
+            try:
+                found = replies.connections((await self._api.ask([f"show servers conn {name}"]))[0])
+            except (ValueError, KeyError) as error:
+                raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
+            samples = {number: sample + found[number] for number, sample in samples.items()}
+        return samples
+
+    async def _sessions(self, pool: str, numbers: Iterable[int]) -> dict[int, Sample]:
+        asked = [(number, name) for number in numbers for name in backends(pool)]
+        answers = await self._api.ask([f"show stat {name} 4 {number}" for number, name in asked])
+        samples: dict[int, Sample] = {}
+        for (number, _), answer in zip(asked, answers, strict=True):
+            try:
+                samples[number] = samples.get(number, Sample()) + replies.sessions(answer)
+            except (ValueError, KeyError) as error:
+                raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
+        return samples
+
+    async def in_flight(self, pool: str, targets: Iterable[Target]) -> dict[Target, int]:
+        """Requests and other sessions at each of `targets`. Raises RuntimeApiError."""
+        if pool not in self.structure.routes:
+            return {}
+        wanted = set(targets)
+        table = self._slots.get(pool) or await self._reloaded(pool)
+        holders = {slot.number: slot.target for slot in table if slot.state is not SlotState.FREE}
+        numbers = [number for number, target in holders.items() if target in wanted]
+        counts: dict[Target, int] = {}
+        for number, sample in (await self._sessions(pool, numbers)).items():
+            target = holders[number]
+            if target is not None:
+                counts[target] = counts.get(target, 0) + sample.in_flight
+        return counts
+
+    async def retire(self) -> None:
+        """Accept nothing new; what is connected goes on, and lists can still be applied. Raises RuntimeApiError.
+
+        Not by SIGUSR1, after which HAProxy refuses changes of its servers ("Proxy is disabled").
+        """
+        replies_ = await self._api.ask([f"shutdown frontend {pool}" for pool in self.structure.routes])
+        for reply in replies_:
+            if reply.strip() and "already shut down" not in reply.lower():
+                raise RuntimeApiError(f"HAProxy does not shut a frontend: {reply.strip().splitlines()[0]}")
+
+    async def client_connections(self) -> int:
+        """How many clients are connected. Raises RuntimeApiError."""
+        answers = await self._api.ask([f"show stat {pool} 1 -1" for pool in self.structure.routes])
+        try:
+            return sum(replies.sessions(answer).sessions for answer in answers) if answers else 0
+        except (ValueError, KeyError) as error:
+            raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
+
+    async def close(self) -> None:
+        await self._api.close()
+        self.process.close()

@@ -1,0 +1,229 @@
+"""The subscription with the leading controller: find it, say who we are, obey its lists, report what is true."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Mapping
+
+import grpc
+
+from fleet.v1 import balancer_pb2, balancer_pb2_grpc
+from fleet_balancer.driver import Driver
+from fleet_balancer.holdings import Holdings
+from fleet_balancer.upstreams import Upstreams
+from fleet_core.config import BalancerConfig
+from fleet_core.ids import Epoch, WorkerId
+from fleet_core.tls import controller_channel
+from fleet_core.version import PROTOCOL_VERSION, program_version
+
+_log = logging.getLogger(__name__)
+
+_Call = grpc.aio.StreamStreamCall[balancer_pb2.BalancerMessage, balancer_pb2.UpstreamMessage]
+_WELCOME_TIMEOUT = 10.0
+_WRITE_TIMEOUT = 20.0
+_BACKOFF_FIRST = 0.1
+_BACKOFF_MAX = 3.0
+_IN_FLIGHT_POLL = 0.05
+_RETRY_REFUSED = 2.0
+_LEADER_KEY = "fleet-leader"
+
+
+class SessionEnded(Exception):  # noqa: N818 (an ending, not always an error)
+    """This subscription is over; the message is one line, `leader` whom to ask instead, if the peer said so."""
+
+    def __init__(self, message: str, leader: str = "") -> None:
+        super().__init__(message)
+        self.leader = leader
+
+
+class Session:
+    """Subscribes, again and again, until cancelled."""
+
+    def __init__(self, config: BalancerConfig, driver: Driver, upstreams: Upstreams, holdings: Holdings) -> None:
+        self._config = config
+        self._driver = driver
+        self._upstreams = upstreams
+        self._holdings = holdings
+
+    async def run(self) -> None:
+        """Runs until cancelled; raises HoldingsError when the state folder cannot be written."""
+        turn = 0
+        backoff = _BACKOFF_FIRST
+        leader = ""
+        told = ""
+        while True:
+            followed = leader
+            address = leader or self._config.controllers[turn % len(self._config.controllers)]
+            subscription = Subscription(self._hello(), self._upstreams, self._holdings)
+            try:
+                await self._subscribe(address, subscription)
+            except SessionEnded as end:
+                leader = end.leader
+                if str(end) != told or subscription.welcomed:
+                    _log.warning("controller %s: %s", address, end)
+                told = str(end)
+            if subscription.welcomed:
+                backoff = _BACKOFF_FIRST
+                told = ""
+            if not leader:
+                turn += 1
+            # A leader just named is asked at once; one that names another, and so on, is not followed in a hurry.
+            if not leader or followed:
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+                backoff = min(_BACKOFF_MAX, backoff * 2)
+
+    def _hello(self) -> balancer_pb2.BalancerHello:
+        return balancer_pb2.BalancerHello(
+            protocol_version=PROTOCOL_VERSION,
+            balancer_uid=self._holdings.uid,
+            name=self._config.name,
+            balancer_version=program_version(),
+            highest_epoch=self._holdings.epoch.to_proto(),
+            driver=self._driver.name,
+            driver_version=self._driver.version,
+        )
+
+    async def _subscribe(self, address: str, subscription: "Subscription") -> None:
+        try:
+            channel = controller_channel(address, self._config.tls.files())
+        except OSError as error:
+            raise SessionEnded(f"a certificate cannot be read: {error}") from error
+        async with channel:
+            call: _Call = balancer_pb2_grpc.BalancerServiceStub(channel).Subscribe()
+            try:
+                await subscription.run(call)
+            except grpc.aio.AioRpcError as error:
+                raise _ended(error) from error
+            except (TimeoutError, asyncio.InvalidStateError) as error:
+                raise SessionEnded(str(error) or "no answer in time") from error
+            finally:
+                call.cancel()
+
+
+def _ended(error: grpc.aio.AioRpcError) -> SessionEnded:
+    leader = ""
+    for key, value in error.trailing_metadata() or ():
+        if key == _LEADER_KEY:
+            leader = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return SessionEnded(" ".join((error.details() or error.code().name).split()), leader)
+
+
+class Subscription:
+    """One stream, from hello to its end."""
+
+    def __init__(self, hello: balancer_pb2.BalancerHello, upstreams: Upstreams, holdings: Holdings) -> None:
+        self.welcomed = False
+        self._hello = hello
+        self._upstreams = upstreams
+        self._holdings = holdings
+        self._writing = asyncio.Lock()
+        self._lists_changed = asyncio.Event()
+        self._epoch = Epoch()
+
+    async def run(self, call: _Call) -> None:
+        """Raises SessionEnded, grpc.aio.AioRpcError or TimeoutError at the end, HoldingsError when the disk fails."""
+        await self._write(call, balancer_pb2.BalancerMessage(hello=self._hello))
+        async with asyncio.timeout(_WELCOME_TIMEOUT):
+            first = await self._read(call)
+        if first.WhichOneof("message") != "welcome":
+            raise SessionEnded("did not begin with a welcome")
+        if first.welcome.protocol_version != PROTOCOL_VERSION:
+            raise SessionEnded(
+                f"speaks protocol version {first.welcome.protocol_version}, this balancer {PROTOCOL_VERSION}: upgrade one"
+            )
+        self.welcomed = True
+        _log.info("subscribed, epoch %s", self._epoch)
+        interval = first.welcome.heartbeat_interval_seconds or 1.0
+        tasks = [
+            asyncio.create_task(self._report_loads(call, interval), name="report loads"),
+            asyncio.create_task(self._retry_refused(call), name="retry refused"),
+            asyncio.create_task(self._obey(call), name="obey"),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, call: _Call) -> balancer_pb2.UpstreamMessage:
+        message = await call.read()
+        if not isinstance(message, balancer_pb2.UpstreamMessage):
+            # The end of the stream; its status says why.
+            code = await call.code()
+            metadata = await call.trailing_metadata()
+            if code is not grpc.StatusCode.OK:
+                raise grpc.aio.AioRpcError(code, await call.initial_metadata(), metadata, await call.details())
+            raise SessionEnded("ended the subscription")
+        epoch = Epoch.from_proto(message.epoch)
+        try:
+            await asyncio.to_thread(self._holdings.obey, epoch)
+        except ValueError as error:
+            raise SessionEnded(f"refused: {error}") from error
+        self._epoch = epoch
+        return message
+
+    async def _write(self, call: _Call, message: balancer_pb2.BalancerMessage) -> None:
+        async with self._writing, asyncio.timeout(_WRITE_TIMEOUT):
+            await call.write(message)
+
+    async def _obey(self, call: _Call) -> None:
+        while True:
+            message = await self._read(call)
+            kind = message.WhichOneof("message")
+            if kind == "lists":
+                await self._apply(call, message.lists)
+            elif kind == "validate":
+                error = await self._upstreams.validate(message.validate.pool)
+                answer = balancer_pb2.Validated(request_id=message.validate.request_id, error=error)
+                await self._write(call, balancer_pb2.BalancerMessage(validated=answer))
+
+    async def _apply(self, call: _Call, lists: balancer_pb2.UpstreamLists) -> None:
+        answers = await self._upstreams.apply(lists)
+        for pool in lists.changed:
+            await self._acknowledge(call, pool, answers[pool.name])
+        self._lists_changed.set()
+
+    async def _acknowledge(self, call: _Call, pool: balancer_pb2.Pool, error: str = "") -> None:
+        applied = balancer_pb2.Applied(epoch=self._epoch.to_proto(), pool=pool.name, version=pool.version, error=error)
+        await self._write(call, balancer_pb2.BalancerMessage(applied=applied))
+
+    async def _retry_refused(self, call: _Call) -> None:
+        """An address may become free: what was refused is tried again, and acknowledged once it stands."""
+        while True:
+            await asyncio.sleep(_RETRY_REFUSED)
+            if self._upstreams.something_refused:
+                for pool in (await self._upstreams.retry()).values():
+                    await self._acknowledge(call, pool)
+
+    async def _report_loads(self, call: _Call, interval: float) -> None:
+        """Heartbeats; while a draining endpoint has requests they are counted often, and its last one's end is told at once."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        last: Mapping[tuple[str, WorkerId], int] = {}
+        while True:
+            self._lists_changed.clear()
+            counts = await self._upstreams.in_flight()
+            ended = any(count == 0 and last.get(key) != 0 for key, count in counts.items())
+            if ended or loop.time() >= due:
+                await self._write(call, _heartbeat(counts))
+                due = loop.time() + interval
+            last = counts
+            wait = due - loop.time()
+            if any(counts.values()):
+                wait = min(wait, _IN_FLIGHT_POLL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, wait)):
+                    await self._lists_changed.wait()
+
+
+def _heartbeat(counts: Mapping[tuple[str, WorkerId], int]) -> balancer_pb2.BalancerMessage:
+    loads = [
+        balancer_pb2.EndpointLoad(pool=pool, worker=worker.to_proto(), in_flight=count)
+        for (pool, worker), count in sorted(counts.items())
+    ]
+    return balancer_pb2.BalancerMessage(heartbeat=balancer_pb2.BalancerHeartbeat(draining=loads))

@@ -1,0 +1,92 @@
+"""Keeps the load balancer equal to the lists: what is wanted, what stands, what is in flight where workers drain."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from fleet.v1 import balancer_pb2
+from fleet_balancer.driver import Driver, DriverError, Pool
+from fleet_balancer.holdings import Holdings
+from fleet_core.ids import WorkerId
+
+_log = logging.getLogger(__name__)
+
+
+class Upstreams:
+    """The lists as the controller wants them, made true by the driver and then durable. Outlives subscriptions."""
+
+    def __init__(self, driver: Driver, holdings: Holdings) -> None:
+        self._driver = driver
+        self._holdings = holdings
+        self._wanted: dict[str, balancer_pb2.Pool] = dict(holdings.messages)
+        self._refused: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Serve the lists on disk. Raises DriverError when no load balancer can be run, HoldingsError on damaged lists."""
+        async with self._lock:
+            self._refused = await self._driver.start(self._holdings.pools())
+        for name, reason in sorted(self._refused.items()):
+            _log.error("%s: refused: %s", name, reason)
+
+    @property
+    def something_refused(self) -> bool:
+        return bool(self._refused)
+
+    async def apply(self, lists: balancer_pb2.UpstreamLists) -> dict[str, str]:
+        """Make `lists` true and durable. Returns for every changed pool why it was refused, or "".
+
+        Raises HoldingsError when the lists are true but cannot be kept.
+        """
+        async with self._lock:
+            named = set(lists.pools)
+            self._wanted = {name: pool for name, pool in self._wanted.items() if name in named}
+            self._wanted.update((pool.name, pool) for pool in lists.changed if pool.name in named)
+            await self._make_true()
+            return {pool.name: self._refused.get(pool.name, "") for pool in lists.changed}
+
+    async def retry(self) -> dict[str, balancer_pb2.Pool]:
+        """Try what was refused again. Returns the pools that stand now, by name."""
+        async with self._lock:
+            before = set(self._refused)
+            await self._make_true()
+            return {name: self._wanted[name] for name in before - set(self._refused) if name in self._wanted}
+
+    async def _make_true(self) -> None:
+        standing = self._holdings.messages
+        parsed: dict[str, Pool] = {}
+        refused: dict[str, str] = {}
+        for name, message in self._wanted.items():
+            try:
+                parsed[name] = Pool.from_proto(message)
+            except ValueError as error:
+                refused[name] = str(error)
+                if name in standing:
+                    parsed[name] = Pool.from_proto(standing[name])
+        # A pool whose standing version stays may be refused too, when another one's change fails with it.
+        refused.update(await self._driver.apply(parsed))
+        for name in sorted(refused.keys() - self._refused.keys()):
+            _log.error("%s: refused: %s", name, refused[name])
+        self._refused = refused
+        stands = {
+            name: standing[name] if name in refused else message
+            for name, message in self._wanted.items()
+            if name not in refused or name in standing
+        }
+        await asyncio.to_thread(self._holdings.stand, stands)
+
+    async def validate(self, message: balancer_pb2.Pool) -> str:
+        """Why the pool could not be applied; empty: it could."""
+        try:
+            await self._driver.validate(Pool.from_proto(message))
+        except (ValueError, DriverError) as error:
+            return str(error)
+        return ""
+
+    async def in_flight(self) -> Mapping[tuple[str, WorkerId], int]:
+        """As Driver.in_flight; empty while the load balancer cannot be asked: no count is not a count of none."""
+        try:
+            return await self._driver.in_flight()
+        except DriverError as error:
+            _log.warning("requests in flight are unknown: %s", error)
+            return {}
