@@ -35,10 +35,14 @@ _START_SECONDS_PER_HOST = 3.0
     "--balancers", type=click.IntRange(1, MAX_BALANCERS), metavar="N", help="Balancers; default: 1, or as before."
 )
 @click.option(
-    "--controllers", type=click.IntRange(1, MAX_CONTROLLERS), metavar="N", help="Controllers; default: 1, or as before."
+    "--controllers",
+    "controller_count",
+    type=click.IntRange(1, MAX_CONTROLLERS),
+    metavar="N",
+    help="Controllers; default: 1, or as before.",
 )
 def up(
-    settings: CliSettings, hosts: int | None, data_dir: Path | None, balancers: int | None, controllers: int | None
+    settings: CliSettings, hosts: int | None, data_dir: Path | None, balancers: int | None, controller_count: int | None
 ) -> None:
     """Run the whole system on this machine, in the foreground.
 
@@ -49,7 +53,7 @@ def up(
     Ctrl-C stops everything, workers too; once more: without waiting for them to finish. On the folder of an `up` that was
     killed, what it left running is adopted.
     """
-    wanted = Wanted(hosts, balancers, controllers)
+    wanted = Wanted(hosts, balancers, controller_count)
     try:
         programs = Programs.installed(find_etcd())
     except EtcdNotFound as error:

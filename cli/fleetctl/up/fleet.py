@@ -97,7 +97,12 @@ class Fleet:
     ) -> None:
         interrupted = folder.was_interrupted()
         adopted = manager.adopt()
-        self._refuse_taken_ports(topology, manager)
+        try:
+            self._refuse_taken_ports(topology, manager)
+        except UpError:
+            if not interrupted:
+                remove_runtime(topology.layout)
+            raise
         folder.mark_running()
         starting = asyncio.ensure_future(self._bring_up(topology, manager, operator, adopted, changed, start_timeout))
         stopping = asyncio.ensure_future(self._stop.wait())
@@ -107,7 +112,8 @@ class Fleet:
             if interrupted:
                 await self._withdraw(topology, manager, adopted)
             else:
-                await self._end(folder, topology, manager)
+                for what in await self._end(folder, topology, manager):
+                    self._display.event(what)
             raise error
         if starting.done():
             self._display.ready(topology.settings, self._data_dir, adopted)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -18,6 +19,8 @@ from fleetctl.up.services import Life, Phase, Service
 
 _HOPELESS_ENDS = 3
 """A daemon that ends so often before it was ever ready will not become so."""
+_TOLD_ENDS = 6
+"""Quick ends in a row that get a line each; a daemon that ended more often has long had the longest delay."""
 _LOG_CHECK_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 """A killed process that is still there then hangs in the kernel."""
@@ -55,6 +58,9 @@ class Manager:
         self._environment = environment
         self._report = report
         self._loop = asyncio.get_running_loop()
+        self._descriptor_limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The fd stores are held here, so this process needs more than a daemon's usual share.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._socket: NotifySocket | None = None
         self._changed = asyncio.Event()
         self._log_check: asyncio.TimerHandle | None = None
@@ -194,7 +200,7 @@ class Manager:
         try:
             log = open_log(service.log)
             try:
-                daemon = process.start(service.argv, environment, log, managed.store.items())
+                daemon = process.start(service.argv, environment, log, self._descriptor_limit, managed.store.items())
             finally:
                 os.close(log)
         except OSError as error:
@@ -228,12 +234,12 @@ class Manager:
             return
         name = managed.service.name
         if delay == 0.0:
-            if self._launch(managed) and managed.daemon is not None:
+            if self._launch(managed) and managed.daemon is not None and managed.life.ever_ready:
                 self._report(f"{name} {end}: started again (pid {managed.daemon.pid})")
             return
-        self._report(
-            f"{name} {end}: starting it again in {delay:g} s, and on until it stays up; see {managed.service.log}"
-        )
+        if managed.life.ever_ready and managed.life.quick_ends <= _TOLD_ENDS:
+            how = f"in {delay:g} s" if managed.life.quick_ends < _TOLD_ENDS else f"every {delay:g} s until it stays up"
+            self._report(f"{name} {end}: starting it again {how}; see {managed.service.log}")
         managed.restart = self._loop.call_later(delay, self._launch, managed)
 
     def _release(self, managed: _Managed) -> None:
@@ -272,6 +278,8 @@ class Manager:
         if "STATUS" in fields:
             managed.status = fields["STATUS"]
         if fields.get("READY") == "1":
+            if managed.life.ever_ready and managed.life.quick_ends > 1 and managed.life.phase is Phase.STARTING:
+                self._report(f"{managed.service.name} is up again (pid {managed.last_pid})")
             managed.life.ready()
         self._changed.set()
 

@@ -19,7 +19,7 @@ _PID_MARK = "FLEET_UP_PID"
 _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _SHELL = "/bin/sh"
 # Only the process itself knows its pid before exec; exec keeps it.
-_LAUNCH = f'{_PID_MARK}=$$; export {_PID_MARK}; exec "$@"'
+_LAUNCH = f'ulimit -S -n "$1"; shift; {_PID_MARK}=$$; export {_PID_MARK}; exec "$@"'
 _LAUNCH_WITH_DESCRIPTORS = f"LISTEN_PID=$$; export LISTEN_PID; {_LAUNCH}"
 _PROC = Path("/proc")
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ)
@@ -70,11 +70,15 @@ def mark(fleet_id: str, service: str) -> dict[str, str]:
 
 
 def start(
-    argv: Sequence[str], environment: Mapping[str, str], log: int, stored: Sequence[tuple[str, int]] = ()
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    log: int,
+    descriptor_limit: int,
+    stored: Sequence[tuple[str, int]] = (),
 ) -> Daemon:
     """Start a daemon in a session of its own, so that Ctrl-C on the terminal does not reach it.
 
-    `stored` (name, descriptor) are passed by LISTEN_FDS. Raises OSError.
+    `descriptor_limit` is its soft limit of open files; `stored` (name, descriptor) are passed by LISTEN_FDS. Raises OSError.
     """
     env = {name: value for name, value in environment.items() if not name.startswith("LISTEN_")}
     script = _LAUNCH
@@ -96,7 +100,7 @@ def start(
             actions.append((os.POSIX_SPAWN_DUP2, copy, target))
         pid = os.posix_spawn(
             _SHELL,
-            [_SHELL, "-c", script, "sh", *argv],
+            [_SHELL, "-c", script, "sh", str(descriptor_limit), *argv],
             env,
             file_actions=actions,
             setsid=True,
