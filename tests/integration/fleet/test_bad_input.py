@@ -34,6 +34,7 @@ _BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("start", str(PLAIN_SERVER), "-n", "another", "--http", "127.0.0.1:port"), _USAGE, "127.0.0.1:port"),
     (("no-such-command",), _USAGE, "no-such-command"),
 ]
+_IDS = [" ".join(arguments).replace(str(PLAIN_SERVER), "SCRIPT") for arguments, _, _ in _BAD]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def _assert_refused(result: Result, code: int, *words: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     _BAD,
-    ids=[" ".join(arguments).replace(str(PLAIN_SERVER), "SCRIPT") for arguments, _, _ in _BAD],
+    ids=_IDS,
 )
 def test_bad_input_is_refused_in_one_line(fleet: Fleet, arguments: tuple[str, ...], code: int, word: str) -> None:
     """Guards invariant 10."""
