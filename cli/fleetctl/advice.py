@@ -7,6 +7,13 @@ from fleetctl import views
 
 _SICK = (types_pb2.WORKER_STATE_FAILED, types_pb2.WORKER_STATE_BACKOFF, types_pb2.WORKER_STATE_UNREADY)
 
+_AGAIN = {
+    control_pb2.ROLLOUT_KIND_START: "start {app}",
+    control_pb2.ROLLOUT_KIND_SET_SIZE: "set-size {app} {size}",
+    control_pb2.ROLLOUT_KIND_STOP: "stop {app}",
+    control_pb2.ROLLOUT_KIND_REMOVE: "remove {app}",
+}
+
 
 def is_sick(worker: types_pb2.WorkerStatus) -> bool:
     return worker.state in _SICK
@@ -24,7 +31,8 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
         name = views.worker_name(worst.id)
         advice.append(f"see why {name} is {views.worker_state(worst)}: `fleetctl logs --worker {name} --lines 50`")
     if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
-        advice.append(f"when the cause is mended, go on with `fleetctl soft-restart {app.name}`")
+        again = _AGAIN.get(app.rollout.kind, "soft-restart {app}").format(app=app.name, size=app.size)
+        advice.append(f"when the cause is mended, say it again: `fleetctl {again}`")
     elif sick and not running:
         advice.append(f"when the cause is mended, start it anew: `fleetctl restart --worker {name}`")
     if running:

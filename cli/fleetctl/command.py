@@ -98,7 +98,7 @@ class FleetCommand(click.Command):
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and not isinstance(param, click.Argument):
                 (shared if param.name in GLOBAL_NAMES else own).append(record)
         for title, records in (("Options", own), ("Global options", shared)):
             if records:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -99,6 +100,20 @@ class Output:
     def line(self, *parts: str | Text | tuple[str, str]) -> None:
         """One line for people."""
         self.console.print(Text.assemble(*parts), soft_wrap=True)
+
+    def paragraph(self, text: str, indent: int = 2, style: str = "") -> None:
+        """A sentence set in from the edge: wrapped between words on a terminal, one line in a pipe."""
+        margin = " " * indent
+        wrapped = textwrap.wrap(
+            printable(text),
+            width=max(self.console.width, 20 + indent),
+            initial_indent=margin,
+            subsequent_indent=margin + "  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for part in wrapped:
+            self.console.print(Text(part, style), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A remark beside the output: to standard error, also where a program reads standard output."""

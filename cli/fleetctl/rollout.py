@@ -3,7 +3,6 @@
 import asyncio
 
 import click
-from rich.text import Text
 
 from fleet.v1 import control_pb2
 from fleetctl import views
@@ -12,7 +11,7 @@ from fleetctl.connection import Connection
 from fleetctl.operation import carry_out, newest_rollout
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
-from fleetctl.wording import duration, printable
+from fleetctl.wording import duration
 
 _HOST_COLUMNS = (Column("HOST"), Column("DONE", right=True), Column("DOING"))
 
@@ -53,7 +52,7 @@ def show(output: Output, shown: control_pb2.Rollout) -> None:
         (f"revision {shown.revision}, generation {shown.generation}", "dim"),
     )
     if shown.message:
-        output.line(Text(f"  {printable(shown.message)}", "yellow"))
+        output.paragraph(shown.message, style="yellow")
     if shown.hosts:
         rows = [(host.host, f"{host.steps_done}/{host.steps}", host.doing or "-") for host in shown.hosts]
         output.table(_HOST_COLUMNS, rows, indent=2)

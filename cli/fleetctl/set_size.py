@@ -28,13 +28,13 @@ class _SetSizeCommand(FleetCommand):
     """Takes `-1` for a bad size, not for an option nobody knows."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # The parser consumes `args`, and names only the first character of what it does not know.
+        bad = next((arg for arg in args if arg[:1] == "-" and arg[1:2].isdigit()), "")
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            bad = next((arg for arg in args if arg[:1] == "-" and arg[1:2].isdigit()), None)
-            if bad is None or not bad.startswith(error.option_name):
-                raise
-            SizeType().convert(bad, None, ctx)
+            if bad.startswith(error.option_name):
+                SizeType().convert(bad, None, ctx)
             raise
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fleet.v1 import control_pb2
+from fleetctl.errors import CliError, ExitCode
 
 _MOST = 1_000_000
 
@@ -51,4 +52,4 @@ class SizeType(click.ParamType[Size]):
         try:
             return Size.parse(value)
         except ValueError as error:
-            raise click.UsageError(str(error), ctx) from error
+            raise CliError(ExitCode.USAGE, str(error)) from error

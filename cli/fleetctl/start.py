@@ -134,7 +134,7 @@ def start(
     """
     context = click.get_current_context()
     if size is not None and not size.absolute and size != Size():
-        raise click.UsageError("the size to start with is at least 1: write -i 8 or -i cpu", context)
+        raise CliError(ExitCode.USAGE, "the size to start with is at least 1: write -i 8 or -i cpu")
     if wished["no_port"] and wished["port"]:
         raise click.UsageError("--port and --no-port exclude each other", context)
     wish = _Wish(env=dict(env), **wished)
@@ -142,7 +142,7 @@ def start(
         try:
             check_name("app", wish.name)
         except ValueError as error:
-            raise click.UsageError(str(error), context) from error
+            raise CliError(ExitCode.USAGE, str(error)) from error
     # A path can be judged without the fleet; a bare word may be an app.
     command = resolve(target, wish.arguments, Path.cwd()) if is_path(target) else None
     spec = wish.spec(command) if command else None

@@ -16,7 +16,7 @@ from fleetctl.errors import CliError, ExitCode
 from fleetctl.listing import NO_APPS, app_row, sort_workers, worker_row
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
-from fleetctl.wording import count, printable
+from fleetctl.wording import count
 
 _APP_COLUMNS = (
     Column("APP"),
@@ -116,7 +116,7 @@ def _show_app(output: Output, fleet: _Fleet, app: control_pb2.App) -> None:
     if app.spec.argv:
         output.line((f"{' '.join(app.spec.argv)}  in {app.spec.cwd}", "dim"))
     for notice in app.notices:
-        output.line((f"! {printable(notice)}", "yellow"))
+        output.paragraph(f"! {notice}", indent=0, style="yellow")
     if app.HasField("rollout") and app.rollout.state != control_pb2.ROLLOUT_STATE_DONE:
         output.line()
         rollout.show(output, app.rollout)
@@ -131,7 +131,7 @@ def _show_app(output: Output, fleet: _Fleet, app: control_pb2.App) -> None:
         output.line(("why they last ended", "bold"))
         for worker in reasons:
             style = "red" if is_sick(worker) else ""
-            output.line("  ", (f"{views.worker_name(worker.id)}: {printable(worker.reason)}", style))
+            output.paragraph(f"{views.worker_name(worker.id)}: {worker.reason}", style=style)
     _show_steps(output, [*app_advice(app, workers), *fleet_advice(fleet.hosts, fleet.balancers)])
 
 
@@ -141,7 +141,7 @@ def _show_steps(output: Output, steps: list[str]) -> None:
     output.line()
     output.line(("next", "bold"))
     for step in steps:
-        output.line(f"  {printable(step)}")
+        output.paragraph(step)
 
 
 def _of(number: int, total: int, noun: str, word: str) -> Text:

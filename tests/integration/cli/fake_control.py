@@ -1,0 +1,210 @@
+"""A ControlService that answers as told: behind real gRPC and mutual TLS, without a fleet."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+
+from fleet.v1 import control_pb2, types_pb2
+from fleet.v1.control_pb2_grpc import ControlServiceServicer, add_ControlServiceServicer_to_server
+from fleet_core.tls import SERVER_OPTIONS, TlsFiles, server_credentials
+
+Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+
+
+class FakeControl(ControlServiceServicer):
+    """`answers[method]` is a response, a list of responses (a stream), or a function of (request, context).
+
+    Every request is kept in `requests`, in order.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.requests: list[Any] = []
+        self.released = threading.Event()
+        """Ends streams that `hold` keeps open."""
+
+    def of(self, kind: type) -> list[Any]:
+        return [request for request in self.requests if isinstance(request, kind)]
+
+    def fail(self, method: str, code: grpc.StatusCode, details: str, leader: str | None = None) -> None:
+        """Answer `method` with an error; `leader`: the trailing metadata of one that does not lead."""
+
+        def behave(_request: Any, context: grpc.ServicerContext) -> None:
+            if leader is not None:
+                context.set_trailing_metadata((("fleet-leader", leader),))
+            context.abort(code, details)
+
+        self.answers[method] = behave
+
+    def hold(self, *responses: Any) -> Behaviour:
+        """A stream that sends `responses` and stays open."""
+
+        def behave(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            yield from responses
+            deadline = time.monotonic() + 30
+            while context.is_active() and time.monotonic() < deadline:
+                if self.released.wait(0.02):
+                    return
+
+        return behave
+
+    def _answer(self, method: str, request: Any, context: grpc.ServicerContext, default: Any) -> Any:
+        self.requests.append(request)
+        answer = self.answers.get(method, default)
+        return answer(request, context) if callable(answer) else answer
+
+    def GetInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("GetInfo", request, context, control_pb2.GetInfoResponse(controller="c1", version="1.2"))
+
+    def ListApps(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListApps", request, context, control_pb2.ListAppsResponse())
+
+    def ListWorkers(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListWorkers", request, context, control_pb2.ListWorkersResponse())
+
+    def ListHosts(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListHosts", request, context, control_pb2.ListHostsResponse())
+
+    def ListBalancers(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListBalancers", request, context, control_pb2.ListBalancersResponse())
+
+    def ListUpstreams(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListUpstreams", request, context, control_pb2.ListUpstreamsResponse())
+
+    def StartApp(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("StartApp", request, context, began("start", request.spec.name))
+
+    def SetSize(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("SetSize", request, context, set_size(request))
+
+    def RestartApp(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RestartApp", request, context, began("restart", request.app))
+
+    def StopApp(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("StopApp", request, context, began("stop", request.app))
+
+    def RemoveApp(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RemoveApp", request, context, began("remove", request.app))
+
+    def GetRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("GetRollout", request, context, began("restart", request.app))
+
+    def WatchRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return iter(self._answer("WatchRollout", request, context, [ended("done")]))
+
+    def StreamLogs(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return iter(self._answer("StreamLogs", request, context, []))
+
+
+class FakeController:
+    """A FakeControl on a port of its own."""
+
+    def __init__(self, files: TlsFiles, control: FakeControl, port: int = 0) -> None:
+        self.control = control
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
+        add_ControlServiceServicer_to_server(control, self._server)
+        bound = self._server.add_secure_port(f"127.0.0.1:{port}", server_credentials(files))
+        self.address = f"127.0.0.1:{bound}"
+        self._server.start()
+
+    def close(self) -> None:
+        self.control.released.set()
+        self._server.stop(0).wait(10)
+
+
+def rollout(kind: str, app: str = "my-app", state: str = "running", **fields: Any) -> control_pb2.Rollout:
+    return control_pb2.Rollout(
+        id="r-1",
+        app=app,
+        kind=control_pb2.RolloutKind.Value(f"ROLLOUT_KIND_{kind.upper()}"),
+        state=control_pb2.RolloutState.Value(f"ROLLOUT_STATE_{state.upper()}"),
+        **{"steps": 4, **fields},
+    )
+
+
+def began(kind: str, app: str = "my-app", **fields: Any) -> control_pb2.RolloutResponse:
+    return control_pb2.RolloutResponse(rollout=rollout(kind, app, **fields))
+
+
+def ended(state: str, kind: str = "restart", **fields: Any) -> control_pb2.RolloutResponse:
+    shown = {"steps_done": 4, "replaced": 4, "seconds": 2.5, **fields}
+    return control_pb2.RolloutResponse(rollout=rollout(kind, state=state, **shown))
+
+
+def set_size(request: control_pb2.SetSizeRequest, shrinking: tuple[str, ...] = ()) -> control_pb2.SetSizeResponse:
+    response = control_pb2.SetSizeResponse(
+        plan=[
+            control_pb2.HostSize(host="host1", before=2, after=4),
+            control_pb2.HostSize(host="host2", before=2, after=1 if shrinking else 2),
+        ],
+        size_mode=control_pb2.SIZE_MODE_FLOATING,
+        shrinking_others=shrinking,
+    )
+    if not request.dry_run:
+        response.rollout.CopyFrom(rollout("set_size"))
+    return response
+
+
+def app(name: str = "my-app", **fields: Any) -> control_pb2.App:
+    given: dict[str, Any] = {
+        "state": control_pb2.APP_STATE_RUNNING,
+        "revision": 1,
+        "generation": 2,
+        "size_mode": control_pb2.SIZE_MODE_FLOATING,
+        "size": 3,
+        "ready": 3,
+        "placement": {"host1": 2, "host2": 1, "host3": 0},
+        "spec": types_pb2.AppSpec(
+            name=name,
+            argv=["/usr/bin/node", "/srv/server.js"],
+            cwd="/srv",
+            route=types_pb2.RoutePolicy(http=":8080"),
+        ),
+    }
+    return control_pb2.App(name=name, **{**given, **fields})
+
+
+def worker(host: str = "host1", slot: int = 1, name: str = "my-app", **fields: Any) -> types_pb2.WorkerStatus:
+    given: dict[str, Any] = {
+        "revision": 1,
+        "state": types_pb2.WORKER_STATE_READY,
+        "phase": types_pb2.PHASE_RUN,
+        "pid": 4200 + slot,
+        "address": "127.0.0.1",
+        "port": 20000 + slot,
+        "uptime_seconds": 192.34,
+        "rss_bytes": 54 * 1024 * 1024,
+        "cpu_percent": 1.26,
+    }
+    return types_pb2.WorkerStatus(
+        id=types_pb2.WorkerId(app=name, host=host, slot=slot, generation=2), **{**given, **fields}
+    )
+
+
+def host(name: str = "host1", **fields: Any) -> control_pb2.Host:
+    given: dict[str, Any] = {
+        "state": control_pb2.HOST_STATE_ONLINE,
+        "cpus": 2,
+        "workers": 2,
+        "labels": {"zone": "a"},
+        "address": "10.0.0.1",
+        "agent_version": "0.1.0",
+        "uid": "u1",
+    }
+    return control_pb2.Host(name=name, **{**given, **fields})
+
+
+def balancer(name: str = "lb1", **fields: Any) -> control_pb2.Balancer:
+    given: dict[str, Any] = {
+        "connected": True,
+        "driver": "haproxy",
+        "driver_version": "2.8.25",
+        "version": "0.1.0",
+        "pools_current": 1,
+        "pools": 1,
+    }
+    return control_pb2.Balancer(name=name, **{**given, **fields})
