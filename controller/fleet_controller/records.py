@@ -10,7 +10,6 @@ from fleet.v1 import types_pb2
 from fleet_core.spec import AppSpec, spec_digest
 
 PREFIX = "/fleet/v1/"
-LEADER_KEY = PREFIX + "leader"
 
 
 class Record(BaseModel):

@@ -1,8 +1,7 @@
 """The members of an etcd cluster, one channel each, and which of them to talk to next.
 
 One channel over all members (gRPC's round robin) would go on giving every n-th call to a member that is stopped or cut off until
-keepalive finds out, which takes 20 s: etcd refuses pings more frequent than one in 5 s. Here a member that failed one call is
-asked last from then on.
+keepalive finds out, which takes 15 s. Here a member that failed one call is asked last from then on.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from etcd3aio.lease import LeaseService
 from fleet_core.tls import TlsFiles
 
 _OPTIONS: list[tuple[str, int | str]] = [
-    # etcd answers more pings, or pings on a connection without calls, with GOAWAY "too_many_pings".
+    # etcd takes more than one ping in 5 s (--grpc-keepalive-min-time), and pings without a call, for abuse.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),

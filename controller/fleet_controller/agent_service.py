@@ -1,0 +1,97 @@
+"""AgentService: sessions of agents."""
+
+import logging
+from collections.abc import AsyncIterator
+
+import grpc
+
+from fleet.v1 import agent_pb2, agent_pb2_grpc
+from fleet_controller.hosts import ObservedHost
+from fleet_controller.leadership import Leadership, Office
+from fleet_controller.log_relay import LogRelay
+from fleet_controller.outbox import Outbox
+from fleet_controller.records import HostRecord
+from fleet_controller.store.interface import StoreError
+from fleet_controller.streams import (
+    MISSED_HEARTBEATS,
+    Context,
+    abort,
+    check_hello,
+    converse,
+    first,
+    require_office,
+    require_role,
+)
+from fleet_core.ids import Epoch
+from fleet_core.tls import Role
+from fleet_core.version import PROTOCOL_VERSION
+
+_log = logging.getLogger(__name__)
+
+
+class AgentService(agent_pb2_grpc.AgentServiceServicer):
+    def __init__(self, leadership: Leadership, logs: LogRelay) -> None:
+        self._leadership = leadership
+        self._logs = logs
+
+    async def Session(  # noqa: N802 (the contract's name)
+        self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: Context
+    ) -> AsyncIterator[agent_pb2.ControllerMessage]:
+        identity = await require_role(context, Role.AGENT)
+        office = await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
+        hello = (await first(request_iterator, context)).hello
+        if hello.host_name != identity.name:
+            text = f"the certificate is of host {identity.name}, the agent says it is {hello.host_name!r}"
+            await abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
+        await check_hello(context, hello.protocol_version, Epoch.from_proto(hello.highest_epoch), office)
+        await self._refuse_double(hello, office, context)
+        record = HostRecord(
+            name=hello.host_name, uid=hello.host_uid, address=hello.address, cpus=hello.cpus, labels=dict(hello.labels)
+        )
+        try:
+            await office.register_host(record)
+        except StoreError as error:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, f"the host cannot be registered: {error}")
+        await self._refuse_double(hello, office, context)
+        outbox: Outbox[agent_pb2.ControllerMessage] = Outbox()
+        host = office.hosts.join(hello, outbox)
+        _log.info("host %s is connected (agent %s)", host.name, host.agent_version)
+        welcome = agent_pb2.ControllerMessage(epoch=office.epoch.to_proto())
+        welcome.welcome.protocol_version = PROTOCOL_VERSION
+        welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
+        yield welcome
+
+        async def receive(message: agent_pb2.AgentMessage) -> None:
+            if host.outbox is outbox:
+                self._receive(office, host, message)
+
+        silence = MISSED_HEARTBEATS * office.heartbeat_interval_seconds
+        try:
+            async for message in converse(request_iterator, outbox, receive, silence):
+                yield message
+        finally:
+            if office.hosts.leave(host, outbox):
+                _log.info("host %s is no longer connected", host.name)
+                self._logs.host_left(host.name)
+                office.conductor.touch()
+
+    async def _refuse_double(self, hello: agent_pb2.AgentHello, office: Office, context: Context) -> None:
+        """A second live agent of one name is refused; the same host's newer session takes the older one's place."""
+        host = office.hosts.get(hello.host_name)
+        if host is not None and host.outbox is not None and host.uid != hello.host_uid:
+            text = f"another live agent is named {hello.host_name}: give this host another name"
+            await abort(context, grpc.StatusCode.ALREADY_EXISTS, text)
+
+    def _receive(self, office: Office, host: ObservedHost, message: agent_pb2.AgentMessage) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "report":
+            if message.report.complete:
+                # Hosts that report are counted in every app's plan.
+                office.hosts.report(host, message.report)
+                office.conductor.touch()
+            else:
+                office.conductor.touch(office.hosts.report(host, message.report))
+        elif kind == "heartbeat":
+            office.hosts.heard(host, message.heartbeat)
+        elif kind == "log_chunk":
+            self._logs.deliver(host.name, message.log_chunk)

@@ -1,0 +1,119 @@
+"""BalancerService: subscriptions of balancers."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator
+
+import grpc
+
+from fleet.v1 import balancer_pb2, balancer_pb2_grpc
+from fleet_controller.balancers import ObservedBalancer
+from fleet_controller.leadership import Leadership, Office
+from fleet_controller.outbox import Outbox
+from fleet_controller.records import BalancerRecord
+from fleet_controller.store.interface import StoreError
+from fleet_controller.streams import (
+    MISSED_HEARTBEATS,
+    Context,
+    abort,
+    check_hello,
+    converse,
+    first,
+    require_office,
+    require_role,
+)
+from fleet_core.ids import Epoch
+from fleet_core.tls import Role
+from fleet_core.version import PROTOCOL_VERSION
+
+_log = logging.getLogger(__name__)
+VALIDATE_TIMEOUT_SECONDS = 5.0
+
+
+class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
+    def __init__(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        self._validations: dict[str, asyncio.Future[str]] = {}
+
+    async def Subscribe(  # noqa: N802 (the contract's name)
+        self, request_iterator: AsyncIterator[balancer_pb2.BalancerMessage], context: Context
+    ) -> AsyncIterator[balancer_pb2.UpstreamMessage]:
+        identity = await require_role(context, Role.BALANCER)
+        office = await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
+        hello = (await first(request_iterator, context)).hello
+        if hello.name != identity.name:
+            text = f"the certificate is of balancer {identity.name}, the balancer says it is {hello.name!r}"
+            await abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
+        await check_hello(context, hello.protocol_version, Epoch.from_proto(hello.highest_epoch), office)
+        present = office.upstreams.balancers.get(hello.name)
+        if present is not None and present.outbox is not None and present.uid != hello.balancer_uid:
+            text = f"another live balancer is named {hello.name}: give this one another name"
+            await abort(context, grpc.StatusCode.ALREADY_EXISTS, text)
+        try:
+            await office.register_balancer(BalancerRecord(name=hello.name, uid=hello.balancer_uid))
+        except StoreError as error:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, f"the balancer cannot be registered: {error}")
+        welcome = balancer_pb2.UpstreamMessage(epoch=office.epoch.to_proto())
+        welcome.welcome.protocol_version = PROTOCOL_VERSION
+        welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
+        yield welcome
+        outbox: Outbox[balancer_pb2.UpstreamMessage] = Outbox()
+        balancer = office.upstreams.subscribe(hello, outbox, office.clock())
+        _log.info("balancer %s is connected (%s %s)", balancer.name, balancer.driver, balancer.driver_version)
+        office.conductor.touch()
+
+        async def receive(message: balancer_pb2.BalancerMessage) -> None:
+            if balancer.outbox is outbox:
+                self._receive(office, balancer, message)
+
+        silence = MISSED_HEARTBEATS * office.heartbeat_interval_seconds
+        try:
+            async for message in converse(request_iterator, outbox, receive, silence):
+                yield message
+        finally:
+            if office.upstreams.leave(balancer, outbox):
+                _log.info("balancer %s is no longer connected", balancer.name)
+                office.conductor.touch()
+
+    async def refusal(self, office: Office, pool: balancer_pb2.Pool) -> str:
+        """Ask every connected balancer whether `pool` could be applied; the first refusal in words, empty: none."""
+        asked: dict[str, tuple[str, asyncio.Future[str]]] = {}
+        for balancer in office.upstreams.balancers.values():
+            if balancer.outbox is None:
+                continue
+            identifier = uuid.uuid4().hex
+            answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            asked[identifier] = balancer.name, answer
+            self._validations[identifier] = answer
+            message = balancer_pb2.UpstreamMessage(epoch=office.epoch.to_proto())
+            message.validate.request_id = identifier
+            message.validate.pool.CopyFrom(pool)
+            balancer.outbox.put(("validate", identifier), lambda message=message: message)  # type: ignore[misc]
+        try:
+            for name, answer in asked.values():
+                try:
+                    async with asyncio.timeout(VALIDATE_TIMEOUT_SECONDS):
+                        error = await answer
+                except TimeoutError:
+                    return f"balancer {name} did not say in time whether it can serve {pool.route.http}"
+                if error:
+                    return f"balancer {name}: {error}"
+        finally:
+            for identifier in asked:
+                self._validations.pop(identifier, None)
+        return ""
+
+    def _receive(self, office: Office, balancer: ObservedBalancer, message: balancer_pb2.BalancerMessage) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "applied":
+            office.upstreams.acknowledge(balancer, message.applied)
+            office.conductor.touch([message.applied.pool])
+        elif kind == "heartbeat":
+            changed = office.upstreams.loads(balancer, message.heartbeat, office.clock())
+            if changed:
+                office.conductor.touch(changed)
+        elif kind == "validated":
+            answer = self._validations.get(message.validated.request_id)
+            if answer is not None and not answer.done():
+                answer.set_result(message.validated.error)

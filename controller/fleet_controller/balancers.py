@@ -1,0 +1,207 @@
+"""Upstream lists, and what each balancer did with them. In memory only: derived from reports and desired state."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fleet.v1 import balancer_pb2, types_pb2
+from fleet_controller.outbox import Outbox
+from fleet_controller.views import BalancerView, EndpointState, WorkerView
+from fleet_core.ids import Epoch, WorkerId
+
+_VERSIONS_REMEMBERED = 256
+_STATES = {
+    EndpointState.READY: types_pb2.ENDPOINT_STATE_READY,
+    EndpointState.DRAINING: types_pb2.ENDPOINT_STATE_DRAINING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    address: str
+    port: int
+
+
+@dataclass(slots=True)
+class UpstreamList:
+    """One pool: the newest list, and older ones until nobody can acknowledge them any more."""
+
+    name: str
+    route: str
+    version: int = 0
+    endpoints: dict[WorkerId, EndpointState] = field(default_factory=dict)
+    addresses: dict[WorkerId, Address] = field(default_factory=dict)
+    history: dict[int, dict[WorkerId, EndpointState]] = field(default_factory=dict)
+
+    def message(self) -> balancer_pb2.Pool:
+        pool = balancer_pb2.Pool(name=self.name, version=self.version)
+        pool.route.http = self.route
+        pool.endpoints.extend(self.endpoint_messages())
+        return pool
+
+    def endpoint_messages(self) -> Iterator[types_pb2.Endpoint]:
+        for worker, state in sorted(self.endpoints.items()):
+            place = self.addresses[worker]
+            yield types_pb2.Endpoint(
+                worker=worker.to_proto(), address=place.address, port=place.port, state=_STATES[state]
+            )
+
+
+@dataclass(slots=True)
+class PoolAtBalancer:
+    """What one balancer made of one pool."""
+
+    version: int = 0
+    applied: dict[WorkerId, EndpointState] | None = None
+    in_flight: dict[WorkerId, int] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(slots=True)
+class ObservedBalancer:
+    """One balancer; `outbox` is None while it is not subscribed."""
+
+    name: str
+    uid: str = ""
+    version: str = ""
+    driver: str = ""
+    driver_version: str = ""
+    outbox: Outbox[balancer_pb2.UpstreamMessage] | None = None
+    heard_at: float = 0.0
+    pools: dict[str, PoolAtBalancer] = field(default_factory=dict)
+
+
+class Upstreams:
+    """All pools and all balancers that spoke to this leader."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._epoch = epoch
+        self.lists: dict[str, UpstreamList] = {}
+        self.balancers: dict[str, ObservedBalancer] = {}
+        self._names: frozenset[str] | None = None  # not known yet: an empty answer would drop every pool
+
+    def subscribe(
+        self, hello: balancer_pb2.BalancerHello, outbox: Outbox[balancer_pb2.UpstreamMessage], now: float
+    ) -> ObservedBalancer:
+        """A subscription began: it gets every pool. What the balancer did before counts no more."""
+        balancer = self.balancers.setdefault(hello.name, ObservedBalancer(hello.name))
+        if balancer.outbox is not None:
+            balancer.outbox.close()
+        balancer.uid = hello.balancer_uid
+        balancer.version = hello.balancer_version
+        balancer.driver = hello.driver
+        balancer.driver_version = hello.driver_version
+        balancer.outbox = outbox
+        balancer.heard_at = now
+        balancer.pools = {}
+        self._send_all(balancer)
+        return balancer
+
+    def leave(self, balancer: ObservedBalancer, outbox: Outbox[balancer_pb2.UpstreamMessage]) -> bool:
+        """That subscription ended; False: another one had taken its place already."""
+        if balancer.outbox is not outbox:
+            return False
+        balancer.outbox = None
+        balancer.pools = {}
+        return True
+
+    def rename(self, names: Iterable[str]) -> None:
+        """These are all the pools there are: lists of others are dropped, here and at the balancers."""
+        wanted = frozenset(names)
+        if wanted == self._names:
+            return
+        self._names = wanted
+        for name in set(self.lists) - wanted:
+            del self.lists[name]
+        for balancer in self.balancers.values():
+            for name in set(balancer.pools) - wanted:
+                del balancer.pools[name]
+            self._send_names(balancer)
+
+    def update(
+        self, name: str, route: str, endpoints: Mapping[WorkerId, EndpointState], workers: Mapping[WorkerId, WorkerView]
+    ) -> None:
+        """Make this the pool's list; nothing happens when it is already."""
+        addresses = {worker: Address(workers[worker].address, workers[worker].port) for worker in endpoints}
+        pool = self.lists.setdefault(name, UpstreamList(name, route))
+        if pool.version and (pool.endpoints, pool.addresses, pool.route) == (endpoints, addresses, route):
+            return
+        pool.version += 1
+        pool.route = route
+        pool.endpoints = dict(endpoints)
+        pool.addresses = addresses
+        pool.history[pool.version] = pool.endpoints
+        pool.history.pop(pool.version - _VERSIONS_REMEMBERED, None)
+        for balancer in self.balancers.values():
+            self._send(balancer, name)
+
+    def acknowledge(self, balancer: ObservedBalancer, applied: balancer_pb2.Applied) -> None:
+        pool = self.lists.get(applied.pool)
+        if pool is None or Epoch.from_proto(applied.epoch) != self._epoch:
+            return
+        state = balancer.pools.setdefault(applied.pool, PoolAtBalancer())
+        state.error = applied.error
+        endpoints = pool.history.get(applied.version)
+        if applied.error or endpoints is None or applied.version < state.version:
+            return
+        state.version = applied.version
+        state.applied = endpoints
+        # A count from before this list says nothing about an endpoint that was chosen in between.
+        drained = {worker for worker, how in endpoints.items() if how is EndpointState.DRAINING}
+        state.in_flight = {worker: count for worker, count in state.in_flight.items() if worker in drained}
+
+    def loads(self, balancer: ObservedBalancer, heartbeat: balancer_pb2.BalancerHeartbeat, now: float) -> set[str]:
+        """Take the counts of a heartbeat; returns the pools whose counts changed."""
+        balancer.heard_at = now
+        counts: dict[str, dict[WorkerId, int]] = {}
+        for load in heartbeat.draining:
+            counts.setdefault(load.pool, {})[WorkerId.from_proto(load.worker)] = load.in_flight
+        changed = set()
+        for name, state in balancer.pools.items():
+            applied = state.applied or {}
+            fresh = {
+                worker: count
+                for worker, count in counts.get(name, {}).items()
+                if applied.get(worker) is EndpointState.DRAINING
+            }
+            if fresh != state.in_flight:
+                state.in_flight = fresh
+                changed.add(name)
+        return changed
+
+    def views(self, pool: str, registered: Iterable[str]) -> tuple[BalancerView, ...]:
+        """How the planner sees the registered balancers, for one pool."""
+        views = []
+        for name in sorted(registered):
+            balancer = self.balancers.get(name)
+            state = balancer.pools.get(pool) if balancer is not None else None
+            connected = balancer is not None and balancer.outbox is not None
+            if state is None:
+                views.append(BalancerView(name, connected, None))
+            else:
+                views.append(BalancerView(name, connected, state.applied, state.in_flight))
+        return tuple(views)
+
+    def refusals(self, pool: str) -> Iterator[str]:
+        """Why balancers refused the pool's newest list, in words."""
+        for balancer in self.balancers.values():
+            state = balancer.pools.get(pool)
+            if state is not None and state.error:
+                yield f"balancer {balancer.name} refuses the upstream list: {state.error}"
+
+    def _send(self, balancer: ObservedBalancer, pool: str) -> None:
+        if balancer.outbox is not None and self._names is not None:
+            balancer.outbox.put(("pool", pool), lambda: self._message([pool]))
+
+    def _send_names(self, balancer: ObservedBalancer) -> None:
+        if balancer.outbox is not None and self._names is not None:
+            balancer.outbox.put("names", lambda: self._message([]))
+
+    def _send_all(self, balancer: ObservedBalancer) -> None:
+        if balancer.outbox is not None and self._names is not None:
+            balancer.outbox.put("all", lambda: self._message(list(self.lists)))
+
+    def _message(self, changed: Iterable[str]) -> balancer_pb2.UpstreamMessage:
+        message = balancer_pb2.UpstreamMessage(epoch=self._epoch.to_proto())
+        message.lists.changed.extend(self.lists[name].message() for name in changed if name in self.lists)
+        message.lists.pools.extend(sorted(self._names or ()))
+        return message

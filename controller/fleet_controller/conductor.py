@@ -1,0 +1,286 @@
+"""The leader's loop: whenever something changed, plan the apps it concerns, and send out what follows.
+
+All decisions are the planner's; this module only gathers what it must see and carries what it says to agents, balancers and etcd.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from fleet.v1 import agent_pb2, types_pb2
+from fleet_controller import operations
+from fleet_controller.balancers import Upstreams
+from fleet_controller.desired import Desired
+from fleet_controller.hosts import Hosts, ObservedHost
+from fleet_controller.leader import Term
+from fleet_controller.records import (
+    AppRecord,
+    AppState,
+    BalancerRecord,
+    HostRecord,
+    RevisionRecord,
+    RolloutKind,
+    RolloutRecord,
+    RolloutState,
+    app_key,
+    revision_key,
+    rollout_key,
+)
+from fleet_controller.rollout import plan
+from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
+from fleet_controller.views import Memory, Phase, Plan, Situation, Target
+from fleet_core.ids import Epoch
+
+_log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+"""So long a new leader waits for hosts to report before it believes an upstream list that lacks their endpoints."""
+_RETRY_SECONDS = 0.5
+_REMOVED_APPS_REMEMBERED = 50
+
+_PHASES = {Phase.RUN: types_pb2.PHASE_RUN, Phase.STOP: types_pb2.PHASE_STOP}
+
+
+@dataclass(slots=True)
+class AppProgress:
+    """What the planner said last about one app, and since when its rollout is under way."""
+
+    plan: Plan | None = None
+    memory: Memory = field(default_factory=Memory)
+    rollout: str = ""
+    began: float = 0.0
+
+
+class Conductor:
+    """Lives as long as one term. `touch` is called from the sessions, on the same event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        desired: Desired,
+        term: Term,
+        epoch: Epoch,
+        hosts: Hosts,
+        upstreams: Upstreams,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._desired = desired
+        self._term = term
+        self._epoch = epoch
+        self._hosts = hosts
+        self._upstreams = upstreams
+        self._clock = clock
+        self._began = clock()
+        self._touched: set[str] = set()
+        self._news = asyncio.Event()
+        self._commits: dict[str, asyncio.Task[None]] = {}
+        self._sequence = 0
+        self.apps: dict[str, AppProgress] = {}
+        self.planned = asyncio.Condition()
+        """Notified after each pass."""
+
+    def touch(self, apps: Iterable[str] | None = None) -> None:
+        """These apps (None: all) must be planned again."""
+        self._touched.update(self._all_apps() if apps is None else apps)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Plan until cancelled."""
+        after_grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self.touch)
+        try:
+            while True:
+                self._news.clear()
+                touched, self._touched = self._touched, set()
+                self._pass(touched)
+                async with self.planned:
+                    self.planned.notify_all()
+                await self._wait()
+        finally:
+            after_grace.cancel()
+            for task in self._commits.values():
+                task.cancel()
+            await asyncio.gather(*self._commits.values(), return_exceptions=True)
+
+    async def _wait(self) -> None:
+        now = self._clock()
+        wakes = {
+            name: p.plan.wake_at for name, p in self.apps.items() if p.plan is not None and p.plan.wake_at is not None
+        }
+        next_wake = min(wakes.values(), default=None)
+        provable = self._term.provable()
+        if not provable:
+            next_wake = min(now + _RETRY_SECONDS, next_wake or now + _RETRY_SECONDS)
+        try:
+            async with asyncio.timeout(None if next_wake is None else max(0.0, next_wake - now)):
+                await self._news.wait()
+        except TimeoutError:
+            now = self._clock()
+            self._touched.update(name for name, wake in wakes.items() if wake <= now)
+        if self._term.provable() != provable:
+            self.touch()
+
+    # One pass
+
+    def _pass(self, touched: set[str]) -> None:
+        self._upstreams.rename(app.name for app in self._desired.all(AppRecord))
+        for name in sorted(touched):
+            app = self._desired.get(app_key(name), AppRecord)
+            if app is None:
+                self.apps.pop(name, None)
+            else:
+                self._plan_app(app)
+        for host in self._hosts:
+            self._assign(host)
+
+    def _plan_app(self, app: AppRecord) -> None:
+        revision = self._desired.get(revision_key(app.name, app.revision), RevisionRecord)
+        if revision is None:
+            _log.error("app %s names revision %d, which is missing: it is left alone", app.name, app.revision)
+            return
+        progress = self.apps.setdefault(app.name, AppProgress())
+        rollout = self._desired.get(rollout_key(app.rollout), RolloutRecord)
+        if rollout is not None and rollout.state is not RolloutState.RUNNING:
+            rollout = None
+        if rollout is not None and progress.rollout != rollout.id:
+            progress.rollout, progress.began = rollout.id, self._clock()
+        workers = tuple(self._hosts.workers_of(app.name))
+        situation = Situation(
+            app=app,
+            spec=revision.app_spec(),
+            rollout=rollout,
+            workers=workers,
+            reported=frozenset(host.name for host in self._hosts if host.reported),
+            connected=frozenset(host.name for host in self._hosts if host.connected)
+            if self._term.provable()
+            else frozenset(),
+            balancers=self._upstreams.views(app.name, (record.name for record in self._desired.all(BalancerRecord))),
+            memory=progress.memory,
+        )
+        progress.plan = plan(situation, self._clock())
+        progress.memory = progress.plan.memory
+        if self._believable(app, situation.reported):
+            by_id = {worker.id: worker for worker in workers}
+            self._upstreams.update(app.name, situation.spec.route.http, progress.plan.endpoints, by_id)
+        if rollout is not None and (progress.plan.failure or progress.plan.settled):
+            self._end(app, rollout, progress)
+
+    def _believable(self, app: AppRecord, reported: frozenset[str]) -> bool:
+        """Whether a list made from what was reported may replace the one balancers hold from the leader before."""
+        if self._clock() - self._began >= GRACE_SECONDS:
+            return True
+        missing = {record.name for record in self._desired.all(HostRecord)} - reported
+        return not missing
+
+    # To the agents
+
+    def _assign(self, host: ObservedHost) -> None:
+        """Send the host its targets, if they differ from what it was sent last."""
+        if host.outbox is None or not host.connected or not self._term.provable():
+            return
+        known = {record.name for record in self._desired.all(AppRecord)}
+        if any(identity.app not in known for identity in host.workers):
+            return  # an app we know nothing of runs there: to leave it out of an assignment would stop it
+        if any(self.apps.get(identity.app) is None for identity in host.workers):
+            return  # not planned yet
+        targets = frozenset(
+            target
+            for progress in self.apps.values()
+            if progress.plan is not None
+            for target in progress.plan.targets
+            if target.id.host == host.name
+        )
+        if targets == host.assigned:
+            return
+        host.assigned = targets
+        for target in targets:
+            host.told(target.id, target.revision, target.phase)
+        self._sequence += 1
+        sequence = self._sequence
+        host.outbox.put("assignment", lambda: self._assignment(host, sequence, targets))
+
+    def _assignment(self, host: ObservedHost, sequence: int, targets: frozenset[Target]) -> agent_pb2.ControllerMessage:
+        message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto())
+        assignment = message.assignment
+        assignment.sequence = sequence
+        assignment.allow_empty = not targets
+        for target in sorted(targets, key=lambda target: target.id):
+            revision = self._desired.get(revision_key(target.id.app, target.revision), RevisionRecord)
+            if revision is None:
+                _log.error("%s runs revision %d, which is missing", target.id, target.revision)
+                continue
+            assignment.targets.add(
+                app=target.id.app,
+                slot=target.id.slot,
+                generation=target.id.generation,
+                revision=target.revision,
+                phase=_PHASES[target.phase],
+                spec_digest=revision.spec_digest,
+                artifact_digest=revision.artifact_digest,
+            )
+            if revision.spec_digest not in host.specs_sent:
+                host.specs_sent.add(revision.spec_digest)
+                assignment.specs.append(revision.spec_message())
+        return message
+
+    # To etcd
+
+    def _end(self, app: AppRecord, rollout: RolloutRecord, progress: AppProgress) -> None:
+        """Write that the rollout ended, unless that is being written."""
+        if app.name in self._commits or progress.plan is None:
+            return
+        seconds = round(self._clock() - progress.began, 3)
+        failure = progress.plan.failure
+        task = asyncio.create_task(self._write_end(app, rollout, failure, seconds), name=f"end-{rollout.id}")
+        self._commits[app.name] = task
+        task.add_done_callback(lambda _: self._commits.pop(app.name, None))
+
+    async def _write_end(self, app: AppRecord, rollout: RolloutRecord, failure: str, seconds: float) -> None:
+        if failure:
+            new_app, new_rollout = operations.failed(app, rollout, failure, seconds)
+        else:
+            new_app, new_rollout = operations.done(app, rollout, seconds)
+        expectations: list[Unchanged | Created] = [
+            self._term.fence(),
+            Unchanged(app_key(app.name), self._desired.written_at(app_key(app.name))),
+            Unchanged(rollout_key(rollout.id), self._desired.written_at(rollout_key(rollout.id))),
+        ]
+        writes: list[Put | Delete] = [Put(rollout_key(rollout.id), new_rollout.encode())]
+        if rollout.kind is RolloutKind.REMOVE and new_rollout.state is RolloutState.DONE:
+            writes += self._forget(app, rollout)
+        else:
+            writes.append(Put(app_key(app.name), new_app.encode()))
+        try:
+            await self._store.commit(expectations, writes)
+        except Conflict:
+            pass  # somebody changed the app meanwhile: its next plan decides anew
+        except StoreError as error:
+            _log.warning("the end of rollout %s of %s is not written yet: %s", rollout.id, app.name, error)
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            _log.info("rollout %s of %s: %s %s", rollout.id, app.name, new_rollout.state, new_rollout.message)
+            return
+        asyncio.get_running_loop().call_soon(self.touch, [app.name])
+
+    def _forget(self, app: AppRecord, rollout: RolloutRecord) -> list[Put | Delete]:
+        """Everything of a removed app but the rollout that tells of its removal."""
+        keys = [app_key(app.name)]
+        keys += [revision_key(r.app, r.number) for r in self._desired.all(RevisionRecord) if r.app == app.name]
+        keys += [rollout_key(r.id) for r in self._desired.rollouts_of(app.name) if r.id != rollout.id]
+        known = {record.name for record in self._desired.all(AppRecord)}
+        removals = [r for r in self._desired.all(RolloutRecord) if r.app not in known]
+        removals.sort(key=lambda record: self._desired.written_at(rollout_key(record.id)))
+        keys += [rollout_key(r.id) for r in removals[: max(0, len(removals) - _REMOVED_APPS_REMEMBERED)]]
+        return [Delete(key) for key in keys]
+
+    def _all_apps(self) -> set[str]:
+        return {record.name for record in self._desired.all(AppRecord)}
+
+    def notices(self, app: AppRecord) -> list[str]:
+        """What an operator should know of an app, one sentence each."""
+        notices = list(self._upstreams.refusals(app.name))
+        if app.state is AppState.RUNNING:
+            missing = [name for name in app.placement if (host := self._hosts.get(name)) is None or not host.connected]
+            notices += [f"host {name} is not connected: its workers may well be running" for name in sorted(missing)]
+        return notices

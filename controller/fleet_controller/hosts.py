@@ -1,0 +1,169 @@
+"""Observed state of hosts: what their agents reported to this leader. In memory only, rebuilt from reports."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from fleet.v1 import agent_pb2, types_pb2
+from fleet_controller.outbox import Outbox
+from fleet_controller.views import Life, Phase, WorkerView
+from fleet_core.ids import WorkerId
+
+_LIFE = {
+    types_pb2.WORKER_STATE_PENDING: Life.PENDING,
+    types_pb2.WORKER_STATE_STARTING: Life.STARTING,
+    types_pb2.WORKER_STATE_READY: Life.READY,
+    types_pb2.WORKER_STATE_UNREADY: Life.UNREADY,
+    types_pb2.WORKER_STATE_STOPPING: Life.STOPPING,
+    types_pb2.WORKER_STATE_EXITED: Life.EXITED,
+    types_pb2.WORKER_STATE_BACKOFF: Life.BACKOFF,
+    types_pb2.WORKER_STATE_FAILED: Life.FAILED,
+}
+
+
+@dataclass(slots=True)
+class ObservedWorker:
+    view: WorkerView
+    rss_bytes: int = 0
+    cpu_percent: float = 0.0
+    started_at: float = 0.0
+    """By the leader's clock; 0: it has no process."""
+
+
+@dataclass(slots=True)
+class ObservedHost:
+    """One host. `outbox` is None while its agent is not connected; its workers are then as last reported."""
+
+    name: str
+    uid: str = ""
+    boot_id: str = ""
+    cpus: int = 0
+    address: str = ""
+    agent_version: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    outbox: Outbox[agent_pb2.ControllerMessage] | None = None
+    reported: bool = False
+    """To this leader, in this session or an earlier one."""
+    current: bool = False
+    """In this session: what we believe of its workers is not older than the session."""
+    heard_at: float = 0.0
+    workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
+    assigned: frozenset[object] | None = None
+    """The targets last sent in this session; None: nothing sent yet."""
+    specs_sent: set[str] = field(default_factory=set)
+
+    @property
+    def connected(self) -> bool:
+        return self.outbox is not None and self.current
+
+    def told(self, identity: WorkerId, revision: int, phase: Phase) -> None:
+        """An assignment with this target was sent: from now on the target exists, whatever a report on its way may say."""
+        worker = self.workers.get(identity)
+        if worker is None:
+            self.workers[identity] = ObservedWorker(WorkerView(identity, revision, Life.PENDING, phase))
+        elif phase is Phase.STOP:
+            worker.view = replace(worker.view, phase=Phase.STOP)
+
+
+class Hosts:
+    """All hosts that ever spoke to this leader."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._hosts: dict[str, ObservedHost] = {}
+
+    def __iter__(self) -> Iterator[ObservedHost]:
+        return iter(self._hosts.values())
+
+    def get(self, name: str) -> ObservedHost | None:
+        return self._hosts.get(name)
+
+    def join(self, hello: agent_pb2.AgentHello, outbox: Outbox[agent_pb2.ControllerMessage]) -> ObservedHost:
+        """An agent's session began; whoever held the host before is told to end."""
+        host = self._hosts.setdefault(hello.host_name, ObservedHost(hello.host_name))
+        if host.outbox is not None:
+            host.outbox.close()
+        host.uid = hello.host_uid
+        host.boot_id = hello.boot_id
+        host.cpus = hello.cpus
+        host.address = hello.address
+        host.agent_version = hello.agent_version
+        host.labels = dict(hello.labels)
+        host.outbox = outbox
+        host.current = False
+        host.heard_at = self._clock()
+        host.assigned = None
+        host.specs_sent = set()
+        return host
+
+    def leave(self, host: ObservedHost, outbox: Outbox[agent_pb2.ControllerMessage]) -> bool:
+        """That session ended; False: another one had taken its place already."""
+        if host.outbox is not outbox:
+            return False
+        host.outbox = None
+        return True
+
+    def heard(self, host: ObservedHost, heartbeat: agent_pb2.AgentHeartbeat) -> None:
+        host.heard_at = self._clock()
+        for usage in heartbeat.usage:
+            worker = host.workers.get(WorkerId.from_proto(usage.id))
+            if worker is not None and worker.view.pid == usage.pid:
+                worker.rss_bytes = usage.rss_bytes
+                worker.cpu_percent = usage.cpu_percent
+
+    def report(self, host: ObservedHost, report: agent_pb2.WorkerReport) -> set[str]:
+        """Take a report; returns the apps it concerns."""
+        now = self._clock()
+        host.heard_at = now
+        before = host.workers
+        apps = {identity.app for identity in before} if report.complete else set()
+        if report.complete:
+            host.workers = {}
+            host.reported = host.current = True
+        for status in report.workers:
+            identity = WorkerId.from_proto(status.id)
+            observed = _observed(identity, status, before.get(identity), now)
+            if not report.complete and _told_to_stop(before.get(identity)):
+                observed.view = replace(observed.view, phase=Phase.STOP)
+            host.workers[identity] = observed
+            apps.add(identity.app)
+        for removed in report.removed:
+            identity = WorkerId.from_proto(removed)
+            host.workers.pop(identity, None)
+            apps.add(identity.app)
+        return apps
+
+    def workers_of(self, app: str) -> Iterable[WorkerView]:
+        for host in self._hosts.values():
+            if host.reported:
+                yield from (worker.view for identity, worker in host.workers.items() if identity.app == app)
+
+
+def _observed(
+    identity: WorkerId, status: types_pb2.WorkerStatus, before: ObservedWorker | None, now: float
+) -> ObservedWorker:
+    ready_since = None
+    if status.state == types_pb2.WORKER_STATE_READY:
+        same_process = before is not None and before.view.pid == status.pid
+        ready_since = before.view.ready_since if before is not None and same_process else None
+        ready_since = now if ready_since is None else ready_since
+    view = WorkerView(
+        id=identity,
+        revision=status.revision,
+        life=_LIFE.get(status.state, Life.PENDING),
+        phase=Phase.STOP if status.phase == types_pb2.PHASE_STOP else Phase.RUN,
+        port=status.port,
+        address=status.address,
+        ready_since=ready_since,
+        restarts=status.restarts,
+        reason=status.reason,
+        pid=status.pid,
+    )
+    worker = ObservedWorker(view, status.rss_bytes, status.cpu_percent)
+    worker.started_at = now - status.uptime_seconds if status.pid else 0.0
+    if before is not None and before.view.pid == status.pid and not status.rss_bytes:
+        worker.rss_bytes, worker.cpu_percent = before.rss_bytes, before.cpu_percent
+    return worker
+
+
+def _told_to_stop(worker: ObservedWorker | None) -> bool:
+    return worker is not None and worker.view.phase is Phase.STOP

@@ -1,0 +1,162 @@
+"""One controller's life: campaign, lead for a term, campaign again; and everything that belongs to one term."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import aclosing
+from typing import TypeVar
+
+from fleet_controller.balancers import Upstreams
+from fleet_controller.conductor import Conductor
+from fleet_controller.desired import Desired
+from fleet_controller.hosts import Hosts
+from fleet_controller.leader import LEADER_KEY, Election, Term
+from fleet_controller.records import (
+    PREFIX,
+    AppRecord,
+    BalancerRecord,
+    HostRecord,
+    Record,
+    RevisionRecord,
+    RolloutRecord,
+    balancer_key,
+    host_key,
+)
+from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
+from fleet_core.ids import Epoch
+
+_log = logging.getLogger(__name__)
+ERA = 1
+_COPY_TIMEOUT_SECONDS = 5.0
+_R = TypeVar("_R", bound=Record)
+
+
+class Office:
+    """All that a leader holds for one term. The services ask it; nothing of it survives the term."""
+
+    def __init__(self, store: Store, term: Term, heartbeat_interval_seconds: float) -> None:
+        self.store = store
+        self.term = term
+        self.epoch = Epoch(ERA, term.create_revision)
+        self.heartbeat_interval_seconds = heartbeat_interval_seconds
+        self.clock = time.monotonic
+        self.desired = Desired()
+        self.hosts = Hosts(self.clock)
+        self.upstreams = Upstreams(self.epoch)
+        self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
+        self.open = asyncio.Event()
+        """Desired state was read: sessions may begin."""
+
+    async def run(self) -> None:
+        """Lead until the term is lost or this is cancelled; then every session is told to end."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._follow(), name="desired-state")]
+                await self.open.wait()
+                tasks.append(group.create_task(self.conductor.run(), name="conductor"))
+                await self.term.lost.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            for host in self.hosts:
+                if host.outbox is not None:
+                    host.outbox.close()
+            for balancer in self.upstreams.balancers.values():
+                if balancer.outbox is not None:
+                    balancer.outbox.close()
+
+    async def commit(self, reads: Iterable[str], writes: Iterable[tuple[str, Record | None]]) -> None:
+        """Write records in one transaction of this term, if what it read (`reads`, keys) still stands; wait for our copy.
+
+        Raises Conflict, with nothing written, and StoreUnavailable.
+        """
+        expectations: list[Unchanged | Created] = [self.term.fence()]
+        expectations += [Unchanged(key, self.desired.written_at(key)) for key in sorted(set(reads))]
+        operations = [Delete(key) if record is None else Put(key, record.encode()) for key, record in writes]
+        revision = await self.store.commit(expectations, operations)
+        await self.desired.reached(revision, _COPY_TIMEOUT_SECONDS)
+
+    async def register_host(self, record: HostRecord) -> None:
+        """Make sure the host is known as it says it is; writes only a difference. Raises StoreError."""
+        await self._register(host_key(record.name), record, HostRecord)
+
+    async def register_balancer(self, record: BalancerRecord) -> None:
+        """Make sure the balancer is registered; writes only a difference. Raises StoreError."""
+        await self._register(balancer_key(record.name), record, BalancerRecord)
+
+    async def _register(self, key: str, record: _R, kind: type[_R]) -> None:
+        while self.desired.get(key, kind) != record:
+            try:
+                await self.commit([key], [(key, record)])
+            except Conflict:
+                if self.term.lost.is_set():
+                    raise
+                await asyncio.sleep(0)
+
+    async def _follow(self) -> None:
+        async with aclosing(self.store.follow(PREFIX)) as updates:
+            async for update in updates:
+                changed = await self.desired.take(update)
+                self.open.set()
+                self.conductor.touch(self._apps_concerned(changed))
+
+    def _apps_concerned(self, keys: set[str]) -> set[str] | None:
+        """The apps whose plan these keys bear on; None: all."""
+        apps = set()
+        for key in keys:
+            folder, _, name = key.removeprefix(PREFIX).partition("/")
+            if folder == "apps":
+                apps.add(name)
+            elif folder == "revisions":
+                apps.add(name.partition("/")[0])
+            elif folder == "rollouts":
+                record = self.desired.get(key, RolloutRecord)
+                if record is not None:
+                    apps.add(record.app)
+            elif folder in ("hosts", "balancers"):
+                return None
+        return apps
+
+    def app_specs(self) -> dict[str, RevisionRecord]:
+        """The newest revision of every app."""
+        newest: dict[str, RevisionRecord] = {}
+        apps = {app.name: app.revision for app in self.desired.all(AppRecord)}
+        for record in self.desired.all(RevisionRecord):
+            if apps.get(record.app) == record.number:
+                newest[record.app] = record
+        return newest
+
+
+class Leadership:
+    """Campaigns for as long as it runs. `office` is what the services use; None while another controller leads."""
+
+    def __init__(self, store: Store, name: str, address: str, heartbeat_interval_seconds: float) -> None:
+        self.name = name
+        self.address = address
+        self.office: Office | None = None
+        self._store = store
+        self._heartbeat_interval_seconds = heartbeat_interval_seconds
+
+    async def run(self) -> None:
+        """Lead whenever nobody else does, until cancelled; gives up the leader's key when it ends."""
+        value = json.dumps({"name": self.name, "address": self.address}).encode()
+        while True:
+            term = await Election(self._store, value).campaign()
+            _log.info("leading: epoch %s", Epoch(ERA, term.create_revision))
+            office = Office(self._store, term, self._heartbeat_interval_seconds)
+            try:
+                self.office = office
+                await office.run()
+            finally:
+                self.office = None
+                await term.resign()
+
+    async def leader_address(self) -> str:
+        """Where the present leader can be reached; empty: unknown."""
+        try:
+            item = (await self._store.read(LEADER_KEY, timeout=1.0)).items.get(LEADER_KEY)
+        except StoreError:
+            return ""
+        return str(json.loads(item.value)["address"]) if item is not None else ""

@@ -1,0 +1,109 @@
+"""fleet-controller: `fleet-controller run --config FILE`."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
+from fleet_controller.agent_service import AgentService
+from fleet_controller.balancer_service import BalancerService
+from fleet_controller.control_service import ControlService
+from fleet_controller.leadership import Leadership
+from fleet_controller.log_relay import LogRelay
+from fleet_controller.store.etcd import EtcdStore
+from fleet_core import service_manager
+from fleet_core.config import ConfigError, ControllerConfig
+from fleet_core.tls import SERVER_OPTIONS, server_credentials
+from fleet_core.version import program_version
+
+_log = logging.getLogger(__name__)
+_STOP_GRACE_SECONDS = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 ended by SIGTERM or SIGINT, 1 cannot run, 2 usage or configuration."""
+    parser = argparse.ArgumentParser(
+        prog="fleet-controller", description="Keeps a fleet's desired state and drives hosts to it."
+    )
+    parser.add_argument("--version", action="version", version=program_version())
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run in the foreground, as a service manager wants it")
+    run.add_argument("--config", type=Path, required=True, help="the configuration file (TOML)")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        config = ControllerConfig.load(arguments.config)
+    except ConfigError as error:
+        print(f"fleet-controller: {error}", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(serve(config))
+    except (OSError, ValueError) as error:
+        print(f"fleet-controller: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def serve(config: ControllerConfig) -> None:
+    """Serve until SIGTERM or SIGINT. Raises OSError when a certificate cannot be read or the address is taken."""
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    store = EtcdStore(config.etcd, (config.etcd_tls or config.tls).files())
+    leadership = Leadership(store, config.name, config.advertise or config.listen, config.heartbeat_interval_seconds)
+    server = _server(config, leadership)
+    try:
+        await server.start()
+        _log.info("listening on %s", config.listen)
+        service_manager.notify("READY=1")
+        leading = asyncio.create_task(leadership.run(), name="leadership")
+        waiting = asyncio.create_task(ending.wait(), name="ending")
+        await asyncio.wait((leading, waiting), return_when=asyncio.FIRST_COMPLETED)
+        service_manager.notify("STOPPING=1")
+        leading.cancel()
+        waiting.cancel()
+        results = await asyncio.gather(leading, waiting, return_exceptions=True)
+        if isinstance(results[0], Exception):
+            raise results[0]
+    finally:
+        await server.stop(_STOP_GRACE_SECONDS)
+        await store.close()
+
+
+def _server(config: ControllerConfig, leadership: Leadership) -> grpc.aio.Server:
+    logs = LogRelay()
+    balancers = BalancerService(leadership)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs), server)
+    balancer_pb2_grpc.add_BalancerServiceServicer_to_server(balancers, server)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(
+        ControlService(leadership, balancers, logs, config.etcd), server
+    )
+    liveness = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(liveness, server)
+    names = [
+        module.DESCRIPTOR.services_by_name[service].full_name
+        for module, service in (
+            (agent_pb2, "AgentService"),
+            (balancer_pb2, "BalancerService"),
+            (control_pb2, "ControlService"),
+        )
+    ]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    try:
+        server.add_secure_port(config.listen, server_credentials(config.tls.files()))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {config.listen}: is it in use by another program?") from error
+    return server
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Desired and observed state in the words of the control API."""
+
+from fleet.v1 import control_pb2, types_pb2
+from fleet_controller.balancers import ObservedBalancer, UpstreamList
+from fleet_controller.hosts import ObservedHost, ObservedWorker
+from fleet_controller.leadership import Office
+from fleet_controller.records import (
+    AppRecord,
+    AppState,
+    HostRecord,
+    RevisionRecord,
+    RolloutKind,
+    RolloutRecord,
+    RolloutState,
+    SizeMode,
+    revision_key,
+    rollout_key,
+)
+from fleet_controller.views import Life, Phase
+
+_WORKER_STATES = {
+    Life.PENDING: types_pb2.WORKER_STATE_PENDING,
+    Life.STARTING: types_pb2.WORKER_STATE_STARTING,
+    Life.READY: types_pb2.WORKER_STATE_READY,
+    Life.UNREADY: types_pb2.WORKER_STATE_UNREADY,
+    Life.STOPPING: types_pb2.WORKER_STATE_STOPPING,
+    Life.EXITED: types_pb2.WORKER_STATE_EXITED,
+    Life.BACKOFF: types_pb2.WORKER_STATE_BACKOFF,
+    Life.FAILED: types_pb2.WORKER_STATE_FAILED,
+}
+_PHASES = {Phase.RUN: types_pb2.PHASE_RUN, Phase.STOP: types_pb2.PHASE_STOP}
+_APP_STATES = {
+    AppState.RUNNING: control_pb2.APP_STATE_RUNNING,
+    AppState.STOPPED: control_pb2.APP_STATE_STOPPED,
+    AppState.REMOVING: control_pb2.APP_STATE_REMOVING,
+}
+SIZE_MODES = {
+    SizeMode.FLOATING: control_pb2.SIZE_MODE_FLOATING,
+    SizeMode.PINNED: control_pb2.SIZE_MODE_PINNED,
+}
+_ROLLOUT_KINDS = {
+    RolloutKind.START: control_pb2.ROLLOUT_KIND_START,
+    RolloutKind.SET_SIZE: control_pb2.ROLLOUT_KIND_SET_SIZE,
+    RolloutKind.RESTART: control_pb2.ROLLOUT_KIND_RESTART,
+    RolloutKind.STOP: control_pb2.ROLLOUT_KIND_STOP,
+    RolloutKind.REMOVE: control_pb2.ROLLOUT_KIND_REMOVE,
+}
+_ROLLOUT_STATES = {
+    RolloutState.RUNNING: control_pb2.ROLLOUT_STATE_RUNNING,
+    RolloutState.DONE: control_pb2.ROLLOUT_STATE_DONE,
+    RolloutState.FAILED: control_pb2.ROLLOUT_STATE_FAILED,
+    RolloutState.SUPERSEDED: control_pb2.ROLLOUT_STATE_SUPERSEDED,
+}
+
+
+def app_message(office: Office, app: AppRecord) -> control_pb2.App:
+    message = control_pb2.App(
+        name=app.name,
+        state=_APP_STATES[app.state],
+        revision=app.revision,
+        generation=app.generation,
+        size_mode=SIZE_MODES[app.size_mode],
+        size=app.size,
+        ready=sum(worker.ready for worker in office.hosts.workers_of(app.name)),
+        placement=app.placement,
+        notices=office.conductor.notices(app),
+    )
+    rollout = office.desired.get(rollout_key(app.rollout), RolloutRecord)
+    if rollout is not None:
+        message.rollout.CopyFrom(rollout_message(office, rollout))
+    revision = office.desired.get(revision_key(app.name, app.revision), RevisionRecord)
+    if revision is not None:
+        message.spec.CopyFrom(revision.spec_message())
+    return message
+
+
+def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollout:
+    """With its progress, where it is under way."""
+    message = control_pb2.Rollout(
+        id=rollout.id,
+        app=rollout.app,
+        kind=_ROLLOUT_KINDS[rollout.kind],
+        state=_ROLLOUT_STATES[rollout.state],
+        steps=rollout.steps,
+        steps_done=rollout.steps if rollout.state is RolloutState.DONE else 0,
+        replaced=rollout.replaced,
+        seconds=rollout.seconds,
+        message=rollout.message,
+        revision=rollout.revision,
+        generation=rollout.generation,
+    )
+    remaining: dict[str, int] = {}
+    doing: dict[str, str] = {}
+    progress = office.conductor.apps.get(rollout.app)
+    if rollout.state is RolloutState.RUNNING:
+        if progress is None or progress.plan is None or progress.rollout != rollout.id:
+            remaining = dict(rollout.host_steps)
+        else:
+            remaining, doing = dict(progress.plan.remaining), dict(progress.plan.doing)
+            message.seconds = round(office.clock() - progress.began, 3)
+            message.message = progress.plan.waiting
+    for host in sorted({*rollout.host_steps, *remaining}):
+        steps = max(rollout.host_steps.get(host, 0), remaining.get(host, 0))
+        left = remaining.get(host, 0)
+        done = steps - left if rollout.state in (RolloutState.RUNNING, RolloutState.DONE) else 0
+        message.hosts.add(host=host, steps=steps, steps_done=done, doing=doing.get(host, ""))
+    if rollout.state is RolloutState.RUNNING:
+        message.steps = sum(host.steps for host in message.hosts)
+        message.steps_done = sum(host.steps_done for host in message.hosts)
+        message.replaced = message.steps_done
+    return message
+
+
+def worker_message(office: Office, worker: ObservedWorker) -> types_pb2.WorkerStatus:
+    view = worker.view
+    return types_pb2.WorkerStatus(
+        id=view.id.to_proto(),
+        revision=view.revision,
+        state=_WORKER_STATES[view.life],
+        phase=_PHASES[view.phase],
+        pid=view.pid,
+        address=view.address,
+        port=view.port,
+        restarts=view.restarts,
+        uptime_seconds=round(office.clock() - worker.started_at, 3) if worker.started_at else 0.0,
+        reason=view.reason,
+        rss_bytes=worker.rss_bytes,
+        cpu_percent=worker.cpu_percent,
+    )
+
+
+def host_message(record: HostRecord, host: ObservedHost | None) -> control_pb2.Host:
+    message = control_pb2.Host(
+        name=record.name,
+        state=control_pb2.HOST_STATE_UNKNOWN,
+        cpus=record.cpus,
+        labels=record.labels,
+        address=record.address,
+        uid=record.uid,
+    )
+    if host is not None:
+        if host.connected:
+            message.state = control_pb2.HOST_STATE_ONLINE
+        message.workers = sum(worker.view.pid > 0 for worker in host.workers.values())
+        message.agent_version = host.agent_version
+    return message
+
+
+def balancer_message(
+    name: str, balancer: ObservedBalancer | None, pools: dict[str, UpstreamList]
+) -> control_pb2.Balancer:
+    message = control_pb2.Balancer(name=name, pools=len(pools))
+    if balancer is not None:
+        message.connected = balancer.outbox is not None
+        message.driver = balancer.driver
+        message.driver_version = balancer.driver_version
+        message.version = balancer.version
+        message.pools_current = sum(
+            name in balancer.pools and balancer.pools[name].version == pool.version for name, pool in pools.items()
+        )
+        message.error = next((state.error for state in balancer.pools.values() if state.error), "")
+    return message
+
+
+def upstream_message(pool: UpstreamList, balancers: dict[str, ObservedBalancer]) -> control_pb2.Upstream:
+    message = control_pb2.Upstream(pool=pool.name, version=pool.version)
+    message.route.http = pool.route
+    message.endpoints.extend(pool.endpoint_messages())
+    for name, balancer in balancers.items():
+        if pool.name in balancer.pools:
+            message.acknowledged[name] = balancer.pools[pool.name].version
+    return message
