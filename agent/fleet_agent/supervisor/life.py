@@ -1,0 +1,203 @@
+"""One worker's life as a pure state machine: what happened, and when, to the next state and what to do about it.
+
+```
+             run                note ready
+ (nothing) ──────► starting ──────────────► running ⇄ unready
+                   ▲   ▲  │                    │         │      crash: the process ended and nobody asked for it
+             due   │   │  └──────── crash ─────┴─────────┤
+                 backoff │◄──────────────────────────────┤──► failed: more than max_restarts in window_seconds
+                         │ the first one at once         │
+                         └─── run ── exited ◄── stopping ◄┘ stop, or fail (whose end is a crash)
+```
+
+Times are CLOCK_BOOTTIME seconds, which mean the same to the next supervisor of this boot. Nothing here reads a clock, rolls a
+die or touches a process; jitter comes in as a value.
+"""
+
+from dataclasses import dataclass, replace
+
+from fleet_agent.supervisor.protocol import Key, Launch, Worker
+
+SIGKILL = 9
+WITH_PROCESS = frozenset({"starting", "running", "unready", "stopping"})
+ENDED = frozenset({"exited", "failed"})
+_LARGEST_EXPONENT = 32
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start a process now, and report `started` or `ended`."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Send this signal to the whole process tree."""
+
+    number: int
+
+
+Effect = Start | Signal
+
+
+@dataclass(frozen=True)
+class Life:
+    """All that must be known to go on with one worker, and all that is journaled of it."""
+
+    key: Key
+    launch: Launch
+    """Of the present process, else of the last or the next one."""
+    wanted: Launch | None
+    """What the next start uses; None: this worker shall be down."""
+    state: str = "starting"
+    pid: int = 0
+    start_ticks: int = 0
+    started: float = 0.0
+    restarts: int = 0
+    reason: str = ""
+    ever_ready: bool = False
+    deadline: float | None = None
+    """In backoff: when to start. In stopping: when to kill; None once that was done."""
+    failing: str = ""
+    """In stopping: why its end counts as a crash; empty where a stop was asked for."""
+    streak: int = 0
+    """Crashes in a row, none of them after a stable time."""
+    crashes: tuple[float, ...] = ()
+    """Times of the crashes that may still lie in the window."""
+
+    @property
+    def killed(self) -> bool:
+        """The ladder came to its last rung."""
+        return self.state == "stopping" and self.deadline is None
+
+
+Step = tuple[Life, tuple[Effect, ...]]
+
+
+def begin(key: Key, launch: Launch) -> Step:
+    """A worker that was not there before."""
+    return Life(key=key, launch=launch, wanted=launch), (Start(),)
+
+
+def run(life: Life, launch: Launch) -> Step:
+    """It shall run. A process that runs already is left alone: another launch than its own counts from the next start on.
+
+    A failed worker stays failed under an equal launch, because this request is a state that is sent again and again.
+    """
+    if life.state == "exited" or (life.state == "failed" and life.wanted != launch):
+        return begin(life.key, launch)
+    return replace(life, wanted=launch), ()
+
+
+def stop(life: Life, number: int, grace_seconds: float, now: float) -> Step:
+    """It shall be down. A repeated stop can bring the kill forward, never put it off, and sends no second signal."""
+    if life.state == "exited":
+        return life, ()
+    if life.state == "stopping":
+        deadline = None if life.deadline is None else min(life.deadline, now + grace_seconds)
+        return replace(life, wanted=None, failing="", deadline=deadline), ()
+    if not life.pid:
+        return replace(life, wanted=None, state="exited", deadline=None), ()
+    return replace(life, wanted=None, state="stopping", deadline=now + grace_seconds), (Signal(number),)
+
+
+def note(life: Life, pid: int, *, ready: bool) -> Step:
+    """The agent found the process ready or not; a finding on a process that is gone or on its way out means nothing."""
+    if not pid or life.pid != pid or life.state == "stopping":
+        return life, ()
+    if ready:
+        return replace(life, state="running", ever_ready=True), ()
+    return replace(life, state="unready" if life.ever_ready else "starting"), ()
+
+
+def fail(life: Life, pid: int, reason: str, now: float) -> Step:
+    """The agent gave the process up: the ladder, then what follows a crash."""
+    if not pid or life.pid != pid or life.state == "stopping":
+        return life, ()
+    failing = replace(
+        life,
+        state="stopping",
+        failing=reason or "failed",
+        reason=reason,
+        deadline=now + life.launch.grace_seconds,
+    )
+    return failing, (Signal(life.launch.stop_signal),)
+
+
+def started(life: Life, pid: int, start_ticks: int, now: float) -> Life:
+    """A process was made for it, and will run what was wanted."""
+    return replace(
+        life,
+        launch=life.wanted or life.launch,
+        state="starting",
+        pid=pid,
+        start_ticks=start_ticks,
+        started=now,
+        ever_ready=False,
+        deadline=None,
+    )
+
+
+def ended(life: Life, reason: str, now: float, jitter: float) -> Step:
+    """Its process is gone, with its tree, or could not be made. `jitter`, in [0, 1), shortens a back-off by up to half."""
+    ran_seconds = now - life.started if life.pid else 0.0
+    failing = life.failing
+    asked_for = life.state == "stopping" and not failing
+    gone = replace(
+        life, pid=0, start_ticks=0, started=0.0, ever_ready=False, deadline=None, failing="", reason=failing or reason
+    )
+    if life.wanted is None:
+        return replace(gone, state="exited"), ()
+    if asked_for:
+        return replace(gone, state="starting", streak=0), (Start(),)
+    return _crashed(gone, life.wanted, ran_seconds, now, jitter)
+
+
+def _crashed(gone: Life, policy: Launch, ran_seconds: float, now: float, jitter: float) -> Step:
+    streak = 0 if ran_seconds >= policy.stable_seconds else gone.streak
+    recent = tuple(at for at in gone.crashes if at > now - policy.window_seconds)
+    if len(recent) >= policy.max_restarts:
+        reason = f"{gone.reason}; given up after {len(recent)} restarts in {policy.window_seconds:g} s"
+        return replace(gone, state="failed", reason=reason, crashes=recent), ()
+    crashed = replace(gone, restarts=gone.restarts + 1, streak=streak + 1, crashes=(*recent, now))
+    if streak == 0:
+        return replace(crashed, state="starting"), (Start(),)
+    pause = policy.backoff_initial_seconds * 2.0 ** min(streak - 1, _LARGEST_EXPONENT)
+    pause = min(pause, policy.backoff_max_seconds) * (1 - jitter / 2)
+    return replace(crashed, state="backoff", deadline=now + pause), ()
+
+
+def due(life: Life, now: float) -> Step:
+    """The time is `now`; to be called at `deadline`."""
+    if life.deadline is None or now < life.deadline:
+        return life, ()
+    if life.state == "backoff":
+        return replace(life, state="starting", deadline=None), (Start(),)
+    return replace(life, deadline=None), (Signal(SIGKILL),)
+
+
+def resume(life: Life, now: float) -> Step:
+    """Taken over from another supervisor, where no process of it was ever made or all of an earlier boot are gone."""
+    if life.state in ENDED:
+        return life, ()
+    if life.state == "backoff":
+        latest = now + (life.wanted or life.launch).backoff_max_seconds
+        return replace(life, deadline=min(life.deadline or now, latest)), ()
+    gone = replace(life, pid=0, start_ticks=0, started=0.0, ever_ready=False, deadline=None, failing="")
+    if life.wanted is None:
+        return replace(gone, state="exited"), ()
+    return replace(gone, state="starting"), (Start(),)
+
+
+def report(life: Life) -> Worker:
+    """What the agent is told."""
+    return Worker(
+        key=life.key,
+        launch=life.launch,
+        state=life.state,
+        pid=life.pid,
+        start_ticks=life.start_ticks,
+        started_monotonic=life.started,
+        restarts=life.restarts,
+        reason=life.reason,
+        ever_ready=life.ever_ready,
+    )

@@ -1,0 +1,209 @@
+"""Naming, watching and signalling processes so that the wrong one is never hit (invariant 8).
+
+A pid names a process only while somebody holds it. With its start time (field 22 of /proc/PID/stat, proc(5)), the boot id and
+the pid namespace it names one for ever; a pidfd (pidfd_open(2)) opened first and compared afterwards holds on to it.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+# include/uapi/linux/pidfd.h
+_SIGNAL_PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+_GET_INFO = 0xC040FF0B  # PIDFD_GET_INFO, Linux 6.13
+_INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
+_INFO = struct.Struct("=QQ11Ii")
+_DEAD_STATES = frozenset("ZXx")
+UNKNOWN_EXIT = "exit status unknown"
+
+
+class Stat(NamedTuple):
+    """The part of /proc/PID/stat that is needed here."""
+
+    state: str
+    session: int
+    start_ticks: int
+
+    @property
+    def dead(self) -> bool:
+        return self.state in _DEAD_STATES
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where pids mean something: containers share the machine's boot id, not its pid namespace."""
+
+    boot_id: str
+    pid_namespace: int
+
+
+def here() -> Place:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Place(boot_id, Path("/proc/self/ns/pid").stat().st_ino)
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None where there is no such process."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    try:
+        content = os.read(descriptor, 4096).decode("ascii", "replace")
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
+    fields = content[content.rfind(")") + 2 :].split()
+    return Stat(fields[0], int(fields[3]), int(fields[19]))
+
+
+def open_verified(pid: int, start_ticks: int) -> int | None:
+    """A pidfd of exactly that process, or None where it is gone, a zombie, or its pid belongs to somebody else."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return None
+    stat = read_stat(pid)
+    if stat is None or stat.dead or stat.start_ticks != start_ticks:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def describe_exit(code: int, status: int) -> str:
+    """Words for `si_code` and `si_status` of waitid(2)."""
+    if code == os.CLD_EXITED:
+        return f"exit code {status}"
+    try:
+        name = signal.Signals(status).name
+    except ValueError:
+        name = f"signal {status}"
+    return f"killed by {name}" + (" (core dumped)" if code == os.CLD_DUMPED else "")
+
+
+class Tree:
+    """A worker's processes: the leader, its process group, and the rest of its session.
+
+    Owns `pidfd`, which is None where the leader was dead when it was looked for. `child` says whether this process is the
+    one to reap it. `marks` are the FLEET_ variables, as in /proc/PID/environ, that tell its tree from strangers.
+    """
+
+    def __init__(self, pid: int, start_ticks: int, pidfd: int | None, env: dict[str, str], *, child: bool) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self._start_ticks = start_ticks
+        self.child = child
+        self._reaped = False
+        self._marks = {f"{name}={value}".encode() for name, value in env.items() if name.startswith("FLEET_")}
+
+    def close(self) -> None:
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def outcome(self) -> str | None:
+        """How the leader ended, in words; None while that cannot be told yet. A child stays unreaped."""
+        if self.pidfd is None:
+            return UNKNOWN_EXIT
+        if self.child:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return None if ended is None else describe_exit(ended.si_code, ended.si_status)
+        return self._adopted_outcome(self.pidfd)
+
+    @staticmethod
+    def _adopted_outcome(pidfd: int) -> str | None:
+        info = bytearray(_INFO.size)
+        struct.pack_into("=Q", info, 0, _INFO_EXIT)
+        try:
+            fcntl.ioctl(pidfd, _GET_INFO, info)
+        except OSError:  # the kernel is too old, or kept nothing
+            return UNKNOWN_EXIT
+        mask, *_, status = _INFO.unpack(info)
+        if not mask & _INFO_EXIT:
+            return None
+        if os.WIFEXITED(status):
+            return describe_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
+        return describe_exit(os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status))
+
+    def reap(self) -> None:
+        """Give the leader's pid back; signal the group before, not after."""
+        if self.child and not self._reaped and self.pidfd is not None:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        self._reaped = True
+
+    def signal_group(self, number: int) -> None:
+        """To every process of the leader's process group. Nothing happens where none is left."""
+        if self.pidfd is not None:
+            try:
+                signal.pidfd_send_signal(self.pidfd, number, None, _SIGNAL_PROCESS_GROUP)
+            except ProcessLookupError:
+                return
+            except OSError:  # EINVAL: a kernel before 6.9
+                if self.child and not self._reaped:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(self.pid, number)
+                    return
+            else:
+                return
+        self._signal_each(number)
+
+    def kill_all(self) -> None:
+        """SIGKILL to the whole session: to programs that gave themselves a process group of their own, too."""
+        self.signal_group(signal.SIGKILL)
+        self._signal_each(signal.SIGKILL)
+
+    def _signal_each(self, number: int) -> None:
+        if self.pidfd is not None:
+            _send(self.pidfd, number)
+        for descriptor in self.open_members():
+            try:
+                _send(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+    def open_members(self) -> list[int]:
+        """Pidfds, the caller's to close, of the living members of the leader's session, the leader not among them."""
+        leader_holds_pid = self.child and not self._reaped
+        members = []
+        for pid, stat in _processes():
+            if stat.session != self.pid or pid == self.pid or stat.dead or stat.start_ticks < self._start_ticks:
+                continue
+            descriptor = open_verified(pid, stat.start_ticks)
+            if descriptor is None:
+                continue
+            # Once the leader is reaped its number may lead another session: then only the marks tell.
+            if leader_holds_pid or self._marked(pid):
+                members.append(descriptor)
+            else:
+                os.close(descriptor)
+        return members
+
+    def _marked(self, pid: int) -> bool:
+        if not self._marks:
+            return False
+        try:
+            content = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+        return self._marks.issubset(content.split(b"\0"))
+
+
+def _send(pidfd: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def _processes() -> Iterator[tuple[int, Stat]]:
+    with os.scandir("/proc") as entries:
+        pids = [int(entry.name) for entry in entries if entry.name.isdigit()]
+    for pid in pids:
+        stat = read_stat(pid)
+        if stat is not None:
+            yield pid, stat

@@ -1,0 +1,93 @@
+"""Requests as values: what came over the socket, checked before it can change anything."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from_json, launch_from_json
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_LAST_SIGNAL = 64
+MAX_LAUNCH_BYTES = 1024 * 1024
+"""So that a report of a worker always fits into a message."""
+
+
+def key_of(message: Mapping[str, Any]) -> Key:
+    """Raises ProtocolError. The app's name becomes part of paths, hence the check."""
+    key = key_from_json(_field(message, "key", dict))
+    if not key.app or not _NAME_CHARACTERS.issuperset(key.app):
+        raise ProtocolError(f"app name {key.app!r} may only hold a-z, 0-9 and -")
+    if key.slot < 1 or key.generation < 0:
+        raise ProtocolError(f"slot {key.slot} or generation {key.generation} is out of range")
+    return key
+
+
+def launch_of(message: Mapping[str, Any]) -> Launch:
+    """Raises ProtocolError."""
+    launch = launch_from_json(_field(message, "launch", dict))
+    texts = [launch.cwd, *launch.argv, *launch.env, *launch.env.values()] if _is_command(launch) else [None]
+    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise ProtocolError("argv, cwd and env must be texts without NUL")
+    if not launch.argv or not launch.argv[0] or any("=" in name or not name for name in launch.env):
+        raise ProtocolError("argv is empty, or a name in env is not valid")
+    _check_policy(launch)
+    if len(json.dumps(message["launch"])) > MAX_LAUNCH_BYTES:
+        raise ProtocolError(f"launch is longer than {MAX_LAUNCH_BYTES} bytes")
+    return launch
+
+
+def signal_of(message: Mapping[str, Any]) -> int:
+    return _signal(_field(message, "signal", int))
+
+
+def seconds_of(message: Mapping[str, Any], name: str) -> float:
+    return _seconds(name, _field(message, name, (int, float)))
+
+
+def text_of(message: Mapping[str, Any], name: str) -> str:
+    return str(_field(message, name, str))
+
+
+def pid_of(message: Mapping[str, Any]) -> int:
+    return int(_field(message, "pid", int))
+
+
+def ready_of(message: Mapping[str, Any]) -> bool:
+    return bool(_field(message, "ready", bool))
+
+
+def protocol_of(message: Mapping[str, Any]) -> int:
+    return int(_field(message, "protocol", int))
+
+
+def _is_command(launch: Launch) -> bool:
+    return isinstance(launch.argv, list) and isinstance(launch.env, dict)
+
+
+def _check_policy(launch: Launch) -> None:
+    _signal(launch.stop_signal)
+    for name in ("grace_seconds", "backoff_initial_seconds", "backoff_max_seconds", "window_seconds", "stable_seconds"):
+        _seconds(name, getattr(launch, name))
+    for name in ("max_restarts", "log_max_bytes", "log_files"):
+        value = getattr(launch, name)
+        if not isinstance(value, int) or value < 0:
+            raise ProtocolError(f"{name} must be a whole number, not negative")
+
+
+def _signal(value: object) -> int:
+    if not isinstance(value, int) or not 1 <= value <= _LAST_SIGNAL:
+        raise ProtocolError(f"signal {value!r} is not a signal number")
+    return value
+
+
+def _seconds(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ProtocolError(f"{name} must be a number of seconds, not negative")
+    return float(value)
+
+
+def _field(message: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    value = message.get(name)
+    if not isinstance(value, kind):
+        raise ProtocolError(f"{name} is missing or has the wrong type")
+    return value

@@ -1,0 +1,341 @@
+"""The shell around `life`: makes, watches, signals and adopts processes, and tells the agent.
+
+What is done on each event is decided in `life`; here it is journaled, reported and carried out, in this order, but for a start,
+whose record is written between fork and release (`spawn`).
+
+A stop signal goes to the whole process group, as systemd's KillMode=control-group and PM2 have it, because `npm start` and shells
+do not pass one on. The leader's end is not the worker's: as long as the grace lasts, the rest of its session may finish. After a
+crash nobody waits: the rest of the group is killed before the next process starts.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.journal import Journal, Record, file_stem
+from fleet_agent.supervisor.life import Effect, Life, Start, Step
+from fleet_agent.supervisor.logs import Logs, WorkerLogs
+from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
+from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Tree, open_verified
+from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
+from fleet_agent.supervisor.spawn import Output, Spawned, SpawnError, read_report, spawn
+
+_REAPING_SECONDS = 0.1
+"""How long an adopted process may stay a zombie before its exit status is given up: init reaps in microseconds."""
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class Spawner(Protocol):
+    """`spawn.spawn`, or a test's, that dies on the way."""
+
+    def __call__(self, launch: Launch, output: Output, record: Callable[[int, int], None]) -> Spawned: ...
+
+
+def random_jitter() -> float:
+    """In [0, 1). The module `random` would cost more memory than all of this."""
+    return int.from_bytes(os.urandom(2), "big") / 65536
+
+
+@dataclass(eq=False)
+class _Held:
+    """A worker and what this process holds of it."""
+
+    life: Life
+    tree: Tree | None = None
+    logs: WorkerLogs | None = None
+    timer: Timer | None = None
+    report: int = -1
+    """Descriptor on which execve's failure is told; -1 once that is settled."""
+    members: set[int] = field(default_factory=set)
+    """Pidfds of what outlived the leader of a stopping tree."""
+    leader_reason: str | None = None
+    """How the leader ended; None while it lives."""
+
+
+class Supervisor:
+    """All workers of one runtime folder. Owns their descriptors; `close` leaves the processes alone."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        journal: Journal,
+        logs: Logs,
+        emit: Emit,
+        *,
+        spawner: Spawner = spawn,
+        jitter: Callable[[], float] = random_jitter,
+    ) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._logs = logs
+        self._emit = emit
+        self._spawn = spawner
+        self._jitter = jitter
+        self._workers: dict[Key, _Held] = {}
+        self._when_down: list[Callable[[], None]] = []
+
+    def close(self) -> None:
+        """Workers live on, and the next supervisor finds them in the journal."""
+        for held in self._workers.values():
+            self._settle_report(held)
+            for member in list(held.members):
+                self._drop_member(held, member)
+            if held.tree is not None and held.tree.pidfd is not None:
+                self._loop.unwatch(held.tree.pidfd)
+                held.tree.close()
+            if held.timer is not None:
+                held.timer.cancel()
+            if held.logs is not None:
+                held.logs.close()
+        self._workers.clear()
+
+    # What the agent asks for
+
+    def workers(self) -> list[Worker]:
+        return [lives.report(held.life) for held in self._workers.values()]
+
+    @property
+    def stopping_all(self) -> bool:
+        return bool(self._when_down)
+
+    def run(self, key: Key, launch: Launch) -> None:
+        held = self._workers.get(key)
+        if held is not None:
+            self._step(held, lives.run(held.life, launch))
+            return
+        life, effects = lives.begin(key, launch)
+        held = self._workers[key] = _Held(life)
+        self._carry_out(held, effects)
+
+    def stop(self, key: Key, number: int, grace_seconds: float) -> None:
+        held = self._workers.get(key)
+        if held is not None:
+            self._step(held, lives.stop(held.life, number, grace_seconds, now()))
+
+    def note(self, key: Key, pid: int, *, ready: bool) -> None:
+        held = self._workers.get(key)
+        if held is not None:
+            self._step(held, lives.note(held.life, pid, ready=ready))
+
+    def fail(self, key: Key, pid: int, reason: str) -> None:
+        held = self._workers.get(key)
+        if held is not None:
+            self._step(held, lives.fail(held.life, pid, reason, now()))
+
+    def forget(self, key: Key) -> str:
+        """Why it is refused; "" when the record is gone."""
+        held = self._workers.get(key)
+        if held is None:
+            return ""
+        if held.life.state not in lives.ENDED:
+            return f"worker {key.app}/{key.slot} of generation {key.generation} is {held.life.state}; stop it first"
+        try:
+            self._journal.remove(key)
+        except OSError as error:
+            return f"the journal cannot be changed: {error.strerror}"
+        del self._workers[key]
+        if held.logs is not None:
+            held.logs.drain()
+            held.logs.close()
+        self._logs.remove(file_stem(key))
+        self._emit({"event": "removed", "key": key._asdict()})
+        return ""
+
+    def stop_all(self, grace_seconds: float, when_down: Callable[[], None]) -> None:
+        """Calls back once no worker has a process."""
+        self._when_down.append(when_down)
+        for held in list(self._workers.values()):
+            self._step(held, lives.stop(held.life, held.life.launch.stop_signal, grace_seconds, now()))
+        self._tell_when_down()
+
+    # Adoption
+
+    def adopt(self, records: list[Record], place: Place) -> None:
+        """Take over what another supervisor left, before anybody is served."""
+        for record in records:
+            held = self._workers[record.life.key] = _Held(record.life)
+            if held.life.state not in lives.ENDED:
+                self._adopt_logs(held)
+            if held.life.pid and record.place == place:
+                self._adopt_process(held)
+            else:
+                self._step(held, lives.resume(held.life, now()), adopted=True)
+
+    def _adopt_logs(self, held: _Held) -> None:
+        try:
+            self._open_logs(held)
+        except SpawnError as error:
+            print(f"fleet-supervisor: {held.life.key.app}/{held.life.key.slot}: {error}", file=sys.stderr)
+
+    def _adopt_process(self, held: _Held) -> None:
+        life = held.life
+        pidfd = open_verified(life.pid, life.start_ticks)
+        held.tree = Tree(life.pid, life.start_ticks, pidfd, life.launch.env, child=False)
+        self._set_timer(held)
+        if life.killed:
+            held.tree.kill_all()
+        if pidfd is None:
+            self._leader_ended(held, UNKNOWN_EXIT)
+        else:
+            self._loop.watch(pidfd, READ, partial(self._on_pidfd, held, held.tree))
+
+    def _open_logs(self, held: _Held) -> WorkerLogs:
+        """Raises SpawnError."""
+        key = held.life.key
+        try:
+            held.logs = held.logs or self._logs.open(file_stem(key), key.app, key.slot)
+        except OSError as error:
+            raise SpawnError(f"log pipes: {error.strerror}: {error.filename}") from error
+        launch = held.life.wanted or held.life.launch
+        held.logs.limit(launch.log_max_bytes, launch.log_files)
+        return held.logs
+
+    # From a step of a life to the world
+
+    def _step(self, held: _Held, step: Step, *, adopted: bool = False) -> None:
+        before, (held.life, effects) = held.life, step
+        if held.life == before and not effects and not adopted:
+            return
+        if held.life.deadline != before.deadline or adopted:
+            self._set_timer(held)
+        if Start() not in effects:
+            self._write(held.life)
+        self._tell(held, before)
+        self._carry_out(held, effects)
+
+    def _carry_out(self, held: _Held, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            if isinstance(effect, Start):
+                self._start(held)
+            elif held.tree is not None and effect.number == signal.SIGKILL:
+                held.tree.kill_all()
+            elif held.tree is not None:
+                held.tree.signal_group(effect.number)
+                held.tree.signal_group(signal.SIGCONT)  # one that was suspended could not obey
+
+    def _set_timer(self, held: _Held) -> None:
+        """To be called when the deadline may be another."""
+        if held.timer is not None:
+            held.timer.cancel()
+            held.timer = None
+        if held.life.deadline is not None:
+            held.timer = self._loop.at(held.life.deadline, partial(self._on_deadline, held))
+
+    def _on_deadline(self, held: _Held) -> None:
+        held.timer = None
+        self._step(held, lives.due(held.life, now()))
+
+    def _write(self, life: Life) -> None:
+        try:
+            self._journal.write(life)
+        except OSError as error:
+            print(f"fleet-supervisor: the journal cannot be written: {error.strerror}", file=sys.stderr)
+
+    def _tell(self, held: _Held, before: Life | None) -> None:
+        worker = lives.report(held.life)
+        if before is None or worker != lives.report(before):
+            self._emit({"event": "worker", "worker": worker_to_json(worker)})
+
+    def _start(self, held: _Held) -> None:
+        before = held.life
+
+        def record(pid: int, start_ticks: int) -> None:
+            held.life = lives.started(before, pid, start_ticks, now())
+            self._journal.write(held.life)
+
+        try:
+            output = Output(*self._open_logs(held).paths)
+            spawned = self._spawn(before.wanted or before.launch, output, record)
+        except SpawnError as error:
+            self._step(held, lives.ended(before, str(error), now(), self._jitter()))
+            return
+        held.leader_reason = None
+        held.report = spawned.report
+        held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
+        self._loop.watch(spawned.pidfd, READ, partial(self._on_pidfd, held, held.tree))
+        self._loop.watch(spawned.report, READ, partial(self._on_report, held))
+        self._tell(held, None)
+
+    def _on_report(self, held: _Held, mask: int) -> None:
+        """Its end: the program runs. A reason is left in the pipe until the process ended."""
+        if mask & READ:
+            self._loop.unwatch(held.report)
+        else:
+            self._settle_report(held)
+
+    def _settle_report(self, held: _Held) -> str:
+        """Why execve failed, "" where it did not."""
+        if held.report < 0:
+            return ""
+        reason = read_report(held.report)
+        self._loop.unwatch(held.report)
+        os.close(held.report)
+        held.report = -1
+        return reason or ""
+
+    # From the world to a step of a life
+
+    def _on_pidfd(self, held: _Held, tree: Tree, mask: int) -> None:
+        if held.tree is not tree or held.leader_reason is not None or tree.pidfd is None:
+            return
+        outcome = tree.outcome()
+        if outcome is None and mask & HANG_UP:
+            outcome = UNKNOWN_EXIT
+        if outcome is not None:
+            self._leader_ended(held, outcome)
+        elif not tree.child:
+            self._loop.change(tree.pidfd, 0)  # the hang-up that follows reaping is always told
+            self._loop.at(now() + _REAPING_SECONDS, partial(self._on_pidfd, held, tree, HANG_UP))
+
+    def _leader_ended(self, held: _Held, outcome: str) -> None:
+        tree = held.tree
+        if tree is None:
+            return
+        if tree.pidfd is not None:
+            self._loop.unwatch(tree.pidfd)
+        held.leader_reason = self._settle_report(held) or outcome
+        if held.life.state == "stopping":
+            self._await_members(held, tree)
+        else:
+            self._tree_ended(held, tree)
+
+    def _await_members(self, held: _Held, tree: Tree) -> None:
+        if held.life.killed:
+            tree.kill_all()
+        held.members = set(tree.open_members())
+        if not held.members:
+            self._tree_ended(held, tree)
+            return
+        for member in held.members:
+            self._loop.watch(member, READ, partial(self._on_member, held, tree, member))
+
+    def _on_member(self, held: _Held, tree: Tree, member: int, _mask: int) -> None:
+        if member in held.members:
+            self._drop_member(held, member)
+            if not held.members and held.tree is tree:
+                self._await_members(held, tree)  # it may have left others
+
+    def _drop_member(self, held: _Held, member: int) -> None:
+        self._loop.unwatch(member)
+        os.close(member)
+        held.members.discard(member)
+
+    def _tree_ended(self, held: _Held, tree: Tree) -> None:
+        tree.signal_group(signal.SIGKILL)
+        tree.reap()
+        tree.close()
+        held.tree = None
+        self._step(held, lives.ended(held.life, held.leader_reason or UNKNOWN_EXIT, now(), self._jitter()))
+        self._tell_when_down()
+
+    def _tell_when_down(self) -> None:
+        if self._when_down and all(held.tree is None for held in self._workers.values()):
+            callbacks, self._when_down = self._when_down, []
+            for callback in callbacks:
+                callback()
