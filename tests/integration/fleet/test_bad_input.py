@@ -3,12 +3,13 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, Result, free_address
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, Result, free_address, wait_for
 
 _USAGE, _NOT_FOUND, _REFUSED = 2, 4, 5
 
@@ -97,20 +98,28 @@ def test_an_app_that_exists_is_not_created_again(fleet: Fleet) -> None:
     _assert_refused(result, _REFUSED, "my-app")
 
 
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("address")
 @pytest.mark.parametrize(
     "arguments", [("set-size", "my-app", "4"), ("soft-restart", "my-app"), ("stop", "my-app")], ids=lambda a: a[0]
 )
 def test_with_etcd_away_changes_are_refused_within_seconds(fleet: Fleet, arguments: tuple[str, ...]) -> None:
-    """Guards invariant 10. etcd is frozen, not ended: `up` would start it again."""
+    """Guards invariant 10. etcd is frozen, not ended: `up` would start it again, and what it was sent waits for it to thaw."""
+    before = fleet.ask("ls"), fleet.pids()
     _, etcd = fleet.daemon("etcd")
+    began = time.monotonic()
     os.kill(etcd, signal.SIGSTOP)
     try:
-        result = fleet.run(*arguments, seconds=20)
+        result = fleet.run(*arguments, seconds=30)
+        seconds = time.monotonic() - began
     finally:
         os.kill(etcd, signal.SIGCONT)
 
     _assert_refused(result, _REFUSED, "etcd")
+    assert seconds < 10
+    # A change carried out late would stay, and be seen here; a new election may take a moment.
+    fleet.etcd_revision()
+    wait_for(lambda: fleet.run("ls").code == 0 and len(fleet.pids()) == 3, "the controller answers again")
+    assert (fleet.ask("ls"), fleet.pids()) == before
 
 
 def test_without_a_fleet_every_command_says_how_to_start_one(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_a_killed_worker_is_replaced_and_no_get_fails(fleet: Fleet, address: str
 
 
 @pytest.mark.parametrize(
-    "words", [("controller",), ("agent", "host1"), ("supervisor", "host2"), ("balancer",)], ids=lambda words: words[0]
+    "words",
+    [("controller",), ("agent", "host1"), ("supervisor", "host2"), ("balancer",), ("etcd",)],
+    ids=lambda words: words[0],
 )
 def test_a_killed_daemon_is_back_and_nobody_noticed(fleet: Fleet, address: str, words: tuple[str, ...]) -> None:
     """Guards invariant 3."""
