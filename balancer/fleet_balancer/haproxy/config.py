@@ -63,12 +63,11 @@ defaults
     timeout check 1s
     timeout http-request 10s
     timeout http-keep-alive 60s
-    retries 3
+    retries 6
     option redispatch 1
     option forwardfor
     option http-no-delay
     option idle-close-on-response
-    option splice-auto
     http-error status 503 content-type "text/plain" string "No worker is ready for this request.\\n" hdr Retry-After 1
 """
 

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _CONNECTIONS = 10_000
+_SPARE_DESCRIPTORS = 500
 _RETIRED_FOR = 3600.0
 """Seconds a retired process may go on with what it has: as long as `timeout tunnel`."""
 _RETIREMENT_CHECK = 0.5
@@ -298,7 +299,8 @@ class HaproxyDriver(Driver):
             targets = wanted[name].targets()
             table = slots.initial(targets, slots.capacity(len(targets)))
             pools.append(PoolLayout(name, structure.listeners[route], table))
-        return Layout(files.socket, self._threads, _max_connections(), tuple(pools))
+        servers = sum(len(layout.slots) for layout in pools)
+        return Layout(files.socket, self._threads, _max_connections(servers), tuple(pools))
 
     async def _retire(self, instance: Instance) -> None:
         self._retired[instance] = asyncio.create_task(self._see_off(instance), name=f"haproxy {instance.files.number}")
@@ -393,9 +395,9 @@ async def _closing(
             process.close()
 
 
-def _max_connections() -> int:
-    """What the descriptor limit allows: each client takes two descriptors, itself and its server's."""
+def _max_connections(servers: int) -> int:
+    """What the descriptor limit allows: a client takes two, itself and its server's; a server one for its checks."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         return _CONNECTIONS
-    return max(100, min(_CONNECTIONS, (hard - 256) // 2))
+    return max(100, min(_CONNECTIONS, (hard - servers - _SPARE_DESCRIPTORS) // 2))
