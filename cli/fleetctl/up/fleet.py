@@ -112,7 +112,7 @@ class Fleet:
             if interrupted:
                 await self._withdraw(topology, manager, adopted)
             else:
-                for what in await self._end(folder, topology, manager):
+                for what in await self._end(folder, topology, manager, interrupted=interrupted):
                     self._display.event(what)
             raise error
         if starting.done():
@@ -121,7 +121,7 @@ class Fleet:
             starting.cancel()
             await asyncio.wait({starting})
         await self._stop.wait()
-        left = await self._end(folder, topology, manager)
+        left = await self._end(folder, topology, manager, interrupted=interrupted)
         if left:
             raise UpError("; ".join(left), ExitCode.FAILED)
         self._display.stopped()
@@ -187,10 +187,10 @@ class Fleet:
         started = [service.name for service in topology.services if service.name not in adopted]
         await manager.stop(started, _WITHDRAW_GRACE_SECONDS, self._hasten)
 
-    async def _end(self, folder: LockedFolder, topology: Topology, manager: Manager) -> list[str]:
+    async def _end(self, folder: LockedFolder, topology: Topology, manager: Manager, *, interrupted: bool) -> list[str]:
         """Stop everything; returns what could not be stopped, in words."""
         self._display.step("stopping; press Ctrl-C again to stop without waiting for workers to finish")
-        left = await Shutdown(topology, manager, os.environ, self._hasten).run()
+        left = await Shutdown(topology, manager, os.environ, self._hasten, interrupted=interrupted).run()
         manager.close()
         if not left:
             remove_runtime(topology.layout)

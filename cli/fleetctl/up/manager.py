@@ -116,10 +116,8 @@ class Manager:
     def is_running(self, name: str) -> bool:
         return self._managed[name].daemon is not None
 
-    def pid(self, name: str) -> int:
-        """0: not running now."""
-        daemon = self._managed[name].daemon
-        return daemon.pid if daemon else 0
+    def was_ever_ready(self, name: str) -> bool:
+        return self._managed[name].life.ever_ready
 
     async def wait_ready(self, names: Iterable[str], timeout: float) -> None:
         """Until each said READY=1. Raises UpError that names the one that did not, with the end of its log."""

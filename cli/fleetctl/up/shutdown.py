@@ -4,24 +4,35 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from fleetctl.up import process
+from fleetctl.up.layout import balancer_names, host_names
 from fleetctl.up.manager import Manager
 from fleetctl.up.process import Daemon
 from fleetctl.up.services import Service
-from fleetctl.up.topology import Topology
+from fleetctl.up.topology import Topology, supervisor_of
 
 _DAEMON_GRACE_SECONDS = 10.0
-_WORKERS_GRACE_SECONDS = 600.0
-"""A worker's own grace may be minutes, and the supervisor ends it; a second Ctrl-C ends it sooner."""
-_BALANCER_GRACE_SECONDS = 30.0
+_COMMAND_SECONDS = 90.0
+"""The commands have deadlines of their own, which are shorter."""
 _HASTY_SECONDS = 15.0
+_RETRY_SECONDS = 15.0
+"""A supervisor that died meanwhile is started again, and can then stop what it adopted."""
+_RETRY_PAUSE_SECONDS = 0.3
 _SWEEP_SECONDS = 5.0
 _OUTPUT_BYTES = 2000
 
 
+class _StopCommand(Protocol):
+    def __call__(self, name: str, /, *, hasty: bool) -> tuple[str, ...]: ...
+
+
 class Shutdown:
-    """One orderly end. `hasten` is set when the user lost patience."""
+    """One orderly end. `hasten` is set when the user lost patience.
+
+    `interrupted`: an earlier `up` was killed here, so what it started may run even where this one's daemons never did.
+    """
 
     def __init__(
         self,
@@ -29,48 +40,57 @@ class Shutdown:
         manager: Manager,
         environment: Mapping[str, str],
         hasten: asyncio.Event,
+        *,
+        interrupted: bool,
     ) -> None:
         self._topology = topology
         self._manager = manager
         self._environment = {**environment, process.FLEET_MARK: topology.settings.fleet_id}
         self._hasten = hasten
+        self._interrupted = interrupted
 
     async def run(self) -> list[str]:
         """Agents first, since they would start stopped workers again; supervisors are kept alive until their workers have
         stopped, HAProxy until nothing is behind it; etcd last. Returns what could not be stopped, in words."""
         topology = self._topology
+        hosts = [name for name in host_names(topology.settings.hosts) if self._did_work(supervisor_of(name))]
+        balancers = [name for name in balancer_names(topology.settings.balancers) if self._did_work(name)]
         await self._stop(topology.agents)
-        failures = await self._run_all(topology.stop_workers(), _WORKERS_GRACE_SECONDS, "--now")
+        failures = await asyncio.gather(
+            *(self._run(f"workers of {name}", topology.stop_workers, name) for name in hosts)
+        )
         await self._stop(topology.balancers)
-        failures += await self._run_all(topology.stop_balancers(), _BALANCER_GRACE_SECONDS)
+        failures += await asyncio.gather(*(self._run(name, topology.stop_balancer, name) for name in balancers))
         await self._stop([*topology.supervisors, *topology.controllers])
         await self._stop([topology.etcd])
-        swept = await _sweep(topology.settings.fleet_id)
-        return failures + swept
+        return [failure for failure in failures if failure] + await _sweep(topology.settings.fleet_id)
+
+    def _did_work(self, service: str) -> bool:
+        return self._interrupted or self._manager.was_ever_ready(service)
 
     async def _stop(self, services: Iterable[Service]) -> None:
         await self._manager.stop([service.name for service in services], _DAEMON_GRACE_SECONDS, self._hasten)
 
-    async def _run_all(
-        self, commands: Mapping[str, tuple[str, ...]], grace: float, hasty_option: str = ""
-    ) -> list[str]:
-        results = await asyncio.gather(
-            *(self._run_one(name, argv, grace, hasty_option) for name, argv in commands.items())
-        )
-        return [result for result in results if result]
-
-    async def _run_one(self, name: str, argv: tuple[str, ...], grace: float, hasty_option: str) -> str:
+    async def _run(self, what: str, command: "_StopCommand", name: str) -> str:
         """Returns what went wrong; empty: nothing."""
-        hasty = (*argv, hasty_option) if hasty_option else argv
-        if not self._hasten.is_set():
-            result = await self._command(name, argv, grace, interruptible=True)
-            if result is not None:
-                return result
-        result = await self._command(name, hasty, _HASTY_SECONDS, interruptible=False)
-        return f"{name} could not be stopped in {_HASTY_SECONDS:.0f} s" if result is None else result
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _RETRY_SECONDS
+        while True:
+            hasty = self._hasten.is_set()
+            error = await self._command(
+                command(name, hasty=hasty), _HASTY_SECONDS if hasty else _COMMAND_SECONDS, hasty=hasty
+            )
+            if error == "":
+                return ""
+            if error is None and not hasty and self._hasten.is_set():
+                deadline = loop.time() + _RETRY_SECONDS
+                continue
+            if loop.time() >= deadline:
+                return f"{what} could not be stopped: {error or 'it takes too long'}"
+            await asyncio.sleep(_RETRY_PAUSE_SECONDS)
 
-    async def _command(self, name: str, argv: tuple[str, ...], timeout: float, *, interruptible: bool) -> str | None:
-        """What went wrong, empty for nothing; None: it was interrupted, or took longer than `timeout` seconds."""
+    async def _command(self, argv: tuple[str, ...], timeout: float, *, hasty: bool) -> str | None:
+        """What went wrong, empty for nothing; None: it took longer than `timeout` seconds, or than the user's patience."""
         try:
             running = await asyncio.create_subprocess_exec(
                 *argv,
@@ -81,11 +101,11 @@ class Shutdown:
                 start_new_session=True,
             )
         except OSError as error:
-            return f"{name} could not be stopped: {argv[0]}: {error.strerror}"
+            return f"{argv[0]}: {error.strerror}"
         talking = asyncio.ensure_future(running.communicate())
         waiting: set[asyncio.Future[object]] = {talking}  # type: ignore[arg-type]
         impatience = asyncio.ensure_future(self._hasten.wait())
-        if interruptible:
+        if not hasty:
             waiting.add(impatience)  # type: ignore[arg-type]
         try:
             await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +119,7 @@ class Shutdown:
         if running.returncode == 0:
             return ""
         lines = errors[-_OUTPUT_BYTES:].decode(errors="replace").strip().splitlines()
-        return f"{name} was not stopped: {lines[-1] if lines else f'exit code {running.returncode}'}"
+        return lines[-1] if lines else f"exit code {running.returncode}"
 
 
 async def _sweep(fleet_id: str) -> list[str]:

@@ -72,27 +72,28 @@ class Topology:
         """In the order of their start."""
         return [self.etcd, *self.controllers, *self.supervisors, *self.agents, *self.balancers]
 
-    def stop_workers(self) -> dict[str, tuple[str, ...]]:
-        """Host → the command that stops its workers by their ladder."""
-        return {
-            name: (*self.programs.supervisor, "stop", "--runtime-dir", str(self.layout.host(name).run))
-            for name in host_names(self.settings.hosts)
-        }
+    def stop_workers(self, host: str, *, hasty: bool = False) -> tuple[str, ...]:
+        """The command that stops a host's workers by their ladder; hasty: by SIGKILL."""
+        command = (*self.programs.supervisor, "stop", "--runtime-dir", str(self.layout.host(host).run))
+        return (*command, "--grace-seconds", "0") if hasty else command
 
-    def stop_balancers(self) -> dict[str, tuple[str, ...]]:
-        """Balancer → the command that stops the load balancer it drives."""
-        return {
-            name: (*self.programs.balancer, "stop", "--config", str(self.layout.balancer_config(name)))
-            for name in balancer_names(self.settings.balancers)
-        }
+    def stop_balancer(self, name: str, *, hasty: bool = False) -> tuple[str, ...]:
+        """The command that stops the load balancer which `name` drives; with no worker left, nobody is worth a long wait."""
+        config = str(self.layout.balancer_config(name))
+        return (*self.programs.balancer, "stop", "--config", config, "--grace", "0" if hasty else "2")
 
     def _supervisor(self, host: str) -> Service:
         folders = self.layout.host(host)
         argv = (*self.programs.supervisor, "run", "--runtime-dir", str(folders.run), "--log-dir", str(folders.log))
-        return Service(f"{host}-supervisor", argv, self.layout.log(f"{host}-supervisor"))
+        return Service(supervisor_of(host), argv, self.layout.log(supervisor_of(host)))
 
     def _service(self, name: str, program: tuple[str, ...], config: Path, *ports: int) -> Service:
         return Service(name, (*program, "run", "--config", str(config)), self.layout.log(name), ports)
+
+
+def supervisor_of(host: str) -> str:
+    """The service's name."""
+    return f"{host}-supervisor"
 
 
 def _script(name: str, module: str) -> tuple[str, ...]:

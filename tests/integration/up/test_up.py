@@ -63,8 +63,8 @@ class Up:
             )
         return self.process
 
-    def start_ready(self, hosts: str = "2") -> subprocess.Popen[str]:
-        process = self.start(hosts)
+    def start_ready(self, hosts: str = "2", **environment: str) -> subprocess.Popen[str]:
+        process = self.start(hosts, **environment)
         until(lambda: process.poll() is not None or "ready\n" in self.output.read_text())
         assert process.poll() is None, self.output.read_text()
         return process
@@ -124,6 +124,15 @@ def test_everything_is_started_and_ctrl_c_leaves_nothing_behind(up: Up) -> None:
     assert not find_marked(up.fleet_id)
     stops = [words for _, _, words in up.entries("stop")]
     assert [words[0] for words in stops] == ["supervisor", "supervisor", "balancer"]
+
+
+def test_a_second_ctrl_c_stops_without_waiting_for_workers(up: Up) -> None:
+    process = up.start_ready("1", FAKE_STUBBORN="1")
+    process.send_signal(signal.SIGINT)
+    until(lambda: up.entries("stop"))
+    assert up.stop() == 0
+    assert not [pid for pid in up.workers() if is_alive(pid)]
+    assert not find_marked(up.fleet_id)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
