@@ -27,7 +27,6 @@ from fleet_controller.store.interface import (
     Snapshot,
     Store,
     StoreError,
-    StoreUnavailable,
     Unchanged,
 )
 
@@ -202,7 +201,7 @@ class Election:
     async def _abandon(self, lease: Lease) -> None:
         try:
             await self._store.revoke_lease(lease, timeout=1.0)
-        except StoreUnavailable as error:
+        except StoreError as error:
             _log.warning("a lease is left to expire: %s", error)
 
 

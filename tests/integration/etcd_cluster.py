@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -145,9 +146,11 @@ async def running_etcd(folder: Path, size: int = 1) -> AsyncIterator[EtcdCluster
 
 
 def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [listener.getsockname()[1] for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()
+    """Below the kernel's range for outgoing connections, so that a member that is restarted finds its port still free."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(12_000, 20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in ports:
+                ports.append(port)
+    return ports

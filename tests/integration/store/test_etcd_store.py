@@ -14,7 +14,7 @@ from etcd3aio.kv import KVService
 from fleet_controller.leader import Election
 from fleet_controller.store.etcd import EtcdStore
 from fleet_controller.store.interface import Changes, Put, Snapshot, Store, StoreUnavailable
-from fleet_core.tls import Role
+from fleet_core.tls import Identity, Role, create_authority, issue, server_credentials
 from tests.integration.etcd_cluster import EtcdCluster, running_etcd
 from tests.unit.store.contract import StoreContract, next_of
 
@@ -68,6 +68,31 @@ async def test_members_with_another_name_in_their_certificates_are_reached_by_th
         await named.close()
         await unnamed.close()
         cluster.kill()
+
+
+async def test_a_commit_whose_outcome_is_unknown_is_not_sent_again(tmp_path: Path) -> None:
+    """Guards invariant 5: none takes effect twice."""
+    create_authority(tmp_path)
+    calls: list[bytes] = []
+
+    async def refuse(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        calls.append(request)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
+
+    server = grpc.aio.server()
+    handlers = {"Txn": grpc.unary_unary_rpc_method_handler(refuse)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.KV", handlers),))
+    identity = issue(tmp_path, Identity(Role.ETCD, "broken"), ["127.0.0.1"])
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity))
+    await server.start()
+    store = EtcdStore([f"127.0.0.1:{port}", f"127.0.0.1:{port}"], identity)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.commit([], [Put("/a", b"1")], timeout=2.0)
+        assert len(calls) == 1
+    finally:
+        await store.close()
+        await server.stop(0)
 
 
 async def test_a_message_larger_than_grpcs_default_arrives(etcd: EtcdCluster) -> None:

@@ -1,9 +1,10 @@
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from fleet_controller.leader import LEADER_KEY, Election, Term
-from fleet_controller.store.interface import Conflict, Delete, Put
+from fleet_controller.store.interface import Conflict, Created, Delete, Put, Unchanged
 from tests.unit.memory_store import MemoryStore
 
 DEADLINE = 5.0
@@ -172,14 +173,36 @@ async def test_a_candidacy_whose_answer_was_lost_leaves_no_key_behind_and_is_tri
     await store.close()
 
 
-async def test_a_cancelled_candidacy_leaves_no_key_behind() -> None:
-    store = MemoryStore()
-    term = await elected(election(store, "one"))
-    waiting = asyncio.create_task(election(store, "two").campaign())
-    await asyncio.wait([waiting], timeout=0.05)
-    waiting.cancel()
-    await asyncio.wait([waiting])
-    await term.resign()
+class SlowToAnswer(MemoryStore):
+    """Commits at once, and answers only when `answer` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = asyncio.Event()
+        self.committed = asyncio.Event()
+
+    async def commit(
+        self,
+        expectations: Sequence[Unchanged | Created],
+        operations: Sequence[Put | Delete],
+        *,
+        timeout: float = 5.0,
+    ) -> int:
+        revision = await super().commit(expectations, operations, timeout=timeout)
+        self.committed.set()
+        await self.answer.wait()
+        return revision
+
+
+async def test_a_candidacy_cancelled_before_its_answer_leaves_no_key_behind() -> None:
+    store = SlowToAnswer()
+    candidacy = asyncio.create_task(election(store, "one").campaign())
+    async with asyncio.timeout(DEADLINE):
+        await store.committed.wait()
+    assert (await store.read(LEADER_KEY)).items
+    candidacy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await candidacy
     assert not (await store.read(LEADER_KEY)).items
     await store.close()
 
