@@ -14,7 +14,7 @@ from fleetctl.up.claims import PortClaims, port_is_free
 from fleetctl.up.configs import OPERATOR, Certificates, write_configs
 from fleetctl.up.display import Display
 from fleetctl.up.errors import UpError
-from fleetctl.up.folder import LockedFolder, prepare_runtime, remove_runtime
+from fleetctl.up.folder import LockedFolder, remove_runtime, runtime_folder
 from fleetctl.up.layout import Layout, runtime_root
 from fleetctl.up.manager import Manager
 from fleetctl.up.plan import settle
@@ -58,7 +58,7 @@ class Fleet:
             claims = held.enter_context(PortClaims())
             settings = settle(folder, wanted, claims)
             layout = Layout(self._data_dir, runtime_root(self._data_dir, settings.fleet_id, os.getuid()))
-            prepare_runtime(layout)
+            held.enter_context(runtime_folder(layout))
             try:
                 certificates = Certificates(layout.certificates)
                 topology = Topology(layout, settings, self._programs, certificates.get(Role.ETCD, ETCD))
@@ -84,6 +84,9 @@ class Fleet:
 
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
+            # nohup(1) asks for that: the terminal's end is none of ours.
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             loop.add_signal_handler(number, obey)
 
     async def _keep(

@@ -4,6 +4,8 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fleet_core.durable import write_durably
@@ -66,26 +68,41 @@ class LockedFolder:
             return False
 
     def mark_running(self) -> None:
-        """Raises OSError."""
-        write_durably(self.data_dir / "up.running", _BOOT_ID.read_bytes())
+        """Raises UpError."""
+        path = self.data_dir / "up.running"
+        try:
+            write_durably(path, _BOOT_ID.read_bytes())
+        except OSError as error:
+            raise UpError(f"{path} cannot be written: {error.strerror}") from error
 
     def mark_ended(self) -> None:
         (self.data_dir / "up.running").unlink(missing_ok=True)
 
 
-def prepare_runtime(layout: Layout) -> None:
-    """Make the folder for sockets where that is not the data folder. Raises UpError: in a folder that others can write to, an
-    entry of that name may be anyone's."""
+@contextmanager
+def runtime_folder(layout: Layout) -> Iterator[None]:
+    """Make the folder for sockets where that is not the data folder, and hold it. Raises UpError: in a folder that others can
+    write to, an entry of that name may be anyone's.
+
+    Held by a lock, it is left alone by systemd-tmpfiles, which removes what is old (tmpfiles.d(5), "Age").
+    """
     if not layout.runtime_is_apart:
+        yield
         return
     root = layout.runtime_root
     try:
         root.mkdir(mode=0o700, exist_ok=True)
-        status = root.lstat()
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise UpError(f"{root}: {error.strerror}: use a --data-dir with a shorter path") from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise UpError(f"{root} is not a private folder of this user: use a --data-dir with a shorter path")
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise UpError(f"{root} is not a private folder of this user: use a --data-dir with a shorter path")
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_runtime(layout: Layout) -> None:
