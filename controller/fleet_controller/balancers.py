@@ -130,7 +130,7 @@ class Upstreams:
         pool.endpoints = dict(endpoints)
         pool.addresses = addresses
         pool.history[pool.version] = pool.endpoints
-        pool.history.pop(pool.version - _VERSIONS_REMEMBERED, None)
+        self._forget_history(pool)
         for balancer in self.balancers.values():
             self._send(balancer, name)
 
@@ -173,13 +173,37 @@ class Upstreams:
         views = []
         for name in sorted(registered):
             balancer = self.balancers.get(name)
-            state = balancer.pools.get(pool) if balancer is not None else None
+            state = balancer.pools.get(pool) if balancer is not None and pool in self.lists else None
             connected = balancer is not None and balancer.outbox is not None
             if state is None:
                 views.append(BalancerView(name, connected, None))
             else:
-                views.append(BalancerView(name, connected, state.applied, state.in_flight))
+                choosable = self._choosable(pool, state)
+                views.append(BalancerView(name, connected, state.applied, choosable, state.in_flight))
         return tuple(views)
+
+    def _forget_history(self, pool: UpstreamList) -> None:
+        """Versions that every subscriber has passed; a subscriber far behind is told to begin anew."""
+        oldest = pool.version - _VERSIONS_REMEMBERED
+        for balancer in self.balancers.values():
+            state = balancer.pools.get(pool.name)
+            if balancer.outbox is not None and state is not None and state.version < oldest:
+                balancer.outbox.close()
+        passed = [
+            balancer.pools[pool.name].version if pool.name in balancer.pools else 0
+            for balancer in self.balancers.values()
+            if balancer.outbox is not None
+        ]
+        first_needed = max(min(passed, default=pool.version), oldest)
+        for version in [version for version in pool.history if version < first_needed]:
+            del pool.history[version]
+
+    def _choosable(self, pool: str, state: PoolAtBalancer) -> frozenset[WorkerId]:
+        """Ready in the list it acknowledged, or in one sent since, which it may have applied without our knowing yet."""
+        lists = [endpoints for version, endpoints in self.lists[pool].history.items() if version > state.version]
+        lists.append(state.applied or {})
+        ready = (worker for endpoints in lists for worker, how in endpoints.items() if how is EndpointState.READY)
+        return frozenset(ready)
 
     def refusals(self, pool: str) -> Iterator[str]:
         """Why balancers refused the pool's newest list, in words."""

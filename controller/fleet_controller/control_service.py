@@ -349,7 +349,9 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             if change is None:
                 return control_pb2.RolloutResponse()
             if not office.term.provable():
-                text = "etcd does not answer, so nothing can be changed now; what runs goes on. See the etcd servers, then ask again"
+                text = (
+                    "etcd does not answer, so nothing can be changed now; what runs goes on: look at the etcd servers"
+                )
                 await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
             try:
                 await office.commit([app_key(name), rollout_key(request_id)], _writes(change))

@@ -307,9 +307,7 @@ class _Planning:
 
 
 def _stopped_choosing(balancer: BalancerView, worker: WorkerId) -> bool:
-    return (
-        balancer.connected and balancer.applied is not None and balancer.applied.get(worker) is not EndpointState.READY
-    )
+    return balancer.connected and balancer.applied is not None and worker not in balancer.may_choose
 
 
 def _has_no_request(balancer: BalancerView, worker: WorkerId) -> bool:

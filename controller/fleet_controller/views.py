@@ -66,6 +66,8 @@ class BalancerView:
     connected: bool
     applied: Mapping[WorkerId, EndpointState] | None
     """The newest list it acknowledged in this epoch; None: none yet."""
+    may_choose: frozenset[WorkerId] = frozenset()
+    """Endpoints that are ready in the acknowledged list or in any sent since: it may send them a request at any moment."""
     in_flight: Mapping[WorkerId, int] = field(default_factory=dict)
     """Requests of draining endpoints, as reported since they drain."""
 

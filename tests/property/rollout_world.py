@@ -1,0 +1,333 @@
+"""A small world for the planner: hosts, workers, balancers and clients with a truth of their own, and a leader who learns of it late.
+
+The leader's side is the real one (`Hosts`, `Upstreams`, `plan`, `operations`); only streams, etcd and the clock are missing. Each
+stop the planner instructs is judged at the moment it is sent against the truth, not against what the leader believes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from fleet.v1 import agent_pb2, balancer_pb2, types_pb2
+from fleet_controller import operations
+from fleet_controller.balancers import ObservedBalancer, Upstreams
+from fleet_controller.hosts import Hosts
+from fleet_controller.operations import Change, HostFact
+from fleet_controller.outbox import Outbox
+from fleet_controller.records import AppRecord, AppState, RolloutRecord, RolloutState
+from fleet_controller.rollout import plan
+from fleet_controller.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target
+from fleet_core.ids import Epoch, WorkerId
+from fleet_core.spec import AppSpec, RolloutPolicy
+
+HOSTS = ("host1", "host2", "host3")
+BALANCERS = ("lb1", "lb2")
+_WIRE = {life: getattr(types_pb2, f"WORKER_STATE_{life.name}") for life in Life}
+
+
+class Mailbox(Outbox[balancer_pb2.UpstreamMessage]):
+    """Delivers when told to, one message at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Callable[[], balancer_pb2.UpstreamMessage]] = []
+        self.delivered: list[balancer_pb2.UpstreamMessage] = []
+
+    def put(self, key: object, build: Callable[[], balancer_pb2.UpstreamMessage]) -> None:
+        self.waiting.append(build)
+
+
+@dataclass
+class Process:
+    """A worker as it truly is."""
+
+    life: Life
+    phase: Phase
+    port: int
+    pid: int
+    restarts: int = 0
+
+
+@dataclass
+class LoadBalancer:
+    """A balancer as it truly is: what it applied, not what it said."""
+
+    mailbox: Mailbox | None = None
+    seen: ObservedBalancer | None = None
+    endpoints: dict[WorkerId, EndpointState] = field(default_factory=dict)
+    in_flight: dict[WorkerId, int] = field(default_factory=dict)
+    unsaid: list[balancer_pb2.Applied] = field(default_factory=list)
+
+
+class World:
+    def __init__(self, policy: RolloutPolicy, size: int) -> None:
+        self.now = 1000.0
+        self.spec = AppSpec(name="app", argv=("app",), cwd="/", rollout=policy)
+        self.processes: dict[WorkerId, Process] = {}
+        self.connected: set[str] = set()
+        self.pids = 100
+        self.requests = 0
+        self.epoch = 0
+        facts = {name: HostFact(name, 2, online=True) for name in HOSTS}
+        change = operations.start_new("r0", self.spec, size, (), facts, {})
+        self.app: AppRecord = change.app
+        self.rollouts: dict[str, RolloutRecord] = {change.rollout.id: change.rollout}
+        self.balancers = {name: LoadBalancer() for name in BALANCERS}
+        self.now_plan: Plan | None = None
+        self.take_over()
+        for name in HOSTS:
+            self.connect(name)
+        for name in BALANCERS:
+            self.subscribe(name)
+
+    # The leader
+
+    def take_over(self) -> None:
+        """A new leader, who knows what is in etcd and nothing else."""
+        self.epoch += 1
+        self.hosts = Hosts(lambda: self.now)
+        self.upstreams = Upstreams(Epoch(1, self.epoch))
+        self.upstreams.rename(["app"])
+        self.memory = Memory()
+        self.connected = set()
+        for balancer in self.balancers.values():
+            balancer.mailbox = balancer.seen = None
+            balancer.unsaid.clear()
+
+    @property
+    def rollout(self) -> RolloutRecord | None:
+        record = self.rollouts.get(self.app.rollout)
+        return record if record is not None and record.state is RolloutState.RUNNING else None
+
+    def change(self, decide: Callable[[str, AppRecord, list[RolloutRecord]], Change]) -> None:
+        """A user's operation, unless it is refused."""
+        self.requests += 1
+        try:
+            change = decide(f"r{self.requests}", self.app, list(self.rollouts.values()))
+        except operations.Refused:
+            return
+        self.app = change.app
+        self.rollouts[change.rollout.id] = change.rollout
+        if change.superseded is not None:
+            self.rollouts[change.superseded.id] = change.superseded
+        for identifier in change.forgotten:
+            del self.rollouts[identifier]
+
+    def think(self) -> Plan:
+        """One pass of the leader, whose instructions arrive at once; judged as they go out."""
+        workers = tuple(self.hosts.workers_of("app"))
+        situation = Situation(
+            app=self.app,
+            spec=self.spec,
+            rollout=self.rollout,
+            workers=workers,
+            reported=frozenset(host.name for host in self.hosts if host.reported),
+            connected=frozenset(host.name for host in self.hosts if host.connected),
+            balancers=self.upstreams.views("app", BALANCERS),
+            memory=self.memory,
+        )
+        answer = plan(situation, self.now)
+        self.memory = answer.memory
+        by_id = {worker.id: worker for worker in workers}
+        if situation.reported == set(HOSTS):
+            self.upstreams.update("app", "127.0.0.1:80", answer.endpoints, by_id)
+        for target in answer.targets:
+            host = self.hosts.get(target.id.host)
+            if host is not None and host.connected:
+                self._instruct(target)
+                host.told(target.id, target.revision, target.phase)
+        wanted = {target.id for target in answer.targets}
+        for identity, process in list(self.processes.items()):
+            host = self.hosts.get(identity.host)
+            if host is not None and host.connected and identity not in wanted:
+                assert process.life is Life.EXITED, f"{identity} was dropped while it is {process.life}"
+                del self.processes[identity]
+                host.workers.pop(identity, None)
+        rollout = self.rollout
+        if rollout is not None and answer.failure:
+            self.app, self.rollouts[rollout.id] = operations.failed(self.app, rollout, answer.failure, 0)
+        elif rollout is not None and answer.settled:
+            self.app, self.rollouts[rollout.id] = operations.done(self.app, rollout, 0)
+        return answer
+
+    def _instruct(self, target: Target) -> None:
+        process = self.processes.get(target.id)
+        if process is None:
+            assert target.phase is Phase.RUN
+            self._judge_start(target.id.host)
+            self.pids += 1
+            self.processes[target.id] = Process(Life.STARTING, Phase.RUN, 20_000 + self.pids, self.pids)
+        elif target.phase is Phase.STOP and process.phase is Phase.RUN:
+            self._judge_stop(target.id, process)
+            process.phase = Phase.STOP
+            process.life = Life.EXITED if process.life in (Life.BACKOFF, Life.FAILED) else Life.STOPPING
+        else:
+            assert target.phase is process.phase, f"the stop of {target.id} was taken back"
+
+    # Judgement
+
+    def _judge_stop(self, identity: WorkerId, process: Process) -> None:
+        """Invariants 1 and 7, for a stop that is being instructed now."""
+        if self.rollout is not None and self.rollout.at_once:
+            return
+        seen = self.hosts.get(identity.host)
+        believed_ready = seen is not None and identity in seen.workers and seen.workers[identity].view.ready
+        ready = sum(worker.ready for worker in self.hosts.workers_of("app"))
+        if believed_ready:
+            needed = self.app.wanted_total - self.spec.rollout.max_unavailable
+            assert ready - 1 >= needed, f"{identity} stopped with {ready} ready, {needed} needed"
+        if process.life is not Life.READY or not believed_ready:
+            return
+        for name, balancer in self.balancers.items():
+            assert balancer.endpoints.get(identity) is not EndpointState.READY, f"{name} still chooses {identity}"
+            since = self.memory.drained_since.get(identity, self.drained_at.get(identity, self.now))
+            timed_out = self.now - since >= self.spec.rollout.drain_timeout_seconds
+            assert timed_out or not balancer.in_flight.get(identity), f"{identity} stopped with requests in flight"
+
+    def _judge_start(self, host: str) -> None:
+        """Invariant 2, for a start that is being instructed now."""
+        live = sum(
+            identity.host == host and (process.phase is Phase.RUN or process.life is not Life.EXITED)
+            for identity, process in self.processes.items()
+        )
+        assert live < self.app.wanted(host) + self.spec.rollout.max_surge, f"{live} live on {host} before a start"
+
+    @property
+    def drained_at(self) -> dict[WorkerId, float]:
+        return dict(self.memory.drained_since)
+
+    # The world
+
+    def connect(self, name: str) -> None:
+        """The agent's session begins; its complete report arrives."""
+        host = self.hosts.join(agent_pb2.AgentHello(host_name=name, host_uid=name, cpus=2), Outbox())
+        self.connected.add(name)
+        self.hosts.report(host, agent_pb2.WorkerReport(complete=True, workers=self._statuses(name)))
+
+    def disconnect(self, name: str) -> None:
+        host = self.hosts.get(name)
+        if host is not None and host.outbox is not None:
+            self.hosts.leave(host, host.outbox)
+            self.connected.discard(name)
+
+    def report(self, name: str) -> None:
+        """What changed reaches the leader, if the host is connected."""
+        host = self.hosts.get(name)
+        if host is not None and host.connected:
+            self.hosts.report(host, agent_pb2.WorkerReport(workers=self._statuses(name)))
+
+    def _statuses(self, name: str) -> list[types_pb2.WorkerStatus]:
+        return [
+            types_pb2.WorkerStatus(
+                id=identity.to_proto(),
+                revision=1,
+                state=_WIRE[process.life],
+                phase=types_pb2.PHASE_STOP if process.phase is Phase.STOP else types_pb2.PHASE_RUN,
+                pid=process.pid,
+                address="127.0.0.1",
+                port=process.port,
+                restarts=process.restarts,
+            )
+            for identity, process in self.processes.items()
+            if identity.host == name
+        ]
+
+    def subscribe(self, name: str) -> None:
+        balancer = self.balancers[name]
+        balancer.mailbox = Mailbox()
+        balancer.unsaid.clear()
+        balancer.seen = self.upstreams.subscribe(balancer_pb2.BalancerHello(name=name), balancer.mailbox, self.now)
+
+    def unsubscribe(self, name: str) -> None:
+        balancer = self.balancers[name]
+        if balancer.mailbox is not None and balancer.seen is not None:
+            self.upstreams.leave(balancer.seen, balancer.mailbox)
+            balancer.mailbox = balancer.seen = None
+
+    def apply_lists(self, name: str) -> None:
+        """The balancer applies what waits for it, but says nothing yet."""
+        balancer = self.balancers[name]
+        while balancer.mailbox is not None and balancer.mailbox.waiting:
+            message = balancer.mailbox.waiting.pop(0)()
+            for pool in message.lists.changed:
+                states = {types_pb2.ENDPOINT_STATE_READY: EndpointState.READY}
+                balancer.endpoints = {
+                    WorkerId.from_proto(endpoint.worker): states.get(endpoint.state, EndpointState.DRAINING)
+                    for endpoint in pool.endpoints
+                }
+                applied = balancer_pb2.Applied(epoch=message.epoch, pool=pool.name, version=pool.version)
+                balancer.unsaid.append(applied)
+
+    def acknowledge(self, name: str) -> None:
+        balancer = self.balancers[name]
+        if balancer.seen is None:
+            return
+        for applied in balancer.unsaid:
+            self.upstreams.acknowledge(balancer.seen, applied)
+        balancer.unsaid.clear()
+        heartbeat = balancer_pb2.BalancerHeartbeat()
+        for worker, state in balancer.endpoints.items():
+            if state is EndpointState.DRAINING:
+                count = balancer.in_flight.get(worker, 0)
+                heartbeat.draining.add(pool="app", worker=worker.to_proto(), in_flight=count)
+        self.upstreams.loads(balancer.seen, heartbeat, self.now)
+
+    def send_requests(self, name: str) -> None:
+        """Clients send one request to every endpoint the balancer may choose."""
+        balancer = self.balancers[name]
+        for worker, state in balancer.endpoints.items():
+            process = self.processes.get(worker)
+            if state is EndpointState.READY and process is not None and process.life is Life.READY:
+                balancer.in_flight[worker] = balancer.in_flight.get(worker, 0) + 1
+
+    def end_requests(self, name: str) -> None:
+        self.balancers[name].in_flight.clear()
+
+    def crash(self, identity: WorkerId) -> None:
+        process = self.processes[identity]
+        if process.phase is Phase.RUN and process.life in (Life.READY, Life.STARTING, Life.UNREADY):
+            self.pids += 1
+            restarted = replace(process, life=Life.STARTING, pid=self.pids, restarts=process.restarts + 1)
+            self.processes[identity] = restarted
+            for balancer in self.balancers.values():
+                balancer.in_flight.pop(identity, None)
+
+    def progress(self, identity: WorkerId) -> None:
+        """A starting worker becomes ready, a stopping one exits."""
+        process = self.processes[identity]
+        if process.life in (Life.STARTING, Life.UNREADY) and process.phase is Phase.RUN:
+            process.life = Life.READY
+        elif process.life is Life.STOPPING:
+            process.life = Life.EXITED
+            process.pid = 0
+            for balancer in self.balancers.values():
+                balancer.in_flight.pop(identity, None)
+
+    def settle(self) -> Plan:
+        """No more faults: everything that can happen happens, until nothing changes; returns the last plan."""
+        for name in HOSTS:
+            if name not in self.connected:
+                self.connect(name)
+        for name in BALANCERS:
+            if self.balancers[name].mailbox is None:
+                self.subscribe(name)
+        for _ in range(400):
+            answer = self.think()
+            for identity in list(self.processes):
+                self.progress(identity)
+            for name in HOSTS:
+                self.report(name)
+            for name in BALANCERS:
+                self.end_requests(name)
+                self.apply_lists(name)
+                self.acknowledge(name)
+            self.now += 1.0
+            if answer.settled and self.rollout is None and self.think().settled:
+                return answer
+        raise AssertionError(f"never settled: {self.think()}")
+
+    def live(self) -> list[WorkerId]:
+        return sorted(identity for identity, process in self.processes.items() if process.life is not Life.EXITED)
+
+    @property
+    def stopped(self) -> bool:
+        return self.app.state is not AppState.RUNNING

@@ -1,0 +1,149 @@
+"""The planner, on thousands of random histories: users who change their mind, crashes, late reports, new leaders."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from fleet_controller import operations
+from fleet_controller.operations import HostFact
+from fleet_controller.records import AppState
+from fleet_controller.views import Life
+from fleet_core.ids import SlotId
+from fleet_core.spec import RolloutPolicy
+from tests.property.rollout_world import BALANCERS, HOSTS, World
+
+_policies = st.sampled_from(
+    [
+        RolloutPolicy(),
+        RolloutPolicy(min_ready_seconds=0),
+        RolloutPolicy(max_surge=2, parallel_hosts=3),
+        RolloutPolicy(max_surge=0, max_unavailable=1),
+        RolloutPolicy(max_surge=1, max_unavailable=2, drain_timeout_seconds=3),
+    ]
+)
+_hosts = st.sampled_from(HOSTS)
+_balancers = st.sampled_from(BALANCERS)
+_FACTS = {name: HostFact(name, 2, online=True) for name in HOSTS}
+
+
+class RolloutHistories(RuleBasedStateMachine):
+    """Guards invariants 1, 2, 6 and 7: the world asserts them at every instruction, `teardown` asserts that all settles."""
+
+    world: World
+
+    @initialize(policy=_policies, size=st.integers(1, 7))
+    def begin(self, policy: RolloutPolicy, size: int) -> None:
+        self.world = World(policy, size)
+        self.world.settle()
+
+    @rule()
+    def the_leader_thinks(self) -> None:
+        self.world.think()
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @rule(name=_hosts)
+    def a_host_reports(self, name: str) -> None:
+        self.world.report(name)
+
+    @rule(data=st.data())
+    def a_worker_progresses(self, data: st.DataObject) -> None:
+        if self.world.processes:
+            self.world.progress(data.draw(st.sampled_from(sorted(self.world.processes))))
+
+    @rule()
+    def every_worker_progresses(self) -> None:
+        for identity in list(self.world.processes):
+            self.world.progress(identity)
+
+    @rule(data=st.data())
+    def a_worker_crashes(self, data: st.DataObject) -> None:
+        if self.world.processes:
+            self.world.crash(data.draw(st.sampled_from(sorted(self.world.processes))))
+
+    @rule(data=st.data())
+    def a_worker_is_unready_for_a_while(self, data: st.DataObject) -> None:
+        ready = sorted(i for i, p in self.world.processes.items() if p.life is Life.READY)
+        if ready:
+            self.world.processes[data.draw(st.sampled_from(ready))].life = Life.UNREADY
+
+    @rule(name=_hosts)
+    def an_agent_is_cut_off(self, name: str) -> None:
+        self.world.disconnect(name)
+
+    @rule(name=_hosts)
+    def an_agent_comes_back(self, name: str) -> None:
+        self.world.connect(name)
+
+    @rule(name=_balancers)
+    def a_balancer_applies(self, name: str) -> None:
+        self.world.apply_lists(name)
+
+    @rule(name=_balancers)
+    def a_balancer_acknowledges(self, name: str) -> None:
+        self.world.acknowledge(name)
+
+    @rule(name=_balancers)
+    def a_balancer_is_cut_off(self, name: str) -> None:
+        self.world.unsubscribe(name)
+
+    @rule(name=_balancers)
+    def a_balancer_comes_back(self, name: str) -> None:
+        self.world.subscribe(name)
+
+    @rule(name=_balancers)
+    def clients_send(self, name: str) -> None:
+        self.world.send_requests(name)
+
+    @rule(name=_balancers)
+    def clients_are_answered(self, name: str) -> None:
+        self.world.end_requests(name)
+
+    @rule()
+    def another_leader_takes_over(self) -> None:
+        self.world.take_over()
+
+    @precondition(lambda self: self.world.app.state is AppState.RUNNING)
+    @rule(at_once=st.booleans())
+    def the_user_restarts(self, *, at_once: bool) -> None:
+        self.world.change(lambda r, app, past: operations.restart(r, app, None, at_once=at_once, past=past))
+
+    @rule(name=_hosts, slot=st.integers(1, 3))
+    def the_user_restarts_one_worker(self, name: str, slot: int) -> None:
+        where = SlotId("app", name, slot)
+        self.world.change(lambda r, app, past: operations.restart(r, app, where, at_once=False, past=past))
+
+    @rule(size=st.integers(0, 9), name=st.none() | _hosts)
+    def the_user_sets_the_size(self, size: int, name: str | None) -> None:
+        self.world.change(
+            lambda r, app, past: operations.set_size(
+                r, app, operations.plan_size(app, _FACTS, name or "", size, None), past
+            )
+        )
+
+    @rule(at_once=st.booleans())
+    def the_user_stops(self, *, at_once: bool) -> None:
+        self.world.change(lambda r, app, past: operations.stop(r, app, at_once=at_once, remove=False, past=past))
+
+    @rule()
+    def the_user_starts_again(self) -> None:
+        self.world.change(lambda r, app, past: operations.start_again(r, app, 0, (), _FACTS, past))
+
+    def teardown(self) -> None:
+        """After the last fault, observed state reaches desired state (invariant 6)."""
+        if not hasattr(self, "world"):
+            return
+        self.world.settle()
+        app = self.world.app
+        wanted = {(host, slot) for host in HOSTS for slot in range(1, app.wanted(host) + 1)}
+        assert [(i.host, i.slot) for i in self.world.live()] == sorted(wanted)
+        for balancer in self.world.balancers.values():
+            assert {(worker.host, worker.slot) for worker in balancer.endpoints} == wanted
+
+
+TestRolloutHistories = RolloutHistories.TestCase
+TestRolloutHistories.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,104 @@
+"""Whatever happens to a worker, in whatever order, its life stays sound."""
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.life import SIGKILL, Effect, Life, Signal, Start
+from fleet_agent.supervisor.protocol import Key, Launch
+
+LAUNCH = Launch(["a"], "/", {}, max_restarts=4, window_seconds=30, stable_seconds=5, backoff_initial_seconds=1)
+
+
+class WorkerLife(RuleBasedStateMachine):
+    """Plays the shell: keeps a process for each Start, and the signals it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.pid = 0
+        self.next_pid = 1
+        self.signals: list[int] = []
+        self.stop_asked = self.failed = False
+        self.life = Life(Key("a", 1, 1), LAUNCH, LAUNCH)
+        self.apply(lives.begin(Key("a", 1, 1), LAUNCH))
+
+    def apply(self, step: lives.Step) -> None:
+        self.life, effects = step
+        for effect in effects:
+            self.carry_out(effect)
+
+    def carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Signal):
+            assert self.pid, "a signal, and no process"
+            assert effect.number == SIGKILL or not self.signals, "the stop signal goes out once"
+            self.signals.append(effect.number)
+        else:
+            assert effect == Start()
+            assert not self.pid, "never two processes for one worker"
+            self.pid, self.next_pid, self.signals = self.next_pid, self.next_pid + 1, []
+            self.stop_asked = self.failed = False
+            self.life = lives.started(self.life, self.pid, 1, self.now)
+
+    @rule(seconds=st.floats(0, 40))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.apply(lives.due(self.life, self.now))
+
+    @rule(restarts=st.integers(0, 4))
+    def run(self, restarts: int) -> None:
+        self.apply(lives.run(self.life, replace(LAUNCH, max_restarts=restarts)))
+
+    @rule(grace=st.floats(0, 20))
+    def stop(self, grace: float) -> None:
+        self.stop_asked = True
+        self.apply(lives.stop(self.life, 15, grace, self.now))
+        assert self.life.state in {"stopping", "exited"}
+        if self.life.deadline is not None:
+            assert self.life.deadline <= self.now + grace
+
+    @rule(ready=st.booleans(), pid=st.integers(0, 5))
+    def note(self, ready: bool, pid: int) -> None:
+        before = self.life
+        self.apply(lives.note(self.life, pid, ready=ready))
+        assert pid == self.pid or self.life == before
+
+    @rule()
+    def fail(self) -> None:
+        self.failed = True
+        self.apply(lives.fail(self.life, self.pid, "no answer", self.now))
+
+    @precondition(lambda self: self.pid)
+    @rule(jitter=st.floats(0, 0.999))
+    def process_ends(self, jitter: float) -> None:
+        self.pid, self.signals = 0, []
+        wanted = self.life.wanted
+        self.apply(lives.ended(self.life, "exit code 1", self.now, jitter))
+        assert (self.life.state == "exited") == (wanted is None)
+
+    @invariant()
+    def is_sound(self) -> None:
+        life = self.life
+        assert life.pid == self.pid
+        assert bool(life.pid) == (life.state in lives.WITH_PROCESS)
+        assert life.deadline is None or life.state in {"backoff", "stopping"}
+        assert life.state != "backoff" or life.deadline is not None
+        assert life.state != "exited" or life.wanted is None
+        assert bool(self.signals) == (life.state == "stopping"), (
+            "a process is signalled when, and only when, it shall end"
+        )
+        assert life.state != "stopping" or self.stop_asked or self.failed
+        assert life.killed == (SIGKILL in self.signals)
+        assert not life.ever_ready or life.pid
+        if life.state == "backoff" and life.deadline is not None:
+            assert life.deadline - self.now <= LAUNCH.backoff_max_seconds
+
+    @invariant()
+    def never_restarts_more_often_than_allowed(self) -> None:
+        window = [at for at in self.life.crashes if at > self.now - LAUNCH.window_seconds]
+        assert len(window) <= LAUNCH.max_restarts
+
+
+TestWorkerLife = WorkerLife.TestCase
