@@ -1,7 +1,7 @@
 'use strict';
 
 // A worker's own journal, for `node --require`: when a server of this process listens, when it stops listening, and a sign of
-// life every 10 ms. It changes nothing the app can see: no signal handlers, no timer that keeps the process alive, no output.
+// life every 20 ms. It changes nothing the app can see: no signal handlers, no timer that keeps the process alive, no output.
 //
 // WORKER_JOURNAL_DIR/PID-START.jsonl  one JSON object a line: first who this is, then {"event", "at", "port"}
 // WORKER_JOURNAL_DIR/PID-START.beat   8 bytes, little-endian: the last sign of life
@@ -12,7 +12,7 @@ const fs = require('node:fs');
 const net = require('node:net');
 const path = require('node:path');
 
-const BEAT_MILLISECONDS = 10;
+const BEAT_MILLISECONDS = 20;
 
 function keepJournal(folder) {
   const started = process.hrtime.bigint();

@@ -1,7 +1,7 @@
 """Judging "ready ≥ size at every instant" from the workers' own journals (`journal.js`), not by polling.
 
 A worker counts as ready from the moment its server listened to the moment it stopped listening or gave its last sign of life. A
-sign is given every 10 ms, so a life is judged shorter than it was, never longer: the verdicts err against fleetctl.
+sign is given every 20 ms, so a life is judged shorter than it was, never longer: the verdicts err against fleetctl.
 
 Times are seconds of CLOCK_MONOTONIC. The judging functions are pure; `read_journals` alone touches files.
 """
