@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ async def test_a_killed_backend_loses_no_get_and_replays_no_post(driver: Haproxy
                 await server.stop()
                 await load.more(200)
                 await server.start(old_port)
-                await eventually(lambda: _chosen(load, server), "the returned backend is used again")
+                await eventually(partial(_chosen, load, server), "the returned backend is used again")
         assert [failure for failure in load.failures if failure.startswith("GET")] == []
         assert max(servers[0].posts.values()) == 1
 

@@ -1,0 +1,263 @@
+"""fleet-balancer as a program: its own process, a real HAProxy, and a controller over mutual TLS."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fleet_balancer.haproxy import process
+from fleet_balancer.haproxy.binary import Binary
+from fleet_core.ids import Epoch
+from fleet_core.tls import Identity, Role, issue
+from tests.integration.balancer.fake_controller import FakeController, to_proto
+from tests.integration.balancer.harness import Connection, Load, backends, eventually, free_port, get, pool
+
+
+class Program:
+    """fleet-balancer, started and killed as often as a test likes."""
+
+    def __init__(self, folder: Path, haproxy: Binary, controllers: list[str]) -> None:
+        tls = issue(folder / "tls", Identity(Role.BALANCER, "lb1"))
+        self._folder = folder
+        self.runtime_dir = folder / "run"
+        self.log = folder / "balancer.log"
+        self.config = folder / "balancer.toml"
+        self.config.write_text(
+            f'name = "lb1"\ncontrollers = {controllers}\nhaproxy = "{haproxy.path}"\n'
+            f'state_dir = "{folder / "state"}"\nruntime_dir = "{self.runtime_dir}"\n'
+            f'[tls]\nauthority = "{tls.authority}"\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\n'
+        )
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Return when it told its service manager READY=1."""
+        with contextlib.ExitStack() as stack:
+            notify = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            notify.setblocking(False)
+            path = self._folder / "notify"
+            path.unlink(missing_ok=True)
+            notify.bind(str(path))
+            with self.log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command("run"), stderr=log, env={**os.environ, "NOTIFY_SOCKET": str(path)}
+                )
+            async with asyncio.timeout(20):
+                while b"READY=1" not in await asyncio.get_running_loop().sock_recv(notify, 4096):
+                    pass
+
+    def _command(self, verb: str) -> list[str]:
+        return [sys.executable, "-m", "fleet_balancer.main", verb, "--config", str(self.config)]
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        async with asyncio.timeout(10):
+            status = await self._process.wait()
+        self._process = None
+        return status
+
+    async def once(self, verb: str, *options: str) -> tuple[int, str]:
+        """Run a command to its end: exit status and stderr."""
+        running = await asyncio.create_subprocess_exec(
+            *self._command(verb), *options, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(30):
+            _, errors = await running.communicate()
+        assert running.returncode is not None
+        return running.returncode, errors.decode()
+
+    def haproxies(self) -> list[int]:
+        found = process.running(self.runtime_dir)
+        for one in found.values():
+            one.close()
+        return sorted(one.pid for one in found.values())
+
+    async def clean_up(self) -> None:
+        if self._process is not None:
+            await self.end(signal.SIGKILL)
+        assert (await self.once("stop", "--grace", "0"))[0] == 0
+        assert self.haproxies() == []
+
+
+@pytest.fixture
+async def controller(tmp_path: Path) -> AsyncIterator[FakeController]:
+    controller = await FakeController(tmp_path / "tls").start()
+    yield controller
+    await controller.stop()
+
+
+@pytest.fixture
+async def program(tmp_path: Path, haproxy: Binary, controller: FakeController) -> AsyncIterator[Program]:
+    program = Program(tmp_path, haproxy, [controller.address])
+    yield program
+    await program.clean_up()
+
+
+async def test_lists_are_applied_acknowledged_and_drains_reported(controller: FakeController, program: Program) -> None:
+    """Guards invariant 7."""
+    port = free_port()
+    async with backends(2) as (old, new):
+        controller.want(1, pool(port, [old]))
+        await program.start()
+        assert (await controller.acknowledged(1)).error == ""
+        hello = controller.hellos[0]
+        assert (hello.name, hello.driver) == ("lb1", "haproxy")
+        assert re.fullmatch(r"\d+\.\d+\.\d+", hello.driver_version)
+        held = Connection(port)
+        await held.send("POST", "/hold")
+        await eventually(lambda: old.requests == 1, "the request arrived")
+        controller.want(2, pool(port, [new], draining=[old]))
+        await controller.acknowledged(2)
+        assert await get(port) == (200, new.name)
+        worker = old.endpoint().worker.to_proto()
+
+        def last_load() -> int | None:
+            loads = [load for load in controller.heartbeats[-1].draining if load.worker == worker]
+            return loads[0].in_flight if loads else None
+
+        await eventually(lambda: last_load() == 1, "the request is reported")
+        heard = len(controller.heartbeats)
+        old.release.set()
+        assert (await held.receive())[0] == 200
+        await eventually(lambda: last_load() == 0, "the end is reported", 2)
+        assert len(controller.heartbeats) - heard <= 4, "polling is not reporting"
+        held.close()
+
+
+async def test_a_restarted_program_keeps_haproxy_and_loses_no_request(
+    controller: FakeController, program: Program
+) -> None:
+    """Guards invariant 3."""
+    port = free_port()
+    async with backends(3) as servers:
+        controller.want(1, pool(port, servers[:2]))
+        await program.start()
+        await controller.acknowledged(1)
+        haproxies = program.haproxies()
+        async with Load(port) as load:
+            for signal_number in (signal.SIGKILL, signal.SIGTERM):
+                await load.more(100)
+                await program.end(signal_number)
+                await load.more(100)
+                await program.start()
+                await load.more(100)
+            controller.want(2, pool(port, servers[2:]))
+            await controller.acknowledged(2)
+            load.answered.clear()
+            await load.more(100)
+            assert program.haproxies() == haproxies
+        assert load.failures == []
+        assert servers[2].requests >= 90
+        assert len({hello.balancer_uid for hello in controller.hellos}) == 1
+
+
+async def test_traffic_goes_on_after_everything_died_and_the_controller_is_away(
+    controller: FakeController, program: Program
+) -> None:
+    port = free_port()
+    async with backends(1) as servers:
+        controller.want(1, pool(port, servers))
+        await program.start()
+        await controller.acknowledged(1)
+        await controller.stop()
+        await program.end(signal.SIGKILL)
+        for pid in program.haproxies():
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: program.haproxies() == [], "haproxy is gone")
+        await program.start()
+        assert await get(port) == (200, servers[0].name)
+
+
+async def test_a_lower_epoch_is_refused_even_after_a_restart(
+    controller: FakeController, program: Program, tmp_path: Path
+) -> None:
+    """Guards invariant 4."""
+    port = free_port()
+    async with backends(2) as servers:
+        controller.want(1, pool(port, servers[:1]))
+        await program.start()
+        await controller.acknowledged(1)
+        address = controller.port
+        await controller.stop()
+        stale = FakeController(tmp_path / "tls", era=1, revision=9)
+        stale.want(7, pool(port, servers[1:]))
+        await stale.start(address)
+        try:
+            await eventually(lambda: stale.subscriptions >= 2, "the stale controller is tried and left")
+            await program.end()
+            await program.start()
+            seen = stale.subscriptions
+            await eventually(lambda: stale.subscriptions > seen, "and again after a restart")
+            assert Epoch.from_proto(stale.hellos[-1].highest_epoch) == Epoch(1, 10)
+            assert stale.applied == []
+            assert await get(port) == (200, servers[0].name)
+            stale.epoch = Epoch(1, 11)
+            assert (await stale.acknowledged(7)).error == ""
+            assert await get(port) == (200, servers[1].name)
+        finally:
+            await stale.stop()
+
+
+async def test_a_follower_names_the_leader_and_is_left_for_it(
+    tmp_path: Path, haproxy: Binary, controller: FakeController
+) -> None:
+    follower = await FakeController(tmp_path / "tls").start()
+    follower.leader = controller.address
+    program = Program(tmp_path, haproxy, [follower.address])
+    try:
+        await program.start()
+        await eventually(lambda: controller.subscriptions == 1, "the leader is asked")
+    finally:
+        await program.clean_up()
+        await follower.stop()
+
+
+async def test_a_refused_pool_is_tried_again_and_acknowledged_when_its_address_is_free(
+    controller: FakeController, program: Program
+) -> None:
+    async with backends(1) as servers:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = other.getsockname()[1]
+            controller.want(1, pool(taken, servers))
+            await program.start()
+            assert (await controller.acknowledged(1)).error == f"127.0.0.1:{taken} is in use by another program"
+            controller.say(validate={"request_id": "r1", "pool": to_proto(pool(taken, servers), 2)})
+            await eventually(lambda: bool(controller.validated), "validated")
+            assert controller.validated[0].request_id == "r1"
+            assert "in use by another program" in controller.validated[0].error
+        await eventually(lambda: controller.applied[-1].error == "", "acknowledged after all")
+        assert await get(taken) == (200, servers[0].name)
+
+
+async def test_stop_refuses_beside_a_running_program_and_ends_haproxy_after_it(
+    controller: FakeController, program: Program
+) -> None:
+    await program.start()
+    status, errors = await program.once("stop")
+    assert status == 5
+    assert "stop it first" in errors
+    assert await program.end() == 0
+    assert len(program.haproxies()) == 1
+    assert (await program.once("stop"))[0] == 0
+    assert program.haproxies() == []
+    assert "Traceback" not in program.log.read_text()
+
+
+async def test_a_wrong_configuration_is_one_line(program: Program) -> None:
+    program.config.write_text("name = 5")
+    status, errors = await program.once("run")
+    assert status == 1
+    assert len(errors.splitlines()) == 1
+    program.config.write_text((program.config.parent / "none").as_posix())
+    Program(program.config.parent, Binary(Path("/nonexistent/haproxy"), (0, 0, 0)), ["127.0.0.1:1"])
+    status, errors = await program.once("run")
+    assert (status, len(errors.splitlines())) == (1, 1)
+    assert "/nonexistent/haproxy cannot be run" in errors
