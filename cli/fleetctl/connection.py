@@ -53,28 +53,22 @@ _HINTS = {
 
 
 class _NobodyAnsweredError(Exception):
-    """One round over the controllers brought no answer."""
+    """One round over the controllers brought no answer. `leaderless`: some were reached, and none leads."""
 
-    def __init__(self, reasons: dict[str, str], refusal: str, *, leaderless: bool) -> None:
+    def __init__(self, reasons: dict[str, str], *, leaderless: bool) -> None:
         super().__init__()
-        self.reasons = reasons
-        self.refusal = refusal
         self.leaderless = leaderless
+        self._tried = ", ".join(f"{address} ({reason})" for address, reason in reasons.items())
 
     def final(self) -> CliError:
-        if self.refusal:
-            return UnavailableError(
-                ExitCode.REFUSED, self.refusal, "`fleetctl info` shows how the controller sees etcd"
-            )
-        tried = ", ".join(f"{address} ({reason})" for address, reason in self.reasons.items())
         if self.leaderless:
-            return UnavailableError(
-                ExitCode.UNREACHABLE, f"no controller leads at present: {tried}; try again in a few seconds"
+            message = f"no controller leads at present: {self._tried}; try again in a few seconds"
+        else:
+            message = (
+                f"no controller can be reached: {self._tried}; "
+                "start one with `fleetctl up`, or name another with -C HOST:PORT"
             )
-        return UnavailableError(
-            ExitCode.UNREACHABLE,
-            f"no controller can be reached: {tried}; start one with `fleetctl up`, or name another with -C HOST:PORT",
-        )
+        return UnavailableError(ExitCode.UNREACHABLE, message)
 
 
 class Connection:
@@ -139,7 +133,7 @@ class Connection:
         """The leader's messages; the channel's keepalive notices a dead peer within 15 s. Raises UnavailableError when the
         stream breaks or no controller answers: ask again as long as it makes sense. Close it (`contextlib.aclosing`)."""
         reasons: dict[str, str] = {}
-        refusal, leaderless = "", False
+        leaderless = False
         for address in self._turns():
             reason = await self._reach(address)
             if reason:
@@ -156,13 +150,13 @@ class Connection:
                     raise _translated(error, address) from error
                 if started:
                     raise UnavailableError(ExitCode.UNREACHABLE, f"the controller at {address} went away") from error
-                reasons[address], said, not_leader = self._why_unavailable(address, error)
-                refusal, leaderless = refusal or said, leaderless or not_leader
+                reasons[address], not_leader = self._why_unavailable(address, error)
+                leaderless = leaderless or not_leader
             else:
                 return
             finally:
                 call.cancel()
-        raise _NobodyAnsweredError(reasons, refusal, leaderless=leaderless).final()
+        raise _NobodyAnsweredError(reasons, leaderless=leaderless).final()
 
     async def _ask_in_turn(
         self,
@@ -170,7 +164,7 @@ class Connection:
         request: Request,
     ) -> Response:
         reasons: dict[str, str] = {}
-        refusal, leaderless = "", False
+        leaderless = False
         for address in self._turns():
             reason = await self._reach(address)
             if reason:
@@ -181,9 +175,9 @@ class Connection:
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise _translated(error, address) from error
-                reasons[address], said, not_leader = self._why_unavailable(address, error)
-                refusal, leaderless = refusal or said, leaderless or not_leader
-        raise _NobodyAnsweredError(reasons, refusal, leaderless=leaderless)
+                reasons[address], not_leader = self._why_unavailable(address, error)
+                leaderless = leaderless or not_leader
+        raise _NobodyAnsweredError(reasons, leaderless=leaderless)
 
     def _turns(self) -> Iterator[str]:
         """Addresses to ask, each once: the known leader, those configured, and a leader that is named on the way."""
@@ -211,18 +205,16 @@ class Connection:
         # A failed channel is not given up here: its call fails at once, and says why.
         return ""
 
-    def _why_unavailable(self, address: str, error: grpc.aio.AioRpcError) -> tuple[str, str, bool]:
-        """(why, the controller's own refusal or "", it said that it does not lead)."""
+    def _why_unavailable(self, address: str, error: grpc.aio.AioRpcError) -> tuple[str, bool]:
+        """(why, the controller was reached and does not lead)."""
         details = printable(error.details() or "")
-        metadata = dict(error.trailing_metadata() or ())
-        if _LEADER in metadata:
-            leader = metadata[_LEADER]
+        leader = dict(error.trailing_metadata() or ()).get(_LEADER, "")
+        if leader:
             self._leader = leader.decode() if isinstance(leader, bytes) else leader
-            return "is not the leader", "", True
-        if self._channels[address].get_state() is grpc.ChannelConnectivity.READY:
-            # The connection stands, so it was the controller that said so: etcd is away.
-            return details, details or "the controller cannot do this at present", False
-        return _transport_reason(details), "", False
+        # UNAVAILABLE over a connection that stands was not made here: the controller said so.
+        if leader or self._channels[address].get_state() is grpc.ChannelConnectivity.READY:
+            return details or "does not lead", True
+        return _transport_reason(details), False
 
 
 def _context(settings: Settings) -> Context:

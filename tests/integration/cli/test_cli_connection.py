@@ -55,19 +55,20 @@ def test_an_election_is_waited_for(fleetctl: Fleetctl, control: FakeControl) -> 
 
     def elect(_request: object, context: grpc.ServicerContext) -> control_pb2.ListAppsResponse:
         if next(refusals, None) is not None:
-            context.set_trailing_metadata((("fleet-leader", ""),))
-            context.abort(grpc.StatusCode.UNAVAILABLE, "not the leader")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "c1 does not lead, and knows no leader at present")
         return control_pb2.ListAppsResponse(apps=[fake.app()])
 
     control.answers["ListApps"] = elect
     assert fleetctl("ls", "-q").out == "my-app\n"
 
 
-def test_a_fleet_without_a_leader_is_unreachable(fleetctl: Fleetctl, control: FakeControl) -> None:
-    control.fail("ListApps", grpc.StatusCode.UNAVAILABLE, "not the leader", "")
+def test_a_fleet_without_a_leader_is_unreachable(
+    fleetctl: Fleetctl, control: FakeControl, controller: FakeController
+) -> None:
+    control.fail("ListApps", grpc.StatusCode.UNAVAILABLE, "c1 does not lead")
     result = fleetctl("ls", "--timeout", "1s")
     assert result.code == 3
-    assert "no controller leads" in result.err
+    assert f"no controller leads at present: {controller.address} (c1 does not lead)" in result.err
 
 
 def test_no_controller_is_one_line_with_every_address_and_what_to_do(

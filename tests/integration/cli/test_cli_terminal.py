@@ -1,0 +1,233 @@
+"""fleetctl as a process: on a terminal of its own, in a pipe, interrupted."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fleet.v1 import control_pb2, types_pb2
+from tests.integration.cli import fake_control as fake
+from tests.integration.cli.fake_control import FakeControl, FakeController
+
+_PATIENCE_SECONDS = 20.0
+_FLEETCTL = [sys.executable, "-m", "fleetctl.main"]
+
+
+class Terminal:
+    """fleetctl on a pseudo-terminal; `seen` is all it wrote."""
+
+    def __init__(self, arguments: tuple[str, ...], columns: int, environment: dict[str, str]) -> None:
+        self._controller, worker_side = pty.openpty()
+        fcntl.ioctl(worker_side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [*_FLEETCTL, *arguments],
+            stdin=worker_side,
+            stdout=worker_side,
+            stderr=worker_side,
+            start_new_session=True,
+            env=environment,
+        )
+        os.close(worker_side)
+        self.seen = ""
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} did not appear in {self.seen!r}"
+            if not self._read(deadline):
+                assert text in self.seen
+                return
+
+    def type(self, text: str) -> None:
+        os.write(self._controller, text.encode())
+
+    def end(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while self._read(deadline):
+            assert time.monotonic() < deadline, f"still running after {self.seen!r}"
+        return self.process.wait(_PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._controller)
+
+    def _read(self, deadline: float) -> bool:
+        if not select.select([self._controller], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return True
+        try:
+            chunk = os.read(self._controller, 65_536)
+        except OSError:  # EIO: the other side was closed (man 4 pts)
+            return False
+        self.seen += chunk.decode(errors="replace")
+        return bool(chunk)
+
+
+OpenTerminal = Callable[..., Terminal]
+
+
+@pytest.fixture
+def open_terminal(controller: FakeController, point_at: Callable[..., None]) -> Iterator[OpenTerminal]:
+    point_at(controller.address)
+    opened: list[Terminal] = []
+
+    def opener(*arguments: str, columns: int = 80, **environment: str) -> Terminal:
+        kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
+        opened.append(Terminal(arguments, columns, {**kept, "TERM": "xterm-256color", **environment}))
+        return opened[-1]
+
+    yield opener
+    for terminal in opened:
+        terminal.close()
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_progress_is_live_and_gives_way_to_the_outcome(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    host = control_pb2.HostProgress(host="host1", steps=4, steps_done=1, doing="draining 2")
+
+    def watch(_request: object, _context: object) -> Iterator[control_pb2.RolloutResponse]:
+        yield fake.began("restart", steps_done=1, hosts=[host])
+        assert control.released.wait(_PATIENCE_SECONDS)
+        yield fake.ended("done")
+
+    control.answers["WatchRollout"] = watch
+    terminal = open_terminal("soft-restart", "my-app")
+    terminal.wait_for("draining 2")
+    assert "━" in terminal.seen
+    assert "\x1b[" in terminal.seen
+    control.released.set()
+    assert terminal.end() == 0
+    assert plain(terminal.seen).rstrip().endswith("my-app restarted: 4 workers replaced in 2.5s")
+
+
+def test_ctrl_c_detaches_and_says_how_to_attach_again(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    host = control_pb2.HostProgress(host="host1", steps=4, doing="starting 1")
+    control.answers["WatchRollout"] = control.hold(fake.began("restart", hosts=[host]))
+    terminal = open_terminal("soft-restart", "my-app")
+    terminal.wait_for("starting 1")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "detached; restart of my-app goes on" in plain(terminal.seen)
+    assert "fleetctl rollout status my-app --watch" in plain(terminal.seen).replace("\r\n", "")
+    assert "Traceback" not in terminal.seen
+
+
+def test_following_logs_ends_quietly_at_ctrl_c(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    entries = [
+        control_pb2.LogEntry(app="my-app", host="host1", slot=1, stream="stdout", text=b"hello"),
+        control_pb2.LogEntry(app="my-app", host="host1", slot=1, stream="stderr", text=b"oh no"),
+    ]
+    control.answers["StreamLogs"] = control.hold(control_pb2.StreamLogsResponse(entries=entries))
+    terminal = open_terminal("logs", "-f")
+    terminal.wait_for("oh no")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert plain(terminal.seen).split() == ["my-app/host1/1", "|", "hello", "my-app/host1/1", "!", "oh", "no"]
+    assert "\x1b[31m!" in terminal.seen
+
+
+def test_remove_asks_on_a_terminal_and_takes_no_for_an_answer(
+    open_terminal: OpenTerminal, control: FakeControl
+) -> None:
+    terminal = open_terminal("remove", "my-app")
+    terminal.wait_for("[y/N]")
+    terminal.type("n\n")
+    assert terminal.end() == 5
+    assert "nothing was changed" in terminal.seen
+    assert control.requests == []
+    terminal = open_terminal("remove", "my-app")
+    terminal.wait_for("[y/N]")
+    terminal.type("y\n")
+    assert terminal.end() == 0
+    assert len(control.of(control_pb2.RemoveAppRequest)) == 1
+
+
+def test_shrinking_others_asks_with_the_plan_in_sight(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    control.answers["SetSize"] = lambda request, _context: fake.set_size(request, shrinking=("host2",))
+    terminal = open_terminal("set-size", "my-app", "4")
+    terminal.wait_for("[y/N]")
+    assert "BEFORE" in terminal.seen
+    terminal.type("y\n")
+    assert terminal.end() == 0
+    assert control.of(control_pb2.SetSizeRequest)[-1].allow_shrinking_others
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_narrow_terminal_leaves_columns_out_and_breaks_no_line(
+    open_terminal: OpenTerminal, control: FakeControl, columns: int
+) -> None:
+    workers = [fake.worker(f"production{n}", n, restarts=n) for n in range(1, 4)]
+    control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(workers=workers)
+    terminal = open_terminal("ps", columns=columns)
+    assert terminal.end() == 0
+    lines = plain(terminal.seen).splitlines()
+    assert len(lines) == 4
+    assert all(len(line) <= columns for line in lines)
+    assert lines[1].split()[:2] == ["my-app/production1/1", "ready"]
+
+
+def test_colour_can_be_turned_off(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(apps=[fake.app()])
+    coloured = open_terminal("ls")
+    assert coloured.end() == 0
+    assert "\x1b[32mrunning" in coloured.seen
+    for terminal in (open_terminal("ls", "--no-color"), open_terminal("ls", NO_COLOR="1")):
+        assert terminal.end() == 0
+        assert "\x1b" not in terminal.seen
+        assert "running" in terminal.seen
+
+
+@contextmanager
+def piped(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen([*_FLEETCTL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("command", [("ps",), ("ps", "-o", "json"), ("logs", "-f")])
+def test_a_reader_that_had_enough_ends_it_without_a_word(
+    controller: FakeController, control: FakeControl, point_at: Callable[..., None], command: tuple[str, ...]
+) -> None:
+    point_at(controller.address)
+    control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(
+        workers=[fake.worker(slot=n + 1, state=types_pb2.WORKER_STATE_READY) for n in range(3000)]
+    )
+    entry = control_pb2.LogEntry(app="my-app", host="host1", slot=1, stream="stdout", text=b"x" * 100)
+    control.answers["StreamLogs"] = control.hold(*[control_pb2.StreamLogsResponse(entries=[entry] * 1000)] * 20)
+    with piped(*command) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(_PATIENCE_SECONDS) in (0, 1)
+        assert process.stderr.read() == b""
+        process.stdout = None
+
+
+def test_help_imports_neither_grpc_nor_any_command() -> None:
+    code = (
+        "import sys; from fleetctl.main import run; run(['--help']);"
+        "bad = {'grpc', 'google.protobuf', 'pydantic', 'asyncio', 'rich', 'yaml'} & sys.modules.keys();"
+        "sys.exit(f'imported {bad}' if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_PATIENCE_SECONDS)
+    assert done.returncode == 0, done.stderr
