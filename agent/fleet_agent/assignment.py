@@ -1,0 +1,123 @@
+"""The assignment a host holds: which message may replace it (pure), and the file it survives in."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from google.protobuf import json_format
+from pydantic import ValidationError
+
+from fleet.v1 import agent_pb2, types_pb2
+from fleet_agent.reconcile import Wanted
+from fleet_agent.supervisor.protocol import Key
+from fleet_core.durable import write_durably
+from fleet_core.ids import Epoch
+from fleet_core.spec import AppSpec
+
+_BEFORE_ALL = Epoch()
+
+
+class AssignmentRefusedError(Exception):
+    """The message must not take effect; the text says why."""
+
+
+class SpecMissingError(AssignmentRefusedError):
+    """A target names a spec this session did not carry; a new session carries all."""
+
+
+@dataclass(frozen=True)
+class HeldAssignment:
+    """What this host should run, from whom, and the highest epoch it ever obeyed (never lower than `epoch`)."""
+
+    highest_epoch: Epoch = _BEFORE_ALL
+    epoch: Epoch = _BEFORE_ALL
+    sequence: int = 0
+    """0: none was received yet."""
+    targets: tuple[agent_pb2.Target, ...] = ()
+    specs: Mapping[str, types_pb2.AppSpec] = field(default_factory=dict)
+    """By digest; exactly those the targets name."""
+
+    def obey(self, epoch: Epoch) -> "HeldAssignment":
+        """A message of `epoch` arrived. Raises AssignmentRefusedError when a higher one was obeyed before (invariant 4)."""
+        if epoch < self.highest_epoch:
+            raise AssignmentRefusedError(f"epoch {epoch} is lower than {self.highest_epoch}, which this host obeys")
+        return self if epoch == self.highest_epoch else replace(self, highest_epoch=epoch)
+
+    def accept(
+        self, epoch: Epoch, message: agent_pb2.Assignment, carried: Mapping[str, types_pb2.AppSpec]
+    ) -> "HeldAssignment":
+        """The assignment after `message`; `self` when it is not newer. `carried`: every spec of this session, by digest.
+
+        Raises AssignmentRefusedError (lower epoch, unasked-for emptiness), SpecMissingError.
+        """
+        obeyed = self.obey(epoch)
+        if (epoch, message.sequence) <= (self.epoch, self.sequence):
+            return obeyed
+        if not message.targets and self.targets and not message.allow_empty:
+            raise AssignmentRefusedError(
+                f"assignment {epoch}/{message.sequence} would empty this host of {len(self.targets)} targets without allow_empty"
+            )
+        specs: dict[str, types_pb2.AppSpec] = {}
+        for target in message.targets:
+            spec = carried.get(target.spec_digest) or self.specs.get(target.spec_digest)
+            if spec is None:
+                raise SpecMissingError(
+                    f"assignment {epoch}/{message.sequence} names a spec of {target.app} that was not sent"
+                )
+            specs[target.spec_digest] = spec
+        return HeldAssignment(epoch, epoch, message.sequence, tuple(message.targets), specs)
+
+    def wanted(self) -> dict[Key, Wanted]:
+        """The targets by key, their specs checked by this agent's rules."""
+        specs = {digest: _checked(spec) for digest, spec in self.specs.items()}
+        return {
+            Key(target.app, target.slot, target.generation): Wanted(
+                Key(target.app, target.slot, target.generation),
+                target.revision,
+                target.phase,
+                target.spec_digest,
+                specs[target.spec_digest],
+            )
+            for target in self.targets
+        }
+
+
+def _checked(spec: types_pb2.AppSpec) -> AppSpec | str:
+    try:
+        return AppSpec.from_proto(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field_name = ".".join(str(part) for part in first["loc"]) or "spec"
+        return f"this agent cannot run the spec: {field_name}: {first['msg']}"
+
+
+def read_assignment(path: Path) -> HeldAssignment:
+    """What `path` holds; nothing when there is no file. Raises OSError, ValueError."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return HeldAssignment()
+    try:
+        content = json.loads(text)
+        return HeldAssignment(
+            Epoch(*content["highest_epoch"]),
+            Epoch(*content["epoch"]),
+            int(content["sequence"]),
+            tuple(json_format.ParseDict(target, agent_pb2.Target()) for target in content["targets"]),
+            {digest: json_format.ParseDict(spec, types_pb2.AppSpec()) for digest, spec in content["specs"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+        raise ValueError(f"{path}: not an assignment: {error}; move it away, the controller sends it again") from error
+
+
+def write_assignment(path: Path, held: HeldAssignment) -> None:
+    """Raises OSError; the old assignment then still stands."""
+    content = {
+        "highest_epoch": [held.highest_epoch.era, held.highest_epoch.election_revision],
+        "epoch": [held.epoch.era, held.epoch.election_revision],
+        "sequence": held.sequence,
+        "targets": [json_format.MessageToDict(target) for target in held.targets],
+        "specs": {digest: json_format.MessageToDict(spec) for digest, spec in held.specs.items()},
+    }
+    write_durably(path, json.dumps(content).encode())

@@ -1,0 +1,147 @@
+"""What this host should run, what its supervisor says it runs, and the plan that follows: the agent's state in one place.
+
+Owned by one event loop. Every change goes through `_refresh`, which is synchronous: whoever sees `changed` set finds statuses
+that agree with the assignment held.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from fleet.v1 import types_pb2
+from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
+from fleet_agent.launch import Extra, HostContext
+from fleet_agent.ports import PortTable, read_ports, write_ports
+from fleet_agent.readiness import Rule
+from fleet_agent.reconcile import Command, Run, Wanted, reconcile
+from fleet_agent.sockets import ListenerTable
+from fleet_agent.supervisor.protocol import Key, Worker
+from fleet_core.config import PortRange
+
+_LOG = logging.getLogger(__name__)
+
+
+class Host:
+    """Raises OSError and ValueError when a state file cannot be read."""
+
+    def __init__(self, context: HostContext, state_dir: Path, ports: PortRange, listeners: ListenerTable) -> None:
+        self.context = context
+        self.changed = asyncio.Event()
+        """Set when `statuses` or `held` changed; for the one session that reports them."""
+        self.commands_waiting = asyncio.Event()
+        """Set when `commands()` has something to say; for the one link to the supervisor."""
+        self.supervisor_known = asyncio.Event()
+        """Set once the supervisor's workers are known: before, nothing true could be reported."""
+        self.statuses: Mapping[Key, types_pb2.WorkerStatus] = {}
+        self._commands: list[Command] = []
+        self.workers: dict[Key, Worker] = {}
+        self._listeners = listeners
+        self._assignment_path = state_dir / "assignment.json"
+        self._ports_path = state_dir / "ports.json"
+        self._held = read_assignment(self._assignment_path)
+        self._wanted: dict[Key, Wanted] = self._held.wanted()
+        self._ports: PortTable = read_ports(self._ports_path, ports.first, ports.last)
+        self._durable_ports = self._ports
+        self._told: dict[Key, Command] = {}
+        self._refused: dict[Key, str] = {}
+
+    @property
+    def held(self) -> HeldAssignment:
+        return self._held
+
+    async def hold(self, held: HeldAssignment) -> None:
+        """Make `held` durable, then act on it. Raises OSError; what was held before then still stands."""
+        if held == self._held:
+            return
+        await asyncio.to_thread(write_assignment, self._assignment_path, held)
+        replaced = (held.epoch, held.sequence) != (self._held.epoch, self._held.sequence)
+        self._held = held
+        if replaced:
+            self._wanted = held.wanted()
+            self._refused.clear()
+            self._refresh()
+            self.changed.set()
+
+    async def keep_ports(self) -> None:
+        """Make the ports given out durable; to be called before the commands that use them. Raises OSError."""
+        ports = self._ports
+        if ports != self._durable_ports:
+            await asyncio.to_thread(write_ports, self._ports_path, ports)
+            self._durable_ports = ports
+
+    def take_all(self, workers: Iterable[Worker]) -> None:
+        """A supervisor was (re)connected and has these workers; what it was told before counts no more."""
+        self.workers = {worker.key: worker for worker in workers}
+        self._told.clear()
+        self._refused.clear()
+        self.supervisor_known.set()
+        self._refresh()
+        self.changed.set()
+
+    def take(self, worker: Worker) -> None:
+        """A worker's record changed."""
+        self.workers[worker.key] = worker
+        if worker.state == "exited":
+            self._told.pop(worker.key, None)
+        self._refresh()
+
+    def take_removed(self, key: Key) -> None:
+        """The supervisor forgot a worker."""
+        self.workers.pop(key, None)
+        self._told.pop(key, None)
+        self._refresh()
+
+    def acknowledged(self, command: Command) -> None:
+        """The supervisor took this command; it shows in the records soon."""
+        self._told[command.key] = command
+
+    def refused(self, command: Command, reason: str) -> None:
+        """The supervisor refused this command: say so, and do not repeat it until something changes."""
+        _LOG.error("%s/%d@%d: fleet-supervisor refused: %s", *command.key, reason)
+        self._told[command.key] = command
+        if isinstance(command, Run):
+            self._refused[command.key] = reason
+        self._refresh()
+
+    def commands(self) -> list[Command]:
+        """What the supervisor is to be told now, and has not acknowledged yet."""
+        return [command for command in self._commands if self._told.get(command.key) != command]
+
+    def rules(self) -> dict[Key, Rule]:
+        """How each worker that shall run is checked."""
+        rules: dict[Key, Rule] = {}
+        for key, wanted in self._wanted.items():
+            worker = self.workers.get(key)
+            if worker is None or wanted.phase != types_pb2.PHASE_RUN or isinstance(wanted.spec, str):
+                continue
+            address = Extra.of(worker.launch).address or self.context.address
+            rules[key] = Rule.of(wanted.spec, address, worker.launch.port)
+        return rules
+
+    def _refresh(self) -> None:
+        if not self.supervisor_known.is_set():
+            return
+        plan = reconcile(self._wanted, self.workers, self._ports, self._told, self.context, self._listening_ports())
+        self._ports = plan.ports
+        for key, reason in self._refused.items():
+            if key in plan.statuses and key not in self.workers:
+                plan.statuses[key].state = types_pb2.WORKER_STATE_FAILED
+                plan.statuses[key].reason = reason
+        if plan.statuses != self.statuses:
+            self.statuses = plan.statuses
+            self.changed.set()
+        self._commands = plan.commands
+        if plan.commands:
+            self.commands_waiting.set()
+
+    def _listening_ports(self) -> frozenset[int]:
+        """Looked up only when a port may have to be given out."""
+        live = {key for key, worker in self.workers.items() if worker.state != "exited"}
+        if self._wanted.keys() <= live | self._told.keys():
+            return frozenset()
+        try:
+            return frozenset(listener.port for listener in self._listeners.read())
+        except OSError as error:
+            _LOG.error("cannot see which ports are taken: %s", error)
+            return frozenset()

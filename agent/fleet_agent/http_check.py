@@ -1,0 +1,37 @@
+"""One HTTP GET that asks a worker whether it is well: the smallest client that can, with a deadline."""
+
+import asyncio
+
+from fleet_agent.readiness import Finding
+
+_MAX_STATUS_LINE = 4096
+
+
+async def http_finding(address: str, port: int, path: str, timeout: float) -> Finding:
+    """A status of 200 to 399 is good; everything else, silence included, is not. The body is not read."""
+    try:
+        async with asyncio.timeout(timeout):
+            status = await _status(address, port, path)
+    except TimeoutError:
+        return Finding(good=False, seen=f"GET {path} was not answered within {timeout:g} s")
+    except (OSError, ValueError) as error:
+        return Finding(good=False, seen=f"GET {path} on port {port}: {error}")
+    return Finding(200 <= status <= 399, f"GET {path} answered {status}")
+
+
+async def _status(address: str, port: int, path: str) -> int:
+    """Raises OSError, and ValueError on an answer that is not HTTP/1."""
+    reader, writer = await asyncio.open_connection(address, port, limit=_MAX_STATUS_LINE)
+    try:
+        host = f"[{address}]" if ":" in address else address
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: fleet-agent\r\nConnection: close\r\n\r\n".encode()
+        )
+        await writer.drain()
+        line = await reader.readline()
+        words = line.split(None, 2)
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+            raise ValueError("the answer is not HTTP/1")
+        return int(words[1])
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,87 @@
+"""fleet-agent: runs what the controller assigned to this host. Killing it touches no worker."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import fleet_agent
+from fleet_agent.dialler import Dialler
+from fleet_agent.host import Host
+from fleet_agent.identity import StateDirInUseError, boot_id, host_uid, lock_state_dir
+from fleet_agent.launch import HostContext
+from fleet_agent.session import make_hello
+from fleet_agent.sockets import ListenerTable
+from fleet_agent.supervisor_link import SupervisorLink
+from fleet_core.config import AgentConfig, ConfigError
+from fleet_core.service_manager import notify
+from fleet_core.tls import controller_channel
+from fleet_core.version import program_version
+
+_PRELOAD = Path(fleet_agent.__file__).parent / "node" / "preload.js"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fleet-agent", description="Runs what the controller assigned to this host.")
+    parser.add_argument("--version", action="version", version=program_version())
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run in the foreground, until SIGTERM; workers are not touched")
+    run.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; see fleet_core/config.py")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="fleet-agent: %(levelname)s: %(message)s")
+    try:
+        asyncio.run(run_agent(AgentConfig.load(arguments.config)))
+    except (ConfigError, StateDirInUseError, OSError, ValueError) as error:
+        print(f"fleet-agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def run_agent(config: AgentConfig) -> None:
+    """Until SIGTERM or SIGINT. Raises StateDirInUseError, OSError, ValueError at the start, nothing later."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if config.ports.first + 1 > config.ports.last:
+        raise ValueError("ports: the range must hold at least two ports")
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = lock_state_dir(config.state_dir)
+    try:
+        files = config.tls.files()
+        files.read()
+        listeners = ListenerTable()
+        context = HostContext(config.name, config.address, dict(os.environ), str(_PRELOAD))
+        host = Host(context, config.state_dir, config.ports, listeners)
+        link = SupervisorLink(host, config.runtime_dir / "supervisor.sock", listeners)
+        hello = partial(make_hello, host, host_uid(config.state_dir), boot_id(), config.labels)
+        dialler = Dialler(
+            config.controllers, lambda address: controller_channel(address, files), host, config.log_dir, hello
+        )
+        tasks = [
+            asyncio.create_task(link.run(), name="supervisor-link"),
+            asyncio.create_task(dialler.run(), name="dialler"),
+            asyncio.create_task(stopping.wait(), name="stopping"),
+        ]
+        notify("READY=1")
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            notify("STOPPING=1")
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        os.close(lock)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""From what a host should run and what its supervisor has, to what the supervisor is told next. Pure.
+
+Commands are states: each may be repeated, and once its effect shows in the supervisor's records it is not given again.
+`told` holds, per worker, the last command the supervisor acknowledged on its present connection, so that a command whose effect
+does not show yet is not repeated either; the caller drops an entry as soon as the record says the worker has exited or is gone.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from fleet.v1 import types_pb2
+from fleet_agent.launch import Extra, HostContext, build_launch
+from fleet_agent.ports import PortsBusyError, PortsExhaustedError, PortTable
+from fleet_agent.supervisor.protocol import Key, Launch, Worker
+from fleet_core.spec import AppSpec, ListenMode
+
+_STATES = {
+    "starting": types_pb2.WORKER_STATE_STARTING,
+    "running": types_pb2.WORKER_STATE_READY,
+    "unready": types_pb2.WORKER_STATE_UNREADY,
+    "stopping": types_pb2.WORKER_STATE_STOPPING,
+    "backoff": types_pb2.WORKER_STATE_BACKOFF,
+    "exited": types_pb2.WORKER_STATE_EXITED,
+    "failed": types_pb2.WORKER_STATE_FAILED,
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One target of the assignment, with its spec, or the reason why that spec cannot be used here."""
+
+    key: Key
+    revision: int
+    phase: types_pb2.Phase.ValueType
+    spec_digest: str
+    spec: AppSpec | str
+
+
+@dataclass(frozen=True)
+class Run:
+    key: Key
+    launch: Launch
+
+
+@dataclass(frozen=True)
+class Stop:
+    key: Key
+    stop_signal: int
+    grace_seconds: float
+
+
+@dataclass(frozen=True)
+class Forget:
+    key: Key
+
+
+Command = Run | Stop | Forget
+
+
+@dataclass(frozen=True)
+class Plan:
+    commands: list[Command]
+    statuses: dict[Key, types_pb2.WorkerStatus]
+    """Every worker and every target, without usage and uptime."""
+    ports: PortTable
+    """To be made durable before the commands are given."""
+
+
+def reconcile(
+    targets: Mapping[Key, Wanted],
+    workers: Mapping[Key, Worker],
+    ports: PortTable,
+    told: Mapping[Key, Command],
+    host: HostContext,
+    listening: Collection[int],
+) -> Plan:
+    """`listening`: TCP ports on which anything on this host listens now.
+
+    A worker that is stopping is never told to run: when it has exited and its target still says run, it is started anew. A phase
+    this version does not know changes nothing.
+    """
+    live_ports = {
+        key: worker.launch.port for key, worker in workers.items() if worker.state not in ("exited", "failed")
+    }
+    ports = ports.keep_only([*targets, *workers]).adopt(live_ports)
+    in_use = dict(live_ports)
+    for key, target in targets.items():
+        if target.phase == types_pb2.PHASE_RUN and key not in in_use and ports.port_of(key):
+            in_use[key] = ports.port_of(key)
+    commands: list[Command] = []
+    problems: dict[Key, tuple[types_pb2.WorkerState.ValueType, str]] = {}
+    for key in sorted({*targets, *workers}):
+        wanted, worker = targets.get(key), workers.get(key)
+        command: Command | None = None
+        if wanted is None or wanted.phase == types_pb2.PHASE_STOP:
+            command = _down(worker, forget=wanted is None)
+        elif wanted.phase == types_pb2.PHASE_RUN and (worker is None or worker.state != "stopping"):
+            try:
+                ports, command = _up(wanted, worker, ports, told.get(key), host, in_use, listening)
+            except (PortsExhaustedError, _UnusableSpecError) as error:
+                problems[key] = types_pb2.WORKER_STATE_FAILED, str(error)
+            except PortsBusyError as error:
+                problems[key] = types_pb2.WORKER_STATE_PENDING, str(error)
+        if command is not None and told.get(key) != command:
+            commands.append(command)
+    statuses = {
+        key: _status(key, targets.get(key), workers.get(key), ports.port_of(key), problems.get(key), host)
+        for key in {*targets, *workers}
+    }
+    return Plan(commands, statuses, ports)
+
+
+class _UnusableSpecError(Exception):
+    """The spec breaks a rule of this agent's version."""
+
+
+def _down(worker: Worker | None, *, forget: bool) -> Command | None:
+    """Stop it; once it is down and nobody asks for it, drop its record. With a target it stays, to be reported as exited."""
+    if worker is None:
+        return None
+    if forget and worker.state in ("exited", "failed"):
+        return Forget(worker.key)
+    if worker.state == "exited":
+        return None
+    return Stop(worker.key, worker.launch.stop_signal, worker.launch.grace_seconds)
+
+
+def _up(
+    wanted: Wanted,
+    worker: Worker | None,
+    ports: PortTable,
+    told: Command | None,
+    host: HostContext,
+    in_use: dict[Key, int],
+    listening: Collection[int],
+) -> tuple[PortTable, Command | None]:
+    key = wanted.key
+    if isinstance(wanted.spec, str):
+        if worker is not None and worker.state != "exited":
+            return ports, None
+        raise _UnusableSpecError(wanted.spec)
+    port = 0
+    if wanted.spec.listen_mode is ListenMode.PORT:
+        if worker is not None and worker.state != "exited":
+            port = worker.launch.port
+        elif isinstance(told, Run):
+            port = told.launch.port
+        else:
+            ports = ports.give(key, [taken for other, taken in in_use.items() if other != key], listening)
+            port = in_use[key] = ports.port_of(key)
+    launch = build_launch(wanted.spec, key, wanted.revision, wanted.spec_digest, port, host)
+    if worker is not None and worker.state != "exited" and worker.launch == launch:
+        return ports, None
+    return ports, Run(key, launch)
+
+
+def _status(
+    key: Key,
+    wanted: Wanted | None,
+    worker: Worker | None,
+    port: int,
+    problem: tuple[types_pb2.WorkerState.ValueType, str] | None,
+    host: HostContext,
+) -> types_pb2.WorkerStatus:
+    status = types_pb2.WorkerStatus(
+        id=types_pb2.WorkerId(app=key.app, host=host.name, slot=key.slot, generation=key.generation),
+        phase=wanted.phase if wanted else types_pb2.PHASE_UNSPECIFIED,
+    )
+    if wanted is not None:
+        status.revision = wanted.revision
+    if worker is not None:
+        extra = Extra.of(worker.launch)
+        status.revision = extra.revision or status.revision
+        status.state = _STATES.get(worker.state, types_pb2.WORKER_STATE_UNSPECIFIED)
+        status.pid = worker.pid
+        status.port = worker.launch.port
+        status.restarts = worker.restarts
+        status.reason = worker.reason
+        status.address = (extra.address or host.address) if status.port else ""
+    elif wanted is not None:
+        stopped = wanted.phase == types_pb2.PHASE_STOP
+        status.state = types_pb2.WORKER_STATE_EXITED if stopped else types_pb2.WORKER_STATE_PENDING
+        status.port = port
+        status.address = host.address if port else ""
+    if problem is not None:
+        status.state, status.reason = problem
+    return status

@@ -1,0 +1,146 @@
+"""A controller that only speaks the agent session: mutual TLS, a welcome, and what a test tells it to send."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+
+from fleet.v1 import agent_pb2, agent_pb2_grpc, types_pb2
+from fleet_core.ids import Epoch
+from fleet_core.spec import AppSpec, spec_digest
+from fleet_core.tls import SERVER_OPTIONS, Identity, Role, create_authority, issue, server_credentials
+
+DEADLINE_SECONDS = 20.0
+Slot = tuple[str, int, int]
+"""(app, slot, generation)."""
+
+
+def target(spec: AppSpec, slot: int, generation: int = 1, phase: str = "PHASE_RUN") -> agent_pb2.Target:
+    return agent_pb2.Target(
+        app=spec.name,
+        slot=slot,
+        generation=generation,
+        revision=1,
+        phase=types_pb2.Phase.Value(phase),
+        spec_digest=spec_digest(spec.to_proto()),
+    )
+
+
+class FakeController(agent_pb2_grpc.AgentServiceServicer):
+    def __init__(self, folder: Path, epoch: Epoch | None = None) -> None:
+        self.folder = folder
+        self.epoch = epoch or Epoch(1, 10)
+        self.heartbeat_seconds = 0.2
+        self.leader = ""
+        """Set: refuses sessions and names this address."""
+        self.address = ""
+        self.hellos: list[agent_pb2.AgentHello] = []
+        self.reports: list[tuple[float, agent_pb2.WorkerReport]] = []
+        self.heartbeats: list[agent_pb2.AgentHeartbeat] = []
+        self.chunks: list[agent_pb2.LogChunk] = []
+        self.workers: dict[Slot, types_pb2.WorkerStatus] = {}
+        self.history: list[tuple[float, types_pb2.WorkerStatus]] = []
+        self._sequences = itertools.count(1)
+        self._outbox: asyncio.Queue[agent_pb2.ControllerMessage] | None = None
+        self._server: grpc.aio.Server | None = None
+        self._changed = asyncio.Event()
+
+    async def start(self, address: str = "127.0.0.1:0") -> None:
+        create_authority(self.folder)
+        files = issue(self.folder, Identity(Role.CONTROLLER, "controller1"))
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
+        port = self._server.add_secure_port(address, server_credentials(files))
+        self.address = f"127.0.0.1:{port}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    async def Session(  # noqa: N802 - gRPC's name
+        self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[agent_pb2.ControllerMessage]:
+        if self.leader:
+            context.set_trailing_metadata((("fleet-leader", self.leader),))
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"not the leader, which is at {self.leader}")
+        outbox: asyncio.Queue[agent_pb2.ControllerMessage] = asyncio.Queue()
+        self._outbox = outbox
+        reading = asyncio.create_task(self._read(request_iterator))
+        try:
+            welcome = agent_pb2.AgentWelcome(protocol_version=1, heartbeat_interval_seconds=self.heartbeat_seconds)
+            yield agent_pb2.ControllerMessage(epoch=self.epoch.to_proto(), welcome=welcome)
+            while True:
+                yield await outbox.get()
+        finally:
+            self._outbox = None
+            reading.cancel()
+
+    async def _read(self, messages: AsyncIterator[agent_pb2.AgentMessage]) -> None:
+        async for message in messages:
+            match message.WhichOneof("message"):
+                case "hello":
+                    self.hellos.append(message.hello)
+                case "report":
+                    self._take_report(message.report)
+                case "heartbeat":
+                    self.heartbeats.append(message.heartbeat)
+                case "log_chunk":
+                    self.chunks.append(message.log_chunk)
+            self._changed.set()
+
+    def _take_report(self, report: agent_pb2.WorkerReport) -> None:
+        now = time.monotonic()
+        self.reports.append((now, report))
+        if report.complete:
+            self.workers.clear()
+        for status in report.workers:
+            self.workers[(status.id.app, status.id.slot, status.id.generation)] = status
+            self.history.append((now, status))
+        for worker in report.removed:
+            del self.workers[(worker.app, worker.slot, worker.generation)]
+
+    def send(self, epoch: Epoch | None = None, **message: object) -> None:
+        assert self._outbox is not None, "no session"
+        self._outbox.put_nowait(agent_pb2.ControllerMessage(epoch=(epoch or self.epoch).to_proto(), **message))  # type: ignore[arg-type]
+
+    def assign(
+        self,
+        *targets: agent_pb2.Target,
+        specs: tuple[AppSpec, ...] = (),
+        allow_empty: bool = False,
+        sequence: int | None = None,
+        epoch: Epoch | None = None,
+    ) -> int:
+        number = next(self._sequences) if sequence is None else sequence
+        assignment = agent_pb2.Assignment(
+            sequence=number, targets=targets, specs=[spec.to_proto() for spec in specs], allow_empty=allow_empty
+        )
+        self.send(epoch, assignment=assignment)
+        return number
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until_session(self) -> None:
+        """The next complete report."""
+        before = len(self.complete_reports())
+        await self.until(lambda: len(self.complete_reports()) > before)
+
+    def complete_reports(self) -> list[agent_pb2.WorkerReport]:
+        return [report for _, report in self.reports if report.complete]
+
+    async def until_state(self, slot: Slot, state: str) -> types_pb2.WorkerStatus:
+        await self.until(lambda: self.state(slot) == f"WORKER_STATE_{state}")
+        return self.workers[slot]
+
+    def state(self, slot: Slot) -> str:
+        status = self.workers.get(slot)
+        return types_pb2.WorkerState.Name(status.state) if status else ""
