@@ -9,7 +9,6 @@ from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fleetctl.errors import CliError, ExitCode
@@ -130,21 +129,18 @@ class Output:
             for index, column in enumerate(columns)
         ]
         kept = _fitting(columns, widths, self.console.width - indent)
-        table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
-        for index in kept:
-            column = columns[index]
-            table.add_column(
-                column.title,
-                justify="right" if column.right else "left",
-                overflow="fold",
-                no_wrap=len(kept) > 1 and column.right,
+        lines = [
+            _aligned(
+                [row[index] for index in kept], [widths[index] for index in kept], [columns[index] for index in kept]
             )
-        for row in cells:
-            table.add_row(*(row[index] for index in kept))
-        with self.console.capture() as capture:
-            self.console.print(table)
-        for text in capture.get().splitlines():
-            self.console.file.write(f"{' ' * indent}{text.rstrip()}\n")
+            for row in ([Text(column.title, "bold") for column in columns], *cells)
+        ]
+        margin = " " * indent
+        if self.console.is_terminal:
+            self.console.print(Text("\n").join(Text(margin) + line for line in lines), soft_wrap=True)
+        else:
+            # Rich takes a millisecond a line, and a pipe wants no styles.
+            self.console.file.writelines(f"{margin}{line.plain}\n" for line in lines)
 
     def confirm(self, question: str) -> None:
         """Ask, unless --yes was given. Raises CliError when nobody can answer, or the answer is no."""
@@ -171,3 +167,17 @@ def _fitting(columns: Sequence[Column], widths: Sequence[int], space: int) -> li
             break
         kept.remove(max(optional, key=lambda index: columns[index].rank))
     return kept
+
+
+def _aligned(cells: Sequence[Text], widths: Sequence[int], columns: Sequence[Column]) -> Text:
+    """One line of a table, without trailing blanks."""
+    line = Text()
+    for cell, width, column in zip(cells, widths, columns, strict=True):
+        blank = " " * (width - cell.cell_len)
+        if column.right:
+            line.append(blank).append_text(cell)
+        else:
+            line.append_text(cell).append(blank)
+        line.append(" " * _GAP)
+    line.rstrip()
+    return line
