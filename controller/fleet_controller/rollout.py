@@ -109,7 +109,7 @@ class _Planning:
             return None
         floor = self.app.floor_of(host, slot)
         acceptable = [worker for worker in workers if worker.phase is Phase.RUN and worker.id.generation >= floor]
-        return max(acceptable, key=lambda worker: (worker.ready, worker.id.generation), default=None)
+        return max(acceptable, key=_merit, default=None)
 
     def _stable(self, worker: WorkerView) -> bool:
         if not worker.ready or worker.ready_since is None:
@@ -196,8 +196,10 @@ class _Planning:
         good = self.good.get(place)
         if good is worker:
             return False
-        if good is not None:
-            return self._stable(good) and self._routed(good)
+        keeper = good or max(self.slots[place], key=_merit)
+        if keeper is not worker:
+            # Of two that are both to be replaced, a newer operation having come in between, one goes first to make room.
+            return (self._stable(keeper) and self._routed(keeper)) or (good is None and not worker.ready)
         return self.situation.rollout is not None and (self.at_once or self.policy.max_surge == 0)
 
     def _drained(self, worker: WorkerView) -> bool:
@@ -304,6 +306,11 @@ class _Planning:
             if broken:
                 return f"waiting for {_listed(broken)}, not ready"
         return ""
+
+
+def _merit(worker: WorkerView) -> tuple[bool, bool, int]:
+    """Orders the workers of one slot by how much they deserve to keep it."""
+    return worker.ready, worker.phase is Phase.RUN, worker.id.generation
 
 
 def _stopped_choosing(balancer: BalancerView, worker: WorkerId) -> bool:

@@ -1,5 +1,7 @@
 """The planner, on thousands of random histories: users who change their mind, crashes, late reports, new leaders."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -145,5 +147,5 @@ class RolloutHistories(RuleBasedStateMachine):
 
 TestRolloutHistories = RolloutHistories.TestCase
 TestRolloutHistories.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=int(os.environ.get("HISTORIES", "150")), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -15,6 +15,8 @@ from fleet_controller.store.interface import Changes, Item
 
 _PROGRESS_INTERVAL_SECONDS = 1.0
 _SILENCE_LIMIT_SECONDS = 3.0
+# An answer under way may be overtaken by an event, and a member that was frozen needs a moment to catch up.
+_ANSWERS_FROM_BEHIND = 2
 # With it a member that has no leader ends the stream instead of leaving it open and silent (etcd, clientv3.WithRequireLeader).
 _REQUIRE_LEADER = (("hasleader", "true"),)
 
@@ -31,10 +33,11 @@ async def watch(channel: grpc.aio.Channel, prefix: str, after: int) -> AsyncGene
     """Changes below `prefix` after revision `after`, in whole revisions. Raises StreamBroken or HistoryLost, and never ends else.
 
     Once a second the member is asked for its progress, a message that writes nothing; one that says nothing for three seconds
-    counts as gone. The revision it answers is not taken as delivered: before 3.5.8 it may run ahead of events still to come.
+    counts as gone; one that keeps answering from behind `after` was put back to an older state, or cut off. The revision it answers is not taken as delivered: before 3.5.8 it may run ahead of events still to come.
     """
     stream = WatchStub(channel).Watch(_requests(prefix, after + 1), metadata=_REQUIRE_LEADER)
     delivered = after
+    behind = 0
     fragments: list[tuple[str, Item | None]] = []
     try:
         while True:
@@ -44,9 +47,11 @@ async def watch(channel: grpc.aio.Channel, prefix: str, after: int) -> AsyncGene
             if response.canceled:
                 raise StreamBroken(f"cancelled by the member: {response.cancel_reason or 'no reason given'}")
             if not response.events:
-                if not response.created and response.header.revision < delivered:
-                    raise HistoryLost(f"the member is at revision {response.header.revision}, behind {delivered}")
+                behind = behind + 1 if response.header.revision < delivered else 0
+                if behind > _ANSWERS_FROM_BEHIND:
+                    raise HistoryLost(f"the member stays at revision {response.header.revision}, behind {delivered}")
                 continue
+            behind = 0
             fragments += [change(event) for event in response.events]
             if response.fragment:
                 continue
