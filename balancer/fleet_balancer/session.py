@@ -95,10 +95,21 @@ class Session:
                 await subscription.run(call)
             except grpc.aio.AioRpcError as error:
                 raise _ended(error) from error
-            except (TimeoutError, asyncio.InvalidStateError) as error:
-                raise SessionEnded(str(error) or "no answer in time") from error
+            except asyncio.InvalidStateError as error:
+                # Written to after its end: the status says why it ended.
+                raise _ended(await _status(call)) from error
+            except TimeoutError as error:
+                raise SessionEnded("no answer in time") from error
             finally:
                 call.cancel()
+
+
+async def _status(call: _Call) -> grpc.aio.AioRpcError:
+    """How a call that is over ended."""
+    code, details = await call.code(), await call.details()
+    if code is grpc.StatusCode.OK:
+        details = "ended the subscription"
+    return grpc.aio.AioRpcError(code, await call.initial_metadata(), await call.trailing_metadata(), details)
 
 
 def _ended(error: grpc.aio.AioRpcError) -> SessionEnded:
@@ -153,12 +164,7 @@ class Subscription:
     async def _read(self, call: _Call) -> balancer_pb2.UpstreamMessage:
         message = await call.read()
         if not isinstance(message, balancer_pb2.UpstreamMessage):
-            # The end of the stream; its status says why.
-            code = await call.code()
-            metadata = await call.trailing_metadata()
-            if code is not grpc.StatusCode.OK:
-                raise grpc.aio.AioRpcError(code, await call.initial_metadata(), metadata, await call.details())
-            raise SessionEnded("ended the subscription")
+            raise _ended(await _status(call))
         epoch = Epoch.from_proto(message.epoch)
         try:
             await asyncio.to_thread(self._holdings.obey, epoch)

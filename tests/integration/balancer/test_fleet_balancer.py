@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fleet_balancer.haproxy import process
@@ -261,3 +262,17 @@ async def test_a_wrong_configuration_is_one_line(program: Program) -> None:
     status, errors = await program.once("run")
     assert (status, len(errors.splitlines())) == (1, 1)
     assert "/nonexistent/haproxy cannot be run" in errors
+
+
+async def test_haproxy_inherits_its_listeners_and_no_connection_to_the_controller(
+    controller: FakeController, program: Program
+) -> None:
+    port = free_port()
+    async with backends(1) as servers:
+        await program.start()
+        await eventually(lambda: controller.subscriptions == 1, "subscribed")
+        controller.want(1, pool(port, servers))
+        await controller.acknowledged(1)
+        connections = [one for pid in program.haproxies() for one in psutil.Process(pid).net_connections("tcp")]
+        assert {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN} == {port}
+        assert not [one for one in connections if one.raddr and one.raddr.port == controller.port]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_balancer.driver import DriverError, Target
+from fleet_balancer.driver import DriverError, Endpoint, Target
 from fleet_balancer.haproxy import process
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
@@ -274,3 +274,72 @@ async def test_a_pool_without_a_route_needs_nothing_of_haproxy(driver: HaproxyDr
     async with backends(1) as servers:
         assert await driver.start({"worker": pool(None, [], "worker", draining=servers)}) == {}
         assert await driver.in_flight() == {("worker", servers[0].endpoint("worker").worker): 0}
+
+
+async def test_two_processes_found_after_a_kill_in_mid_reload_become_one(
+    tmp_path: Path, haproxy: Binary, driver: HaproxyDriver
+) -> None:
+    port = free_port()
+    async with backends(2) as servers:
+        wanted = {"web": pool(port, servers)}
+        await driver.start(wanted)
+        first = driver.pid
+        async with Load(port) as load:
+            await load.more(50)
+            # As far as a reload gets before the old process is retired.
+            half = await driver._started(wanted)
+            await half.close()
+            await driver.close()
+            successor = HaproxyDriver(tmp_path, haproxy)
+            await successor.start({"web": pool(port, servers[1:])})
+            assert successor.pid == half.process.pid != first
+            before = servers[0].requests
+            await load.more(200)
+            assert servers[0].requests == before, "the older process follows the list too"
+        assert load.failures == []
+        await eventually(lambda: process_numbers(successor) == [2], "the older process ends")
+        await successor.close()
+
+
+async def test_an_unreachable_host_is_tried_elsewhere_and_hidden_within_three_seconds(driver: HaproxyDriver) -> None:
+    port = free_port()
+    # A listener whose queue is full answers no SYN: as a host without power.
+    with socket.socket() as dead, socket.socket() as one, socket.socket() as two:
+        dead.bind(("127.0.0.1", 0))
+        dead.listen(0)
+        for client in (one, two):
+            client.setblocking(False)
+            client.connect_ex(dead.getsockname())
+        target = Target("127.0.0.1", dead.getsockname()[1])
+        async with backends(2) as servers:
+            lost = Endpoint(WorkerId("web", "gone", 1, 1), target)
+            await driver.start({"web": pool(port, [*servers, lost])})
+            async with Load(port) as load:
+
+                async def hidden() -> bool:
+                    return [one.target for one in await driver.observed() if one.hidden] == [target]
+
+                await eventually(hidden, "hidden", 3.5)
+                await load.more(200)
+            assert load.failures == []
+
+
+async def test_list_changes_go_on_while_haproxy_is_killed_again_and_again(driver: HaproxyDriver) -> None:
+    port = free_port()
+    async with backends(4) as servers:
+        await driver.start({"web": pool(port, servers)})
+        killed: set[int] = set()
+        for turn in range(30):
+            if turn % 10 == 5:
+                killed.add(driver.pid)
+                os.kill(driver.pid, signal.SIGKILL)
+            listed = [servers[turn % 4], servers[(turn + 1) % 4]]
+            wanted = {"web": pool(port, listed)}
+
+            async def applied() -> bool:
+                return not await driver.apply(wanted)  # noqa: B023 (awaited in this turn)
+
+            await eventually(applied, "the list is applied")
+            assert {(await get(port))[1] for _ in range(4)} <= {one.name for one in listed}
+        assert len(killed) == 3
+        assert driver.pid not in killed
