@@ -29,6 +29,8 @@ class Stat(NamedTuple):
     state: str
     session: int
     start_ticks: int
+    wait_status: int
+    """Of a zombie, and as waitpid(2) tells it; 0 where one is not allowed to know."""
 
     @property
     def dead(self) -> bool:
@@ -61,7 +63,7 @@ def read_stat(pid: int) -> Stat | None:
     finally:
         os.close(descriptor)
     fields = content[content.rfind(")") + 2 :].split()
-    return Stat(fields[0], int(fields[3]), int(fields[19]))
+    return Stat(fields[0], int(fields[3]), int(fields[19]), int(fields[49]))
 
 
 def open_verified(pid: int, start_ticks: int) -> int | None:
@@ -88,6 +90,12 @@ def describe_exit(code: int, status: int) -> str:
     return f"killed by {name}" + (" (core dumped)" if code == os.CLD_DUMPED else "")
 
 
+def _describe_status(status: int) -> str:
+    if os.WIFEXITED(status):
+        return describe_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
+    return describe_exit(os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status))
+
+
 class Tree:
     """A worker's processes: the leader, its process group, and the rest of its session.
 
@@ -110,15 +118,16 @@ class Tree:
 
     def outcome(self) -> str | None:
         """How the leader ended, in words; None while that cannot be told yet. A child stays unreaped."""
-        if self.pidfd is None:
-            return UNKNOWN_EXIT
-        if self.child:
+        if self.child and self.pidfd is not None:
             ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             return None if ended is None else describe_exit(ended.si_code, ended.si_status)
-        return self._adopted_outcome(self.pidfd)
+        stat = read_stat(self.pid)
+        if stat is not None and stat.dead and stat.start_ticks == self._start_ticks:
+            return _describe_status(stat.wait_status)
+        return UNKNOWN_EXIT if self.pidfd is None else self._reaped_outcome(self.pidfd)
 
     @staticmethod
-    def _adopted_outcome(pidfd: int) -> str | None:
+    def _reaped_outcome(pidfd: int) -> str | None:
         info = bytearray(_INFO.size)
         struct.pack_into("=Q", info, 0, _INFO_EXIT)
         try:
@@ -126,11 +135,7 @@ class Tree:
         except OSError:  # the kernel is too old, or kept nothing
             return UNKNOWN_EXIT
         mask, *_, status = _INFO.unpack(info)
-        if not mask & _INFO_EXIT:
-            return None
-        if os.WIFEXITED(status):
-            return describe_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
-        return describe_exit(os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status))
+        return _describe_status(status) if mask & _INFO_EXIT else None
 
     def reap(self) -> None:
         """Give the leader's pid back; signal the group before, not after."""

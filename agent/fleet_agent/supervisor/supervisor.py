@@ -26,7 +26,7 @@ from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
 from fleet_agent.supervisor.spawn import Output, Spawned, SpawnError, read_report, spawn
 
 _REAPING_SECONDS = 0.1
-"""How long an adopted process may stay a zombie before its exit status is given up: init reaps in microseconds."""
+"""How long the exit status of an adopted process may stay unknown between its end and its reaping by init."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -181,7 +181,7 @@ class Supervisor:
         if life.killed:
             held.tree.kill_all()
         if pidfd is None:
-            self._leader_ended(held, UNKNOWN_EXIT)
+            self._leader_ended(held, held.tree.outcome() or UNKNOWN_EXIT)
         else:
             self._loop.watch(pidfd, READ, partial(self._on_pidfd, held, held.tree))
 

@@ -93,7 +93,8 @@ async def test_an_adopted_worker_that_crashes_is_replaced_and_its_exit_status_kn
     (host.folder / "go").write_text("now\n")
     new = await host.until(lambda seen: seen.pid not in {0, pid})
     assert new.restarts == 1
-    assert new.reason == ("exit code 7" if kernel_keeps_exit_status() else UNKNOWN_EXIT)
+    allowed = {"exit code 7"} if kernel_keeps_exit_status() else {"exit code 7", UNKNOWN_EXIT}
+    assert new.reason in allowed
 
 
 def _with_fifo(folder: Path) -> Path:
@@ -126,7 +127,8 @@ async def test_a_worker_that_died_meanwhile_is_replaced_and_what_it_left_is_kill
     await eventually(lambda: not alive(worker.pid), "the worker died")
     await host.start()
     new = await host.until(lambda seen: seen.pid > 0)
-    assert (new.pid != worker.pid, new.restarts, new.reason) == (True, 1, UNKNOWN_EXIT)
+    assert (new.pid != worker.pid, new.restarts) == (True, 1)
+    assert new.reason in {"killed by SIGKILL", UNKNOWN_EXIT}, "known as long as init has not reaped it"
     await eventually(lambda: not alive(child), "the old grandchild died")
 
 
