@@ -32,8 +32,9 @@ class HistoryLost(Exception):  # noqa: N818
 async def watch(channel: grpc.aio.Channel, prefix: str, after: int) -> AsyncGenerator[Changes, None]:
     """Changes below `prefix` after revision `after`, in whole revisions. Raises StreamBroken or HistoryLost, and never ends else.
 
-    Once a second the member is asked for its progress, a message that writes nothing; one that says nothing for three seconds
-    counts as gone; one that keeps answering from behind `after` was put back to an older state, or cut off. The revision it answers is not taken as delivered: before 3.5.8 it may run ahead of events still to come.
+    Once a second the member is asked for its progress, a message that writes nothing. One that says nothing for three seconds
+    counts as gone; one that keeps answering from behind what was delivered is cut off, or was put back to an older state. The
+    revision it answers is not taken as delivered: before 3.5.8 it may run ahead of events still to come.
     """
     stream = WatchStub(channel).Watch(_requests(prefix, after + 1), metadata=_REQUIRE_LEADER)
     delivered = after

@@ -80,7 +80,7 @@ async def test_a_commit_whose_outcome_is_unknown_is_not_sent_again(tmp_path: Pat
         await context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
 
     server = grpc.aio.server()
-    handlers = {"Txn": grpc.unary_unary_rpc_method_handler(refuse)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Txn": grpc.unary_unary_rpc_method_handler(refuse)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.KV", handlers),))
     identity = issue(tmp_path, Identity(Role.ETCD, "broken"), ["127.0.0.1"])
     port = server.add_secure_port("127.0.0.1:0", server_credentials(identity))
