@@ -103,9 +103,9 @@ def _pool(pool: PoolLayout) -> Iterable[str]:
     yield f"    default_backend {replay}"
     yield ""
     yield f"backend {replay}"
-    yield "    http-reuse safe"
+    yield "    http-reuse always"
     yield "    retry-on conn-failure empty-response"
-    yield "    default-server check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1"
+    yield "    default-server check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1 pool-purge-delay 500ms"
     for slot in pool.slots:
         target = slot.target or _NOWHERE
         disabled = "" if slot.state is SlotState.ACTIVE else " disabled"
