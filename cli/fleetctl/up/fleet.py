@@ -193,7 +193,7 @@ class Fleet:
     async def _end(self, folder: LockedFolder, topology: Topology, manager: Manager, *, interrupted: bool) -> list[str]:
         """Stop everything; returns what could not be stopped, in words."""
         self._display.step("stopping; press Ctrl-C again to stop without waiting for workers to finish")
-        left = await Shutdown(topology, manager, os.environ, self._hasten, interrupted=interrupted).run()
+        left = await Shutdown(topology, manager, self._hasten, interrupted=interrupted).run()
         manager.close()
         if not left:
             remove_runtime(topology.layout)

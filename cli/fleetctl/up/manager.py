@@ -4,7 +4,8 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _HOPELESS_ENDS = 3
 _TOLD_ENDS = 6
 """Quick ends in a row that get a line each; a daemon that ended more often has long had the longest delay."""
 _LOG_CHECK_SECONDS = 10.0
+_COMMAND_OUTPUT_BYTES = 2000
 _KILL_SECONDS = 10.0
 """A killed process that is still there then hangs in the kernel."""
 
@@ -61,12 +63,16 @@ class Manager:
         self._descriptor_limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # The fd stores are held here, so this process needs more than a daemon's usual share.
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._commands: dict[int, Daemon] = {}
+        """Commands under way, by pid."""
         self._socket: NotifySocket | None = None
         self._changed = asyncio.Event()
         self._log_check: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Listen for notifications. Raises OSError."""
+        """Listen for notifications, and become the parent of orphans. Raises OSError."""
+        process.become_reaper()
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
         self._socket = NotifySocket(self._notify_path)
         self._loop.add_reader(self._socket, self._drain_notifications)
         self._check_logs()
@@ -80,6 +86,7 @@ class Manager:
             self._release(managed)
             managed.store.close()
         if self._socket is not None:
+            self._loop.remove_signal_handler(signal.SIGCHLD)
             self._loop.remove_reader(self._socket)
             self._socket.close()
             self._socket = None
@@ -167,6 +174,47 @@ class Manager:
             if managed.daemon is not None:
                 managed.daemon.signal(signal.SIGKILL)
         await self._wait_until(down, _KILL_SECONDS)
+
+    async def run_command(self, argv: Sequence[str], timeout: float, hasten: asyncio.Event | None = None) -> str | None:
+        """Run a command to its end; returns what went wrong, "" for nothing. None: it was killed, because it took longer than
+        `timeout` seconds or `hasten` was set."""
+        environment = {**self._environment, process.FLEET_MARK: self._fleet_id}
+        with tempfile.TemporaryFile() as output:
+            try:
+                command = process.start(argv, environment, output.fileno(), self._descriptor_limit)
+            except OSError as error:
+                return f"{argv[0]}: {error.strerror}"
+            self._commands[command.pid] = command
+            ended = asyncio.Event()
+            self._loop.add_reader(command, ended.set)
+            try:
+                await self._wait_for_first(ended, hasten, timeout)
+                in_time = ended.is_set()
+                if not in_time:
+                    command.signal(signal.SIGKILL)
+                    await self._wait_for_first(ended, None, _KILL_SECONDS)
+                end = command.reap()
+            finally:
+                self._loop.remove_reader(command)
+                del self._commands[command.pid]
+                command.close()
+            if not in_time:
+                return None
+            output.seek(max(0, output.seek(0, os.SEEK_END) - _COMMAND_OUTPUT_BYTES))
+            lines = output.read().decode(errors="replace").strip().splitlines()
+        return "" if command.exit_code == 0 else lines[-1] if lines else f"{argv[0]} {end}"
+
+    async def _wait_for_first(self, first: asyncio.Event, second: asyncio.Event | None, timeout: float) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (first, second) if event is not None]
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _reap_orphans(self) -> None:
+        own = {managed.daemon.pid for managed in self._managed.values() if managed.daemon is not None}
+        process.reap_orphans(own | self._commands.keys())
 
     async def _wake_on(self, event: asyncio.Event) -> None:
         await event.wait()
@@ -287,6 +335,7 @@ class Manager:
                 rotate_if_large(managed.service.log)
             except OSError as error:
                 self._report(f"{managed.service.log} cannot be kept small: {error.strerror}")
+        self._reap_orphans()
         self._log_check = self._loop.call_later(_LOG_CHECK_SECONDS, self._check_logs)
 
 

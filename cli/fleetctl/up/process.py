@@ -6,9 +6,10 @@ for it. The mark comes into being with the process, so an `up` killed at any ins
 know; a record written afterwards would.
 """
 
+import ctypes
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
@@ -17,6 +18,7 @@ FLEET_MARK = "FLEET_UP"
 _SERVICE_MARK = "FLEET_UP_SERVICE"
 _PID_MARK = "FLEET_UP_PID"
 _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+_PR_SET_CHILD_SUBREAPER = 36
 _SHELL = "/bin/sh"
 # Only the process itself knows its pid before exec; exec keeps it.
 _LAUNCH = f'ulimit -S -n "$1"; shift; {_PID_MARK}=$$; export {_PID_MARK}; exec "$@"'
@@ -31,6 +33,8 @@ class Daemon:
     def __init__(self, pid: int, pidfd: int, *, adopted: bool) -> None:
         self.pid = pid
         self.adopted = adopted
+        self.exit_code: int | None = None
+        """Set by `reap` where the process exited by itself and its status can be known."""
         self._pidfd = pidfd
 
     def fileno(self) -> int:
@@ -54,6 +58,7 @@ class Daemon:
         if result is None:
             return None
         if result.si_code == os.CLD_EXITED:
+            self.exit_code = result.si_status
             return f"ended with exit code {result.si_status}"
         try:
             return f"was killed by {signal.Signals(result.si_status).name}"
@@ -145,6 +150,22 @@ def find_marked(fleet_id: str) -> list[Daemon]:
         else:
             os.close(pidfd)
     return found
+
+
+def become_reaper() -> None:
+    """From now on a process whose parent died is this one's child (PR_SET_CHILD_SUBREAPER, man 2 prctl), as it would be a service
+    manager's: who adopts it learns its end at once, however slow the machine's init is. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot become the reaper of orphans")
+
+
+def reap_orphans(own: Collection[int]) -> None:
+    """Reap children that ended and are none of `own`, whose end somebody waits for."""
+    for task in (_PROC / "self" / "task").iterdir():
+        with suppress(OSError):  # the thread may end while its children are listed
+            for child in map(int, (task / "children").read_text().split()):
+                if child not in own:
+                    os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG)
 
 
 def ancestors(pid: int, limit: int = 8) -> Iterator[int]:

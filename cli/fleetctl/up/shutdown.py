@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from fleetctl.up import process
@@ -21,7 +21,6 @@ _RETRY_SECONDS = 15.0
 """A supervisor that died meanwhile is started again, and can then stop what it adopted."""
 _RETRY_PAUSE_SECONDS = 0.3
 _SWEEP_SECONDS = 5.0
-_OUTPUT_BYTES = 2000
 
 
 class _StopCommand(Protocol):
@@ -38,14 +37,12 @@ class Shutdown:
         self,
         topology: Topology,
         manager: Manager,
-        environment: Mapping[str, str],
         hasten: asyncio.Event,
         *,
         interrupted: bool,
     ) -> None:
         self._topology = topology
         self._manager = manager
-        self._environment = {**environment, process.FLEET_MARK: topology.settings.fleet_id}
         self._hasten = hasten
         self._interrupted = interrupted
 
@@ -77,9 +74,11 @@ class Shutdown:
         deadline = loop.time() + _RETRY_SECONDS
         while True:
             hasty = self._hasten.is_set()
-            error = await self._command(
-                command(name, hasty=hasty), _HASTY_SECONDS if hasty else _COMMAND_SECONDS, hasty=hasty
-            )
+            argv = command(name, hasty=hasty)
+            if hasty:
+                error = await self._manager.run_command(argv, _HASTY_SECONDS)
+            else:
+                error = await self._manager.run_command(argv, _COMMAND_SECONDS, self._hasten)
             if error == "":
                 return ""
             if error is None and not hasty and self._hasten.is_set():
@@ -88,38 +87,6 @@ class Shutdown:
             if loop.time() >= deadline:
                 return f"{what} could not be stopped: {error or 'it takes too long'}"
             await asyncio.sleep(_RETRY_PAUSE_SECONDS)
-
-    async def _command(self, argv: tuple[str, ...], timeout: float, *, hasty: bool) -> str | None:
-        """What went wrong, empty for nothing; None: it took longer than `timeout` seconds, or than the user's patience."""
-        try:
-            running = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return f"{argv[0]}: {error.strerror}"
-        talking = asyncio.ensure_future(running.communicate())
-        waiting: set[asyncio.Future[object]] = {talking}  # type: ignore[arg-type]
-        impatience = asyncio.ensure_future(self._hasten.wait())
-        if not hasty:
-            waiting.add(impatience)  # type: ignore[arg-type]
-        try:
-            await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not talking.done():
-                running.kill()
-                await talking
-                return None
-            _, errors = talking.result()
-        finally:
-            impatience.cancel()
-        if running.returncode == 0:
-            return ""
-        lines = errors[-_OUTPUT_BYTES:].decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {running.returncode}"
 
 
 async def _sweep(fleet_id: str) -> list[str]:

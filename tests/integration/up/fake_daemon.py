@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from fleet_core import service_manager
@@ -57,7 +58,8 @@ def stop() -> None:
         if "FAKE_STUBBORN" in os.environ and "--grace-seconds" not in sys.argv:
             signal.pause()
         pid_file = Path(option("--runtime-dir"), "worker.pid")
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
         pid_file.unlink()
 
 

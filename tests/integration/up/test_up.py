@@ -154,6 +154,18 @@ def test_every_kind_of_killed_daemon_is_started_again_and_no_worker_notices(up: 
     assert up.stop() == 0
 
 
+def test_a_worker_that_outlived_its_supervisor_leaves_no_zombie_when_it_ends(up: Up) -> None:
+    process = up.start_ready("1")
+    supervisor = up.pids()["host1-supervisor"]
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: up.pids()["host1-supervisor"] != supervisor)
+    (worker,) = up.workers()
+    parent = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1]
+    assert int(parent) == process.pid
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{worker}").exists())
+
+
 def test_a_stored_descriptor_comes_back_after_every_restart(up: Up) -> None:
     up.start_ready("1")
     for count in ("2", "3", "4"):
