@@ -84,7 +84,8 @@ class Client:
             self.close()
             return
         for message in messages:
-            self._handler(self, message)
+            if self.open:  # not dropped on an answer before
+                self._handler(self, message)
         if not data:
             self.close()
 

@@ -13,6 +13,7 @@ in words through the report pipe, which closes at execve.
 """
 
 import errno
+import functools
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
 
 _UMASK = 0o022
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PREPARED = b"."
 _RELEASE = b"."
 _NOT_STARTED = 127
@@ -73,6 +75,7 @@ def spawn(launch: Launch, output: Output, record: Record) -> Spawned:
     except OSError as error:
         _close(release_read, release_write)
         raise SpawnError(f"pipe: {error.strerror}") from error
+    _inherited_ignored()
     try:
         pid = os.fork()
     except OSError as error:
@@ -159,14 +162,19 @@ def _close_all_but(*kept: int) -> None:
     os.closerange(first, _MAX_DESCRIPTOR)
 
 
+@functools.cache
+def _inherited_ignored() -> tuple[int, ...]:
+    """Signals this process was started with, or Python starts with, ignored. Asked once: 64 questions for each start add up."""
+    return tuple(number for number in range(1, signal.NSIG) if signal.getsignal(number) == signal.SIG_IGN)
+
+
 def _reset_signals() -> None:
     """Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE; the mask is inherited too.
 
     Handlers go as well: one of the supervisor's would swallow a stop signal that comes before execve.
     """
-    for number in range(1, signal.NSIG):
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
+    for number in (*_HANDLED, *_inherited_ignored()):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

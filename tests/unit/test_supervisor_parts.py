@@ -1,0 +1,222 @@
+"""The supervisor's rooms one by one: journal, log files, loop, process names."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.journal import Journal
+from fleet_agent.supervisor.logs import Fifo, LogFile
+from fleet_agent.supervisor.loop import READ, Loop, now
+from fleet_agent.supervisor.processes import Place, here, open_verified, read_stat
+from fleet_agent.supervisor.protocol import Key, Launch
+from fleet_agent.supervisor.spawn import Output, SpawnError, spawn
+
+PLACE = Place("boot", 7)
+LAUNCH = Launch(["server"], "/", {"FLEET_APP": "shop"}, port=4000, extra={"revision": 3})
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with closing(Loop()) as made:
+        yield made
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_the_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    life = lives.started(lives.begin(Key("shop", 1, 2), LAUNCH)[0], 100, 7, 1.5)
+    crashed, _ = lives.ended(life, "exit code 1", 2.0, 0.0)
+    stopping, _ = lives.stop(replace(life, key=Key("shop", 2, 2)), 15, 10, 2.0)
+    journal = Journal(tmp_path / "journal", PLACE)
+    for written in (life, crashed, stopping):
+        journal.write(written)
+    records = Journal(tmp_path / "journal", PLACE).read()
+    assert [record.life for record in records] == [crashed, stopping]
+    assert {record.place for record in records} == {PLACE}
+    journal.remove(crashed.key)
+    journal.remove(crashed.key)
+    assert [record.life for record in journal.read()] == [stopping]
+
+
+def test_a_record_half_written_when_the_supervisor_died_is_not_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, PLACE)
+    life, _ = lives.begin(Key("shop", 1, 2), LAUNCH)
+    journal.write(life)
+    (tmp_path / "shop.1.2.json.new").write_text('{"vers')
+    assert [record.life for record in journal.read()] == [life]
+    journal.write(life)
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.1.2.json"]
+
+
+def log_file(tmp_path: Path, max_bytes: int, files: int) -> LogFile:
+    log = LogFile(tmp_path / "shop" / "1.out.log")
+    log.max_bytes, log.files = max_bytes, files
+    return log
+
+
+def contents(tmp_path: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (tmp_path / "shop").iterdir()}
+
+
+def test_a_log_is_rotated_at_line_ends_and_the_oldest_goes(tmp_path: Path) -> None:
+    with closing(Fifo(tmp_path / "fifo")) as fifo, closing(log_file(tmp_path, 10, 2)) as log:
+        for text in ("one one one\n", "two two", " two\n", "three three\n", "four four\n", "five\n"):
+            os.write(fifo.descriptor, text.encode())
+            log.take(fifo.descriptor)
+    assert contents(tmp_path) == {
+        "1.out.log": "five\n",
+        "1.out.log.1": "four four\n",
+        "1.out.log.2": "three three\n",
+    }
+
+
+def test_a_line_without_end_is_cut_at_twice_the_size(tmp_path: Path) -> None:
+    with closing(Fifo(tmp_path / "fifo")) as fifo, closing(log_file(tmp_path, 10, 9)) as log:
+        for _ in range(6):
+            os.write(fifo.descriptor, b"endless")
+            log.take(fifo.descriptor)
+    assert contents(tmp_path) == {"1.out.log": "endless" * 3, "1.out.log.1": "endless" * 3}
+
+
+def test_a_log_goes_on_at_its_end_after_a_restart(tmp_path: Path) -> None:
+    with closing(Fifo(tmp_path / "fifo")) as fifo:
+        for text in (b"before\n", b"after\n"):
+            os.write(fifo.descriptor, text)
+            with closing(log_file(tmp_path, 1000, 2)) as log:
+                log.take(fifo.descriptor)
+    assert contents(tmp_path) == {"1.out.log": "before\nafter\n"}
+
+
+def test_a_log_that_cannot_be_written_blocks_no_worker_and_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shop" / "1.out.log").mkdir(parents=True)
+    with closing(Fifo(tmp_path / "fifo")) as fifo, closing(log_file(tmp_path, 1000, 2)) as log:
+        for _ in range(2):
+            os.write(fifo.descriptor, b"lost\n")
+            log.take(fifo.descriptor)
+        with pytest.raises(BlockingIOError):
+            os.read(fifo.descriptor, 1)
+    assert capsys.readouterr().err.count("cannot be written, its lines are lost") == 1
+
+
+def test_the_loop_calls_timers_in_their_order_and_not_the_cancelled_ones(loop: Loop) -> None:
+    called: list[str] = []
+    loop.at(now() + 0.002, lambda: called.append("second"))
+    loop.at(now(), lambda: called.append("first"))
+    loop.at(now() + 0.001, lambda: called.append("never")).cancel()
+    loop.at(now() + 0.003, loop.stop)
+    loop.run()
+    assert called == ["first", "second"]
+
+
+def test_what_is_urgent_is_called_before_what_comes_in_bulk(loop: Loop, pipe: tuple[int, int]) -> None:
+    called: list[str] = []
+
+    def on_bulk(_mask: int) -> None:
+        called.append("bulk")
+        loop.stop()
+
+    os.write(pipe[1], b"x")
+    copy = os.dup(pipe[0])
+    loop.watch(pipe[0], READ, on_bulk, bulk=True)
+    loop.watch(copy, READ, lambda _mask: called.append("urgent"))
+    loop.run()
+    os.close(copy)
+    assert called == ["urgent", "bulk"]
+
+
+def test_an_event_of_a_closed_descriptor_never_reaches_the_next_one_of_that_number(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    """Both pipes are ready in one turn; the first callback replaces the second's descriptor by an idle one."""
+    called: list[str] = []
+    first, second = (os.dup(pipe[0]) for _ in range(2))
+    idle = os.pipe2(os.O_CLOEXEC)
+
+    def replace_other(this: int, other: int) -> None:
+        called.append("first")
+        loop.unwatch(this)
+        loop.unwatch(other)
+        os.dup2(idle[0], other, inheritable=False)
+        loop.watch(other, READ, lambda _mask: called.append("stale"))
+
+    os.write(pipe[1], b"x")
+    loop.watch(first, READ, lambda _mask: replace_other(first, second))
+    loop.watch(second, READ, lambda _mask: replace_other(second, first))
+    loop.at(now() + 0.05, loop.stop)
+    loop.run()
+    for descriptor in (first, second, *idle):
+        os.close(descriptor)
+    assert called == ["first"]
+
+
+def test_a_name_with_spaces_and_parentheses_does_not_confuse_the_reading_of_stat() -> None:
+    program = (
+        "open('/proc/self/comm', 'w').write(') Z 1 (x'); print(open('/proc/self/stat').read(), flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert ") Z 1 (x" in child.stdout.readline()
+        stat = read_stat(child.pid)
+        child.communicate("\n")
+    assert stat is not None
+    assert not stat.dead
+    assert stat.session == os.getsid(0)
+
+
+def test_only_the_very_process_is_opened() -> None:
+    """Guards invariant 8."""
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        stat = read_stat(child.pid)
+        assert stat is not None
+        assert open_verified(child.pid, stat.start_ticks + 1) is None
+        pidfd = open_verified(child.pid, stat.start_ticks)
+        assert pidfd is not None
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+        assert open_verified(child.pid, stat.start_ticks) is None, "a zombie is dead"
+        os.close(pidfd)
+    assert open_verified(child.pid, stat.start_ticks) is None
+
+
+def test_here_names_this_boot_and_this_pid_namespace() -> None:
+    assert here() == here()
+    assert here().pid_namespace == os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
+
+
+def test_a_process_that_cannot_be_recorded_never_runs(tmp_path: Path) -> None:
+    """Guards invariant 3: no unrecorded worker."""
+    pids: list[int] = []
+
+    def record(pid: int, _start_ticks: int) -> None:
+        pids.append(pid)
+        raise OSError(28, "No space left on device")
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    fifos = []
+    for name in ("out", "err"):
+        os.mkfifo(tmp_path / name)
+        fifos.append(str(tmp_path / name))
+    wanted = Launch(["touch", str(tmp_path / "ran")], "/", {"PATH": os.environ["PATH"]})
+    with pytest.raises(SpawnError, match="No space left on device"):
+        spawn(wanted, Output(*fifos), record)
+    assert read_stat(pids[0]) is None
+    assert not (tmp_path / "ran").exists()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
