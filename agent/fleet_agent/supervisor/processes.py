@@ -9,7 +9,6 @@ import fcntl
 import os
 import signal
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +34,10 @@ class Stat(NamedTuple):
     @property
     def dead(self) -> bool:
         return self.state in _DEAD_STATES
+
+
+Sessions = dict[int, list[tuple[int, Stat]]]
+"""The processes of each session, by the pid of its first leader."""
 
 
 @dataclass(frozen=True)
@@ -167,18 +170,18 @@ class Tree:
     def _signal_each(self, number: int) -> None:
         if self.pidfd is not None:
             _send(self.pidfd, number)
-        for descriptor in self.open_members():
+        for descriptor in self.open_members(living_by_session()):
             try:
                 _send(descriptor, number)
             finally:
                 os.close(descriptor)
 
-    def open_members(self) -> list[int]:
-        """Pidfds, the caller's to close, of the living members of the leader's session, the leader not among them."""
+    def open_members(self, living: Sessions) -> list[int]:
+        """Pidfds, the caller's to close, of the members of the leader's session in `living`, the leader not among them."""
         leader_holds_pid = self.child and not self._reaped
         members = []
-        for pid, stat in _processes():
-            if stat.session != self.pid or pid == self.pid or stat.dead or stat.start_ticks < self._start_ticks:
+        for pid, stat in living.get(self.pid, ()):
+            if pid == self.pid or stat.start_ticks < self._start_ticks:
                 continue
             descriptor = open_verified(pid, stat.start_ticks)
             if descriptor is None:
@@ -205,10 +208,13 @@ def _send(pidfd: int, number: int) -> None:
         signal.pidfd_send_signal(pidfd, number)
 
 
-def _processes() -> Iterator[tuple[int, Stat]]:
+def living_by_session() -> Sessions:
+    """Every process of this machine that is alive: some 10 µs for each, so ask once for many trees."""
     with os.scandir("/proc") as entries:
         pids = [int(entry.name) for entry in entries if entry.name.isdigit()]
+    sessions: Sessions = {}
     for pid in pids:
         stat = read_stat(pid)
-        if stat is not None:
-            yield pid, stat
+        if stat is not None and not stat.dead:
+            sessions.setdefault(stat.session, []).append((pid, stat))
+    return sessions

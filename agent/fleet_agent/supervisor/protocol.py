@@ -7,7 +7,8 @@ sends requests `{"id": n, "request": NAME, ...}`; the supervisor answers each wi
 
 request   fields                                 meaning
 hello     protocol                               answers `protocol`, `pid`, `workers` (all, whole); subscribes to events
-run       key, launch                            this worker shall run; running already with an equal launch: nothing happens
+run       key, launch                            this worker shall run; a process that runs is left alone, and another
+                                                 launch counts from its next start; failed stays failed under an equal one
 stop      key, signal, grace_seconds             this worker shall stop, by the ladder, and stay down
 forget    key                                    drop an exited or failed worker's record; otherwise refused
 note      key, pid, ready                        the agent's finding on the process `pid`; ignored when it is gone

@@ -21,7 +21,7 @@ from fleet_agent.supervisor.journal import Journal, Record, file_stem
 from fleet_agent.supervisor.life import Effect, Life, Start, Step
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
-from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Tree, open_verified
+from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Sessions, Tree, living_by_session, open_verified
 from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
 from fleet_agent.supervisor.spawn import Output, Spawned, SpawnError, read_report, spawn
 
@@ -79,6 +79,8 @@ class Supervisor:
         self._jitter = jitter
         self._workers: dict[Key, _Held] = {}
         self._when_down: list[Callable[[], None]] = []
+        self._looking: list[tuple[_Held, Tree]] = []
+        """Stopping workers whose leader has ended, and whose other processes were not looked for yet."""
 
     def close(self) -> None:
         """Workers live on, and the next supervisor finds them in the journal."""
@@ -306,9 +308,21 @@ class Supervisor:
             self._tree_ended(held, tree)
 
     def _await_members(self, held: _Held, tree: Tree) -> None:
+        """Many workers may stop together, and one look at /proc serves them all: at the end of this turn."""
+        if not self._looking:
+            self._loop.at(now(), self._look_for_members)
+        self._looking.append((held, tree))
+
+    def _look_for_members(self) -> None:
+        looking, self._looking = self._looking, []
+        living = living_by_session()
+        for held, tree in looking:
+            self._watch_members(held, tree, living)
+
+    def _watch_members(self, held: _Held, tree: Tree, living: Sessions) -> None:
         if held.life.killed:
             tree.kill_all()
-        held.members = set(tree.open_members())
+        held.members = set(tree.open_members(living))
         if not held.members:
             self._tree_ended(held, tree)
             return
