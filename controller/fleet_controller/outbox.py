@@ -21,6 +21,10 @@ class Outbox(Generic[T]):
             self._waiting[key] = build
             self._news.set()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """End the iteration; what still waits is dropped."""
         self._closed = True

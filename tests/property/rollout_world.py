@@ -1,4 +1,4 @@
-"""A small world for the planner: hosts, workers, balancers and clients with a truth of their own, and a leader who learns of it late.
+"""A small world for the planner: hosts, workers, balancers and clients with a truth of their own, of which a leader learns late.
 
 The leader's side is the real one (`Hosts`, `Upstreams`, `plan`, `operations`); only streams, etcd and the clock are missing. Each
 stop the planner instructs is judged at the moment it is sent against the truth, not against what the leader believes.

@@ -147,5 +147,8 @@ class RolloutHistories(RuleBasedStateMachine):
 
 TestRolloutHistories = RolloutHistories.TestCase
 TestRolloutHistories.settings = settings(
-    max_examples=int(os.environ.get("HISTORIES", "150")), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=int(os.environ.get("HISTORIES", "150")),
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

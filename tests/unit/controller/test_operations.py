@@ -1,0 +1,154 @@
+"""What each mutation does to desired state, and what it refuses."""
+
+import pytest
+
+from fleet_controller import operations
+from fleet_controller.operations import INVALID, NOT_FOUND, PRECONDITION, HostFact, Refused
+from fleet_controller.records import AppRecord, AppState, RolloutRecord, RolloutState, SizeMode
+from fleet_core.ids import SlotId
+from fleet_core.spec import AppSpec, RoutePolicy
+
+HOSTS = {
+    "host1": HostFact("host1", 4, online=True),
+    "host2": HostFact("host2", 2, online=True),
+    "host3": HostFact("host3", 2, online=False),
+}
+
+
+def spec(http: str = "") -> AppSpec:
+    return AppSpec(name="app", argv=("app",), cwd="/", route=RoutePolicy(http=http))
+
+
+def running(**placement: int) -> AppRecord:
+    return AppRecord(name="app", placement=placement, generation=3, floor=2, generations={2: 1, 3: 1}, rollout="r1")
+
+
+def test_a_new_app_is_spread_over_the_hosts_that_are_online() -> None:
+    change = operations.start_new("r1", spec(), 5, (), HOSTS, {})
+    assert change.app.placement == {"host1": 3, "host2": 2}
+    assert change.app.size_mode is SizeMode.FLOATING
+    assert change.rollout.steps == 5
+    assert change.revision is not None
+    assert change.revision.app_spec() == spec()
+
+
+def test_a_new_app_on_named_hosts_is_pinned_there() -> None:
+    change = operations.start_new("r1", spec(), 4, ("host2",), HOSTS, {})
+    assert (change.app.placement, change.app.size_mode) == ({"host2": 4}, SizeMode.PINNED)
+
+
+@pytest.mark.parametrize("other", ["127.0.0.1:80", "0.0.0.0:80", ":80"])
+def test_two_apps_cannot_have_one_address(other: str) -> None:
+    with pytest.raises(Refused, match="taken by app first") as refused:
+        operations.start_new("r1", spec("127.0.0.1:80"), 1, (), HOSTS, {"first": other})
+    assert refused.value.kind == PRECONDITION
+
+
+def test_no_app_starts_where_no_host_is_online() -> None:
+    away = {"host3": HOSTS["host3"]}
+    with pytest.raises(Refused, match="no host is online"):
+        operations.start_new("r1", spec(), 1, (), away, {})
+
+
+@pytest.mark.parametrize(
+    ("absolute", "relative", "placement"),
+    [(8, None, {"host1": 4, "host2": 4}), (None, 2, {"host1": 3, "host2": 3}), (None, None, {"host1": 4, "host2": 2})],
+)
+def test_a_floating_size_is_a_number_a_difference_or_a_core_each(
+    absolute: int | None, relative: int | None, placement: dict[str, int]
+) -> None:
+    plan = operations.plan_size(running(host1=2, host2=2), HOSTS, "", absolute, relative)
+    assert plan.placement == placement
+    assert plan.mode is SizeMode.FLOATING
+
+
+def test_a_size_for_one_host_pins_the_present_spread() -> None:
+    plan = operations.plan_size(running(host1=2, host2=2), HOSTS, "host1", 8, None)
+    assert (plan.placement, plan.mode, plan.shrinking_others) == ({"host1": 8, "host2": 2}, SizeMode.PINNED, ())
+
+
+def test_a_plain_size_names_the_hosts_it_takes_from_though_the_app_grows() -> None:
+    pinned = running(host1=8, host2=1).model_copy(update={"size_mode": SizeMode.PINNED})
+    assert operations.plan_size(pinned, HOSTS, "", 10, None).shrinking_others == ("host1",)
+
+
+def test_a_floating_app_that_shrinks_was_asked_to() -> None:
+    assert operations.plan_size(running(host1=4, host2=4), HOSTS, "", 2, None).shrinking_others == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "absolute", "relative", "kind"),
+    [("nope", 1, None, NOT_FOUND), ("", None, -9, INVALID), ("", 5000, None, INVALID)],
+)
+def test_bad_sizes_are_refused(host: str, absolute: int | None, relative: int | None, kind: str) -> None:
+    with pytest.raises(Refused) as refused:
+        operations.plan_size(running(host1=2, host2=2), HOSTS, host, absolute, relative)
+    assert refused.value.kind == kind
+
+
+def test_a_restart_raises_the_floor_to_the_new_generation() -> None:
+    change = operations.restart("r2", running(host1=2), None, at_once=False, past=())
+    assert (change.app.generation, change.app.floor) == (4, 4)
+    assert change.rollout.previous_floor == 2
+
+
+def test_the_restart_of_one_worker_raises_the_floor_of_its_slot_alone() -> None:
+    change = operations.restart("r2", running(host1=2), SlotId("app", "host1", 2), at_once=False, past=())
+    assert change.app.floor == 2
+    assert (change.app.floor_of("host1", 1), change.app.floor_of("host1", 2)) == (2, 4)
+    assert change.rollout.steps == 1
+
+
+def test_a_worker_that_is_not_there_cannot_be_restarted() -> None:
+    with pytest.raises(Refused, match="no worker is named app/host1/3"):
+        operations.restart("r2", running(host1=2), SlotId("app", "host1", 3), at_once=False, past=())
+
+
+def test_a_failed_restart_lets_the_old_workers_stay() -> None:
+    before = running(host1=2)
+    change = operations.restart("r2", before, None, at_once=False, past=())
+    app, rollout = operations.failed(change.app, change.rollout, "it does not boot", 1.0)
+    assert app.floor == before.floor
+    assert (rollout.state, rollout.message) == (RolloutState.FAILED, "it does not boot")
+
+
+def test_a_newer_operation_supersedes_the_one_under_way() -> None:
+    first = operations.restart("r2", running(host1=2), None, at_once=False, past=())
+    second = operations.stop("r3", first.app, at_once=False, remove=False, past=[first.rollout])
+    assert second.superseded is not None
+    assert (second.superseded.id, second.superseded.state) == ("r2", RolloutState.SUPERSEDED)
+    assert second.rollout.sequence > first.rollout.sequence
+
+
+def test_old_rollouts_are_forgotten_and_the_running_one_is_not() -> None:
+    past = [
+        RolloutRecord(
+            id=f"r{number}",
+            app="app",
+            kind=operations.RolloutKind.RESTART,
+            state=RolloutState.DONE if number else RolloutState.RUNNING,
+            revision=1,
+            generation=1,
+            sequence=number,
+        )
+        for number in range(30)
+    ]
+    change = operations.restart("new", running(host1=2), None, at_once=False, past=past)
+    assert len(past) + 1 - len(change.forgotten) == operations.ROLLOUTS_KEPT
+    assert "r0" not in change.forgotten
+
+
+def test_a_stopped_app_keeps_its_size_and_starts_again_in_it() -> None:
+    stopped = operations.stop("r2", running(host1=2, host2=1), at_once=False, remove=False, past=()).app
+    assert stopped.state is AppState.STOPPED
+    assert stopped.wanted_total == 0
+    started = operations.start_again("r3", stopped, 0, (), HOSTS, ()).app
+    assert (started.wanted_total, started.placement) == (3, {"host1": 2, "host2": 1})
+
+
+def test_what_runs_cannot_be_started_and_what_is_stopped_cannot_be_restarted() -> None:
+    with pytest.raises(Refused, match="running already"):
+        operations.start_again("r2", running(host1=1), 0, (), HOSTS, ())
+    stopped = operations.stop("r2", running(host1=1), at_once=False, remove=False, past=()).app
+    with pytest.raises(Refused, match="stopped"):
+        operations.restart("r3", stopped, None, at_once=False, past=())
