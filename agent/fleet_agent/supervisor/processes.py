@@ -148,19 +148,25 @@ class Tree:
 
     def signal_group(self, number: int) -> None:
         """To every process of the leader's process group. Nothing happens where none is left."""
-        if self.pidfd is not None:
-            try:
-                signal.pidfd_send_signal(self.pidfd, number, None, _SIGNAL_PROCESS_GROUP)
-            except ProcessLookupError:
-                return
-            except OSError:  # EINVAL: a kernel before 6.9
-                if self.child and not self._reaped:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(self.pid, number)
-                    return
-            else:
-                return
-        self._signal_each(number)
+        if self.pidfd is None:
+            self._signal_each(number)
+            return
+        try:
+            self._signal_whole_group(self.pidfd, number)
+        except ProcessLookupError:
+            _send(self.pidfd, number)  # just forked: it has not made its group yet
+        except OSError:  # EINVAL: a kernel before 6.9, and not our child
+            self._signal_each(number)
+
+    def _signal_whole_group(self, pidfd: int, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, number, None, _SIGNAL_PROCESS_GROUP)
+        except ProcessLookupError:
+            raise
+        except OSError:
+            if not self.child or self._reaped:
+                raise
+            os.killpg(self.pid, number)
 
     def kill_all(self) -> None:
         """SIGKILL to the whole session: to programs that gave themselves a process group of their own, too."""

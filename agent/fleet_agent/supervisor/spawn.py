@@ -3,8 +3,8 @@
 ```
  supervisor                               child
  fork ──────────────────────────────────► own session, nothing inherited, signals reset
- record(pid, start ticks)                 "prepared" ──► waits on the release pipe
- waits for "prepared"; writes a byte ───► log FIFOs, cwd, execve
+ record(pid, start ticks)                 waits on the release pipe
+ writes a byte ─────────────────────────► log FIFOs, cwd, execve
                                           end of file instead of a byte: _exit
 ```
 
@@ -15,7 +15,6 @@ in words through the report pipe, which closes at execve.
 import errno
 import functools
 import os
-import select
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +24,10 @@ from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
 
 _UMASK = 0o022
+_ALL_SIGNALS = frozenset(signal.valid_signals())
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PREPARED = b"."
 _RELEASE = b"."
 _NOT_STARTED = 127
-_PREPARE_SECONDS = 5.0
 _MAX_REPORT_BYTES = 4096
 _MAX_DESCRIPTOR = 1 << 30
 
@@ -76,11 +74,16 @@ def spawn(launch: Launch, output: Output, record: Record) -> Spawned:
         _close(release_read, release_write)
         raise SpawnError(f"pipe: {error.strerror}") from error
     _inherited_ignored()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    pid = -1
     try:
         pid = os.fork()
     except OSError as error:
         _close(release_read, release_write, report_read, report_write)
         raise SpawnError(f"fork: {error.strerror}") from error
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if pid == 0:
         _become(launch, output, release_read, report_write)
     _close(release_read, report_write)
@@ -89,7 +92,6 @@ def spawn(launch: Launch, output: Output, record: Record) -> Spawned:
         pidfd = os.pidfd_open(pid)
         start_ticks = _start_ticks(pid)
         record(pid, start_ticks)
-        _await_prepared(report_read)
         os.write(release_write, _RELEASE)
         os.set_blocking(report_read, False)
         spawned = Spawned(pid, start_ticks, pidfd, report_read)
@@ -125,23 +127,12 @@ def _start_ticks(pid: int) -> int:
     return stat.start_ticks
 
 
-def _await_prepared(report: int) -> None:
-    waiter = select.poll()
-    waiter.register(report, select.POLLIN)
-    if not waiter.poll(_PREPARE_SECONDS * 1000):
-        raise SpawnError(f"the process was not prepared in {_PREPARE_SECONDS:g} s")
-    message = os.read(report, _MAX_REPORT_BYTES)
-    if message != _PREPARED:
-        raise SpawnError(message.decode(errors="replace") or "the process died before it was started")
-
-
 def _become(launch: Launch, output: Output, release: int, report: int) -> NoReturn:
     """The child. It must not return, and not touch what it shares with the supervisor."""
     try:
         os.setsid()
         _close_all_but(release, report)
         _reset_signals()
-        os.write(report, _PREPARED)
         if os.read(release, 1) == _RELEASE:
             _execute(launch, output)
     except _Refused as error:
@@ -171,7 +162,8 @@ def _inherited_ignored() -> tuple[int, ...]:
 def _reset_signals() -> None:
     """Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE; the mask is inherited too.
 
-    Handlers go as well: one of the supervisor's would swallow a stop signal that comes before execve.
+    Handlers go as well. Until then all signals are blocked, from before the fork on: one that comes early waits, and is not
+    swallowed by a handler of the supervisor's.
     """
     for number in (*_HANDLED, *_inherited_ignored()):
         signal.signal(number, signal.SIG_DFL)
