@@ -24,7 +24,7 @@ from fleet_controller.records import (
     balancer_key,
     host_key,
 )
-from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
+from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, Unchanged
 from fleet_core.ids import Epoch
 
 _log = logging.getLogger(__name__)
@@ -154,9 +154,6 @@ class Leadership:
                 await term.resign()
 
     async def leader_address(self) -> str:
-        """Where the present leader can be reached; empty: unknown."""
-        try:
-            item = (await self._store.read(LEADER_KEY, timeout=1.0)).items.get(LEADER_KEY)
-        except StoreError:
-            return ""
+        """Where the present leader can be reached; empty: nobody leads. Raises StoreError."""
+        item = (await self._store.read(LEADER_KEY, timeout=1.0)).items.get(LEADER_KEY)
         return str(json.loads(item.value)["address"]) if item is not None else ""

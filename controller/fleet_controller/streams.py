@@ -9,6 +9,7 @@ import grpc
 
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
+from fleet_controller.store.interface import StoreError
 from fleet_core.ids import Epoch
 from fleet_core.tls import Identity, Role, peer_identity
 from fleet_core.version import PROTOCOL_VERSION
@@ -36,7 +37,12 @@ async def require_office(context: Context, leadership: Leadership, code: grpc.St
     """The leader's office, if this controller leads; else the call ends with `code` and names the leader."""
     office = leadership.office
     if office is None or not office.open.is_set():
-        address = await leadership.leader_address()
+        try:
+            address = await leadership.leader_address()
+        except StoreError as error:
+            await abort(
+                context, code, f"controller {leadership.name} does not lead, and cannot find the leader: {error}"
+            )
         if address and address != leadership.address:
             context.set_trailing_metadata(((LEADER_METADATA, address),))
             await abort(context, code, f"controller {leadership.name} does not lead: the leader is at {address}")

@@ -27,10 +27,12 @@ if _version_not_supported:
 
 class ControlServiceStub:
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
-    one was, never carried out twice. Errors of every call: UNAVAILABLE not the leader (trailing metadata
-    `fleet-leader` names its address) or etcd cannot be reached; PERMISSION_DENIED the certificate's role may not.
-    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED (the object changed
-    meanwhile; ask again). Nothing is changed when an error is returned.
+    one was, never carried out twice.
+    Errors of every call: UNAVAILABLE this controller does not lead (trailing metadata `fleet-leader` names the one that does,
+    where there is one); PERMISSION_DENIED the certificate's role may not.
+    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION (also when etcd does not answer),
+    ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
+    text says that the change could not be confirmed.
     """
 
     def __init__(self, channel):
@@ -113,10 +115,12 @@ class ControlServiceStub:
 
 class ControlServiceServicer:
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
-    one was, never carried out twice. Errors of every call: UNAVAILABLE not the leader (trailing metadata
-    `fleet-leader` names its address) or etcd cannot be reached; PERMISSION_DENIED the certificate's role may not.
-    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED (the object changed
-    meanwhile; ask again). Nothing is changed when an error is returned.
+    one was, never carried out twice.
+    Errors of every call: UNAVAILABLE this controller does not lead (trailing metadata `fleet-leader` names the one that does,
+    where there is one); PERMISSION_DENIED the certificate's role may not.
+    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION (also when etcd does not answer),
+    ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
+    text says that the change could not be confirmed.
     """
 
     def GetInfo(self, request, context):
@@ -296,10 +300,12 @@ def add_ControlServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ControlService:
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
-    one was, never carried out twice. Errors of every call: UNAVAILABLE not the leader (trailing metadata
-    `fleet-leader` names its address) or etcd cannot be reached; PERMISSION_DENIED the certificate's role may not.
-    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED (the object changed
-    meanwhile; ask again). Nothing is changed when an error is returned.
+    one was, never carried out twice.
+    Errors of every call: UNAVAILABLE this controller does not lead (trailing metadata `fleet-leader` names the one that does,
+    where there is one); PERMISSION_DENIED the certificate's role may not.
+    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION (also when etcd does not answer),
+    ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
+    text says that the change could not be confirmed.
     """
 
     @staticmethod

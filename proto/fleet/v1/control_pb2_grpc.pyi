@@ -28,10 +28,12 @@ GRPC_VERSION: str
 
 class ControlServiceStub:
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
-    one was, never carried out twice. Errors of every call: UNAVAILABLE not the leader (trailing metadata
-    `fleet-leader` names its address) or etcd cannot be reached; PERMISSION_DENIED the certificate's role may not.
-    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED (the object changed
-    meanwhile; ask again). Nothing is changed when an error is returned.
+    one was, never carried out twice.
+    Errors of every call: UNAVAILABLE this controller does not lead (trailing metadata `fleet-leader` names the one that does,
+    where there is one); PERMISSION_DENIED the certificate's role may not.
+    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION (also when etcd does not answer),
+    ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
+    text says that the change could not be confirmed.
     """
 
     @_typing.overload
@@ -66,10 +68,12 @@ class ControlServiceStub:
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
-    one was, never carried out twice. Errors of every call: UNAVAILABLE not the leader (trailing metadata
-    `fleet-leader` names its address) or etcd cannot be reached; PERMISSION_DENIED the certificate's role may not.
-    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED (the object changed
-    meanwhile; ask again). Nothing is changed when an error is returned.
+    one was, never carried out twice.
+    Errors of every call: UNAVAILABLE this controller does not lead (trailing metadata `fleet-leader` names the one that does,
+    where there is one); PERMISSION_DENIED the certificate's role may not.
+    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION (also when etcd does not answer),
+    ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
+    text says that the change could not be confirmed.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -100,10 +104,12 @@ class ControlServiceAsyncStub(ControlServiceStub):
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
-    one was, never carried out twice. Errors of every call: UNAVAILABLE not the leader (trailing metadata
-    `fleet-leader` names its address) or etcd cannot be reached; PERMISSION_DENIED the certificate's role may not.
-    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED (the object changed
-    meanwhile; ask again). Nothing is changed when an error is returned.
+    one was, never carried out twice.
+    Errors of every call: UNAVAILABLE this controller does not lead (trailing metadata `fleet-leader` names the one that does,
+    where there is one); PERMISSION_DENIED the certificate's role may not.
+    Errors of mutations: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION (also when etcd does not answer),
+    ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
+    text says that the change could not be confirmed.
     """
 
     @_abc_1.abstractmethod
