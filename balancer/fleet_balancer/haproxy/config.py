@@ -88,7 +88,7 @@ def render(layout: Layout) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """Inside double quotes HAProxy expands \\, " and $ (configuration manual §2.2); so does `bind` with commas never."""
+    r"""For use inside double quotes, where \, " and $ have a meaning (Configuration Manual §2.2)."""
     text = str(path)
     for special in ("\\", '"', "$"):
         text = text.replace(special, f"\\{special}")

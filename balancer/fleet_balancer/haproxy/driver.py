@@ -49,7 +49,8 @@ class HaproxyDriver(Driver):
         stored: Mapping[str, list[int]] | None = None,
     ) -> None:
         """`stored`: descriptors from the service manager's fd store; the driver takes them all."""
-        self._runtime_dir = runtime_dir
+        # Processes are recognised by this path: one spelling only.
+        self._runtime_dir = runtime_dir.resolve()
         self._binary = binary
         self._threads = threads
         self._listeners = Listeners()
@@ -370,6 +371,7 @@ class HaproxyDriver(Driver):
 
 async def stop_all(runtime_dir: Path, grace: float) -> int:
     """End every HAProxy of this runtime folder gracefully, after `grace` seconds in any case. Returns how many there were."""
+    runtime_dir = runtime_dir.resolve()
     async with _closing(processes.running(runtime_dir)) as found:
         for process in found.values():
             process.send(
