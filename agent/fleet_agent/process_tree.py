@@ -48,17 +48,17 @@ def read_processes() -> ProcessTable:
     """Raises OSError where there is no /proc."""
     processes: dict[int, Process] = {}
     children: dict[int, list[int]] = defaultdict(list)
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names are all that is needed
+        if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{entry.name}/stat", "rb", buffering=0) as stream:  # noqa: PTH123 - a thousand times a second
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as stream:  # noqa: PTH123 - a thousand times a second
                 stat = stream.read(1024)
         except (FileNotFoundError, ProcessLookupError):
             continue
         # The name, in parentheses, may itself hold spaces and parentheses.
         fields = stat[stat.rindex(b")") + 2 :].split()
-        pid = int(entry.name)
+        pid = int(name)
         process = Process(
             pid,
             parent=int(fields[1]),

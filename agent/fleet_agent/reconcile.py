@@ -79,11 +79,11 @@ def reconcile(
     A worker that is stopping is never told to run: when it has exited and its target still says run, it is started anew. A phase
     this version does not know changes nothing.
     """
-    live_ports = {
-        key: worker.launch.port for key, worker in workers.items() if worker.state not in ("exited", "failed")
+    held_ports = {
+        key: worker.launch.port for key, worker in workers.items() if worker.launch.port and worker.state != "exited"
     }
-    ports = ports.keep_only([*targets, *workers]).adopt(live_ports)
-    in_use = dict(live_ports)
+    ports = ports.keep_only([*targets, *workers]).adopt(held_ports)
+    in_use = dict(held_ports)
     for key, target in targets.items():
         if target.phase == types_pb2.PHASE_RUN and key not in in_use and ports.port_of(key):
             in_use[key] = ports.port_of(key)

@@ -66,10 +66,11 @@ def holds_socket(pids: Collection[int], inode: int) -> bool | None:
     """Does one of these processes hold the socket? None: at least one of them may not be looked at, and no other does."""
     hidden = False
     for pid in pids:
+        folder = f"/proc/{pid}/fd"
         try:
-            for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            for name in os.listdir(folder):  # noqa: PTH208 - names are all that is needed
                 with contextlib.suppress(FileNotFoundError):
-                    match = _SOCKET_LINK.fullmatch(os.readlink(descriptor.path))  # noqa: PTH115 - a link in /proc names no file
+                    match = _SOCKET_LINK.fullmatch(os.readlink(f"{folder}/{name}"))  # noqa: PTH115 - it names no file
                     if match is not None and int(match[1]) == inode:
                         return True
         except PermissionError:

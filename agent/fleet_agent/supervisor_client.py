@@ -8,7 +8,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fleet_agent.supervisor.protocol import (
     Worker,
     encode,
     key_from_json,
+    launch_to_json,
     worker_from_json,
 )
 
@@ -135,7 +136,7 @@ class SupervisorClient:
             raise SupervisorUnavailable(f"fleet-supervisor's hello is not understood: {error}") from error
 
     async def run(self, key: Key, launch: Launch) -> None:
-        await self.request("run", key=key._asdict(), launch=asdict(launch))
+        await self.request("run", key=key._asdict(), launch=launch_to_json(launch))
 
     async def stop(self, key: Key, stop_signal: int, grace_seconds: float) -> None:
         await self.request("stop", key=key._asdict(), signal=stop_signal, grace_seconds=grace_seconds)

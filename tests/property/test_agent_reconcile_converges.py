@@ -167,7 +167,7 @@ class ReconcileMachine(RuleBasedStateMachine):
 
 
 TestReconcile = ReconcileMachine.TestCase
-TestReconcile.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestReconcile.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 
 
 @given(assignments, st.sets(st.integers(FIRST, LAST), max_size=5))
