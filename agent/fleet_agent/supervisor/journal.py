@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet_agent.supervisor.life import Life
 from fleet_agent.supervisor.processes import Place
-from fleet_agent.supervisor.protocol import Key, ProtocolError, key_from_json, launch_from_json
+from fleet_agent.supervisor.protocol import Key, ProtocolError, key_from_json, launch_from_json, launch_to_json
 
 _VERSION = 1
 _SUFFIX = ".json"
@@ -75,7 +75,8 @@ class Journal:
 
 
 def _life_to_json(life: Life) -> dict[str, Any]:
-    return {**asdict(life), "key": life.key._asdict()}
+    wanted = None if life.wanted is None else launch_to_json(life.wanted)
+    return {**vars(life), "key": life.key._asdict(), "launch": launch_to_json(life.launch), "wanted": wanted}
 
 
 def _record_from_json(value: dict[str, Any]) -> Record:

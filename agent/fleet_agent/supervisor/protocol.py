@@ -19,7 +19,7 @@ stop_all  grace_seconds                          stop every worker; answered whe
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 PROTOCOL_VERSION = 1
@@ -121,7 +121,12 @@ class Decoder:
 
 
 def worker_to_json(worker: Worker) -> dict[str, Any]:
-    return {**asdict(worker), "key": worker.key._asdict()}
+    return {**vars(worker), "key": worker.key._asdict(), "launch": launch_to_json(worker.launch)}
+
+
+def launch_to_json(launch: Launch) -> dict[str, Any]:
+    """Shares its values with `launch`: `asdict` would copy the environment, item by item, for each event."""
+    return dict(vars(launch))
 
 
 def worker_from_json(value: Mapping[str, Any]) -> Worker:

@@ -24,8 +24,8 @@ from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
 
 _UMASK = 0o022
-_ALL_SIGNALS = frozenset(signal.valid_signals())
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those fleet-supervisor may have handlers for."""
 _RELEASE = b"."
 _NOT_STARTED = 127
 _MAX_REPORT_BYTES = 4096
@@ -74,7 +74,7 @@ def spawn(launch: Launch, output: Output, record: Record) -> Spawned:
         _close(release_read, release_write)
         raise SpawnError(f"pipe: {error.strerror}") from error
     _inherited_ignored()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     pid = -1
     try:
         pid = os.fork()
@@ -162,8 +162,8 @@ def _inherited_ignored() -> tuple[int, ...]:
 def _reset_signals() -> None:
     """Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE; the mask is inherited too.
 
-    Handlers go as well. Until then all signals are blocked, from before the fork on: one that comes early waits, and is not
-    swallowed by a handler of the supervisor's.
+    Handlers go as well. Until then their signals are blocked, from before the fork on: one that comes early waits, and is
+    not swallowed by a handler of the supervisor's.
     """
     for number in (*_HANDLED, *_inherited_ignored()):
         signal.signal(number, signal.SIG_DFL)
