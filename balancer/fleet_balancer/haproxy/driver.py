@@ -371,7 +371,6 @@ class HaproxyDriver(Driver):
 
 async def stop_all(runtime_dir: Path, grace: float) -> int:
     """End every HAProxy of this runtime folder gracefully, after `grace` seconds in any case. Returns how many there were."""
-    runtime_dir = runtime_dir.resolve()
     async with _closing(processes.running(runtime_dir)) as found:
         for process in found.values():
             process.send(

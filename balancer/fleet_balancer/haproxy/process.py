@@ -135,6 +135,7 @@ def spawn(binary: Binary, configuration: Path, log: Path, descriptors: Iterable[
 
 def running(runtime_dir: Path) -> dict[int, HaproxyProcess]:
     """Every HAProxy that reads a configuration of ours from `runtime_dir`, by its number."""
+    runtime_dir = runtime_dir.resolve()
     found: dict[int, HaproxyProcess] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or _number(entry, runtime_dir) is None:

@@ -76,7 +76,7 @@ class Program:
         return running.returncode, errors.decode()
 
     def haproxies(self) -> list[int]:
-        found = process.running(self.runtime_dir.resolve())
+        found = process.running(self.runtime_dir)
         for one in found.values():
             one.close()
         return sorted(one.pid for one in found.values())
