@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleet_core.ids import check_name
 from fleet_core.tls import TlsFiles
@@ -63,6 +63,12 @@ class PortRange(BaseModel):
 
     first: Annotated[int, Field(ge=1, le=65_535)]
     last: Annotated[int, Field(ge=1, le=65_535)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.first > self.last:
+            raise ValueError(f"first ({self.first}) is greater than last ({self.last})")
+        return self
 
 
 class AgentConfig(DaemonConfig):

@@ -51,7 +51,7 @@ class SlotId:
         """Read `app/host/slot`; ValueError says what is wrong."""
         app, _, rest = text.partition("/")
         host, _, slot = rest.partition("/")
-        if not (app and host and slot.isdigit() and int(slot) > 0):
+        if not (app and host and slot.isdecimal() and slot.isascii() and int(slot) > 0):
             raise ValueError(f"worker {text!r} is not valid: write APP/HOST/SLOT, for example my-app/prod1/3")
         return cls(app, host, int(slot))
 

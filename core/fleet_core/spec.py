@@ -120,8 +120,8 @@ class AppSpec(_Policy):
     @field_validator("cwd")
     @classmethod
     def _absolute_cwd(cls, value: str) -> str:
-        if not value.startswith("/"):
-            raise ValueError(f"working directory {value!r} must be absolute")
+        if not value.startswith("/") or "\0" in value:
+            raise ValueError(f"working directory {value!r} must be absolute, without a NUL byte")
         return value
 
     @field_validator("env")
@@ -155,10 +155,10 @@ class AppSpec(_Policy):
     def from_proto(cls, message: types_pb2.AppSpec) -> Self:
         """Raises pydantic.ValidationError, a ValueError, when a rule is broken. Absent policies take their defaults."""
         fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
-        if "runtime" in fields:
-            fields["runtime"] = fields["runtime"].removeprefix("RUNTIME_").lower()
-        if "listen_mode" in fields:
-            fields["listen_mode"] = fields["listen_mode"].removeprefix("LISTEN_MODE_").lower()
+        for enumeration, prefix in (("runtime", "RUNTIME_"), ("listen_mode", "LISTEN_MODE_")):
+            if enumeration in fields:
+                # A value of a newer protocol has no name here, only a number; validation refuses it.
+                fields[enumeration] = str(fields[enumeration]).removeprefix(prefix).lower()
         for policy in ("ready", "stop", "restart", "rollout", "route"):
             # proto3 does not tell an absent number from 0: inside a policy that is present, absent means 0.
             if message.HasField(policy):
@@ -177,6 +177,11 @@ def spec_digest(message: types_pb2.AppSpec) -> str:
 def parse_address(text: str) -> tuple[str, int]:
     """Split "ADDRESS:PORT" ("[::1]:80", ":80", "80" for every address); ValueError says what is wrong."""
     address, _, port_text = text.rpartition(":")
-    if not port_text.isdigit() or not 0 < int(port_text) < 65_536 or any(c.isspace() for c in address):
+    if (
+        not port_text.isdecimal()
+        or not port_text.isascii()
+        or not 0 < int(port_text) < 65_536
+        or set(address) & set(" /@\t\n")
+    ):
         raise ValueError(f"address {text!r} is not valid: write ADDRESS:PORT, for example 127.0.0.1:8080 or :8080")
     return address.strip("[]") or "0.0.0.0", int(port_text)  # noqa: S104 (what a bare port means)
