@@ -1,13 +1,15 @@
 """What this host should run, what its supervisor says it runs, and the plan that follows: the agent's state in one place.
 
 Owned by one event loop. Every change goes through `_refresh`, which is synchronous: whoever sees `changed` set finds statuses
-that agree with the assignment held.
+that agree with the assignment held. Records that arrive together are planned for once, in the same turn of the loop.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from fleet.v1 import types_pb2
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
@@ -20,6 +22,7 @@ from fleet_agent.supervisor.protocol import Key, Worker
 from fleet_core.config import PortRange
 
 _LOG = logging.getLogger(__name__)
+_Content = TypeVar("_Content")
 
 
 class Host:
@@ -33,6 +36,8 @@ class Host:
         """Set when `commands()` has something to say; for the one link to the supervisor."""
         self.supervisor_known = asyncio.Event()
         """Set once the supervisor's workers are known: before, nothing true could be reported."""
+        self.on_refresh: Callable[[], None] = lambda: None
+        """Called after each plan: workers and rules may have changed."""
         self.statuses: Mapping[Key, types_pb2.WorkerStatus] = {}
         self._commands: list[Command] = []
         self.workers: dict[Key, Worker] = {}
@@ -45,6 +50,13 @@ class Host:
         self._durable_ports = self._ports
         self._told: dict[Key, Command] = {}
         self._refused: dict[Key, str] = {}
+        self._refresh_due = False
+        # One thread, so that writes of one file never overlap, even when whoever waited for the first was cancelled.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="state-writer")
+
+    def close(self) -> None:
+        """Returns when what is being written is written."""
+        self._writer.shutdown()
 
     @property
     def held(self) -> HeldAssignment:
@@ -54,7 +66,7 @@ class Host:
         """Make `held` durable, then act on it. Raises OSError; what was held before then still stands."""
         if held == self._held:
             return
-        await asyncio.to_thread(write_assignment, self._assignment_path, held)
+        await self._in_writer(write_assignment, self._assignment_path, held)
         replaced = (held.epoch, held.sequence) != (self._held.epoch, self._held.sequence)
         self._held = held
         if replaced:
@@ -67,7 +79,7 @@ class Host:
         """Make the ports given out durable; to be called before the commands that use them. Raises OSError."""
         ports = self._ports
         if ports != self._durable_ports:
-            await asyncio.to_thread(write_ports, self._ports_path, ports)
+            await self._in_writer(write_ports, self._ports_path, ports)
             self._durable_ports = ports
 
     def take_all(self, workers: Iterable[Worker]) -> None:
@@ -84,13 +96,13 @@ class Host:
         self.workers[worker.key] = worker
         if worker.state == "exited":
             self._told.pop(worker.key, None)
-        self._refresh()
+        self._refresh_soon()
 
     def take_removed(self, key: Key) -> None:
         """The supervisor forgot a worker."""
         self.workers.pop(key, None)
         self._told.pop(key, None)
-        self._refresh()
+        self._refresh_soon()
 
     def acknowledged(self, command: Command) -> None:
         """The supervisor took this command; it shows in the records soon."""
@@ -102,7 +114,7 @@ class Host:
         self._told[command.key] = command
         if isinstance(command, Run):
             self._refused[command.key] = reason
-        self._refresh()
+        self._refresh_soon()
 
     def commands(self) -> list[Command]:
         """What the supervisor is to be told now, and has not acknowledged yet."""
@@ -119,7 +131,16 @@ class Host:
             rules[key] = Rule.of(wanted.spec, address, worker.launch.port)
         return rules
 
+    async def _in_writer(self, write: Callable[[Path, _Content], None], path: Path, content: _Content) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, write, path, content)
+
+    def _refresh_soon(self) -> None:
+        if not self._refresh_due:
+            self._refresh_due = True
+            asyncio.get_running_loop().call_soon(self._refresh)
+
     def _refresh(self) -> None:
+        self._refresh_due = False
         if not self.supervisor_known.is_set():
             return
         plan = reconcile(self._wanted, self.workers, self._ports, self._told, self.context, self._listening_ports())
@@ -134,6 +155,7 @@ class Host:
         self._commands = plan.commands
         if plan.commands:
             self.commands_waiting.set()
+        self.on_refresh()
 
     def _listening_ports(self) -> frozenset[int]:
         """Looked up only when a port may have to be given out."""

@@ -2,12 +2,12 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -51,13 +51,13 @@ async def run_agent(config: AgentConfig) -> None:
     if config.ports.first + 1 > config.ports.last:
         raise ValueError("ports: the range must hold at least two ports")
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = lock_state_dir(config.state_dir)
-    try:
+    with ExitStack() as owned:
+        owned.callback(os.close, lock_state_dir(config.state_dir))
         files = config.tls.files()
         files.read()
         listeners = ListenerTable()
         context = HostContext(config.name, config.address, dict(os.environ), str(_PRELOAD))
-        host = Host(context, config.state_dir, config.ports, listeners)
+        host = owned.enter_context(closing(Host(context, config.state_dir, config.ports, listeners)))
         link = SupervisorLink(host, config.runtime_dir / "supervisor.sock", listeners)
         hello = partial(make_hello, host, host_uid(config.state_dir), boot_id(), config.labels)
         dialler = Dialler(
@@ -77,10 +77,7 @@ async def run_agent(config: AgentConfig) -> None:
             notify("STOPPING=1")
             for task in tasks:
                 task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        os.close(lock)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 if __name__ == "__main__":

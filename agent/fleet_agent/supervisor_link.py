@@ -30,6 +30,7 @@ class SupervisorLink:
         self._client: SupervisorClient | None = None
         self._findings: set[asyncio.Task[None]] = set()
         self._probes = Probes(listeners, self._on_verdict)
+        host.on_refresh = self._watch
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -43,8 +44,8 @@ class SupervisorLink:
                     await client.connect(self._socket_path)
                     hello = await client.hello()
                     _LOG.info("fleet-supervisor (pid %d) holds %d workers", hello.pid, len(hello.workers))
-                    self._host.take_all(hello.workers)
                     self._probes.restart()
+                    self._host.take_all(hello.workers)
                     self._client = client
                     pause, said = _FIRST_PAUSE_SECONDS, ""
                     await self._serve(client)
@@ -65,7 +66,6 @@ class SupervisorLink:
 
     async def _serve(self, client: SupervisorClient) -> None:
         """Raises SupervisorUnavailable when the connection ended."""
-        self._watch()
         commanding = asyncio.create_task(self._command(client), name="supervisor-commands")
         try:
             async for event in client.events():
@@ -73,7 +73,6 @@ class SupervisorLink:
                     self._host.take_removed(event.key)
                 else:
                     self._host.take(event.worker)
-                self._watch()
         finally:
             commanding.cancel()
             await asyncio.gather(commanding, return_exceptions=True)
@@ -88,7 +87,6 @@ class SupervisorLink:
             while True:
                 await waiting.wait()
                 waiting.clear()
-                self._watch()
                 commands = self._host.commands()
                 try:
                     await self._host.keep_ports()

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -63,7 +64,7 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
             self._server = None
 
     async def Session(  # noqa: N802 - gRPC's name
-        self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: grpc.aio.ServicerContext
+        self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[agent_pb2.ControllerMessage]:
         if self.leader:
             context.set_trailing_metadata((("fleet-leader", self.leader),))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleet.v1 import agent_pb2, types_pb2
+from fleet_agent.supervisor.protocol import Key
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, Runtime
 from tests.integration.agent.fake_controller import FakeController, target
@@ -114,10 +115,9 @@ async def test_without_a_controller_a_restarted_agent_runs_the_assignment_it_hol
     await host.end_agent(signal.SIGKILL)
     await host.supervisor.client.stop_all(1.0)
     assert not alive(before.pid)
+    await host.supervisor.until(lambda worker: worker.state == "exited", Key("shop", 1, 1))
     await host.start_agent()
-    after = await host.supervisor.until(
-        lambda worker: worker.state == "running" and worker.pid != before.pid, ("shop", 1, 1)
-    )  # type: ignore[arg-type]
+    after = await host.supervisor.until(lambda worker: worker.state == "running", Key("shop", 1, 1))
     assert await get(before.port) == str(after.pid)
 
 

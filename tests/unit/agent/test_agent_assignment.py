@@ -20,12 +20,12 @@ DIGEST = spec_digest(SPEC)
 OLD, NEW = Epoch(1, 10), Epoch(1, 11)
 
 
-def assignment(sequence: int, slots: int = 1, **fields: bool) -> agent_pb2.Assignment:
+def assignment(sequence: int, slots: int = 1, *, allow_empty: bool = False) -> agent_pb2.Assignment:
     targets = [
         agent_pb2.Target(app="web", slot=slot, generation=1, phase=types_pb2.PHASE_RUN, spec_digest=DIGEST)
         for slot in range(1, slots + 1)
     ]
-    return agent_pb2.Assignment(sequence=sequence, targets=targets, **fields)
+    return agent_pb2.Assignment(sequence=sequence, targets=targets, allow_empty=allow_empty)
 
 
 def held(sequence: int = 5, epoch: Epoch = OLD) -> HeldAssignment:
