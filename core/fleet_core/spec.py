@@ -5,11 +5,14 @@ defaults and the rules, the message owns the wire format.
 """
 
 import hashlib
+import resource
 import signal
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
+from croniter import croniter
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fleet.v1 import types_pb2
@@ -31,6 +34,23 @@ class Runtime(StrEnum):
 class ListenMode(StrEnum):
     PORT = "port"
     NONE = "none"
+    SOCKET = "socket"
+
+
+class ReadyMethod(StrEnum):
+    LISTEN = "listen"
+    HTTP = "http"
+    TCP = "tcp"
+    COMMAND = "command"
+    NOTIFY = "notify"
+    MESSAGE = "message"
+    UPTIME = "uptime"
+
+
+class RestartMode(StrEnum):
+    ALWAYS = "always"
+    ON_FAILURE = "on_failure"
+    NEVER = "never"
 
 
 class ReadyPolicy(_Policy):
@@ -42,6 +62,10 @@ class ReadyPolicy(_Policy):
     interval_seconds: PositiveSeconds = 5
     timeout_seconds: PositiveSeconds = 5
     unready_threshold: Annotated[int, Field(ge=1, le=1000)] = 3
+    method: ReadyMethod | None = None
+    """None: HTTP where `http_path` is set, else what the listen mode suggests."""
+    command: tuple[str, ...] = ()
+    watchdog_seconds: Seconds = 0
 
     @field_validator("http_path")
     @classmethod
@@ -54,6 +78,7 @@ class ReadyPolicy(_Policy):
 class StopPolicy(_Policy):
     signal: str = "SIGTERM"
     grace_seconds: Seconds = 10
+    shutdown_message: bool = False
 
     @field_validator("signal")
     @classmethod
@@ -69,6 +94,54 @@ class RestartPolicy(_Policy):
     max_restarts: Annotated[int, Field(ge=0, le=100_000)] = 10
     window_seconds: PositiveSeconds = 300
     stable_seconds: PositiveSeconds = 10
+    mode: RestartMode = RestartMode.ALWAYS
+    stop_exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = ()
+
+
+class ResourceLimit(_Policy):
+    """A limit of setrlimit(2); -1: unlimited."""
+
+    soft: Annotated[int, Field(ge=-1, le=2**63 - 1)]
+    hard: Annotated[int, Field(ge=-1, le=2**63 - 1)]
+
+
+class Identity(_Policy):
+    user: str = ""
+    group: str = ""
+    umask: str = "022"
+    nice: Annotated[int, Field(ge=-20, le=19)] = 0
+    resource_limits: dict[str, ResourceLimit] = Field(default_factory=dict)
+
+    @field_validator("umask")
+    @classmethod
+    def _octal(cls, value: str) -> str:
+        if not value or set(value) - set("01234567") or int(value, 8) > 0o777:
+            raise ValueError(f"umask {value!r} is not valid: write it in octal, for example 027")
+        return value
+
+    @field_validator("resource_limits")
+    @classmethod
+    def _known_limits(cls, value: dict[str, ResourceLimit]) -> dict[str, ResourceLimit]:
+        for name in value:
+            if not hasattr(resource, f"RLIMIT_{name}"):
+                raise ValueError(f"resource limit {name!r} is not known: write NOFILE, CORE, AS, … (setrlimit(2))")
+        return value
+
+
+class LimitPolicy(_Policy):
+    memory_restart_bytes: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    memory_max_bytes: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    cpu_max_cores: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = 0
+    pids_max: Annotated[int, Field(ge=0, le=4_194_304)] = 0
+
+
+class LogPolicy(_Policy):
+    timestamps: bool = False
+    json_lines: bool = False
+    max_bytes: Annotated[int, Field(ge=4096, le=2**40)] = 10 * 1024 * 1024
+    max_files: Annotated[int, Field(ge=0, le=1000)] = 5
+    max_age_seconds: Annotated[float, Field(ge=0, le=10 * 365 * 86_400, allow_inf_nan=False)] = 0
+    compress: bool = False
 
 
 class RolloutPolicy(_Policy):
@@ -96,6 +169,12 @@ class RoutePolicy(_Policy):
         return value
 
 
+def _check_variables(variables: dict[str, str]) -> None:
+    for key, content in variables.items():
+        if not key or "=" in key or "\0" in key + content:
+            raise ValueError(f"environment variable {key!r} cannot be set: names hold no = and no NUL byte")
+
+
 class AppSpec(_Policy):
     """Everything that makes a worker what it is."""
 
@@ -111,6 +190,12 @@ class AppSpec(_Policy):
     restart: RestartPolicy = RestartPolicy()
     rollout: RolloutPolicy = RolloutPolicy()
     route: RoutePolicy = RoutePolicy()
+    identity: Identity = Identity()
+    limits: LimitPolicy = LimitPolicy()
+    log: LogPolicy = LogPolicy()
+    cron_restart: str = ""
+    env_files: tuple[str, ...] = ()
+    worker_env: dict[Annotated[int, Field(ge=1)], dict[str, str]] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -127,9 +212,23 @@ class AppSpec(_Policy):
     @field_validator("env")
     @classmethod
     def _valid_env(cls, value: dict[str, str]) -> dict[str, str]:
-        for key, content in value.items():
-            if not key or "=" in key or "\0" in key + content:
-                raise ValueError(f"environment variable {key!r} cannot be set: names hold no = and no NUL byte")
+        _check_variables(value)
+        return value
+
+    @field_validator("worker_env")
+    @classmethod
+    def _valid_worker_env(cls, value: dict[int, dict[str, str]]) -> dict[int, dict[str, str]]:
+        for variables in value.values():
+            _check_variables(variables)
+        return value
+
+    @field_validator("cron_restart")
+    @classmethod
+    def _valid_cron(cls, value: str) -> str:
+        if value and (len(value.split()) != 5 or not croniter.is_valid(value)):
+            raise ValueError(
+                f"cron time {value!r} is not valid: write five fields as in crontab(5), for example '0 3 * * *'"
+            )
         return value
 
     @field_validator("argv")
@@ -140,33 +239,75 @@ class AppSpec(_Policy):
         return value
 
     @model_validator(mode="after")
+    def _ready_can_be_found_out(self) -> Self:
+        method = self.ready.method
+        if method is ReadyMethod.HTTP and not self.ready.http_path:
+            raise ValueError("ready method http needs an http_path")
+        if (method is ReadyMethod.COMMAND) != bool(self.ready.command):
+            raise ValueError("ready method command and a command belong together")
+        if method is ReadyMethod.MESSAGE and self.runtime is not Runtime.NODE:
+            raise ValueError("ready method message needs runtime node: it is sent by process.send('ready')")
+        needs_port = method in (ReadyMethod.LISTEN, ReadyMethod.TCP)
+        if needs_port and self.listen_mode is not ListenMode.PORT:
+            raise ValueError(f"ready method {method} needs listen_mode port")
+        return self
+
+    @model_validator(mode="after")
     def _route_needs_port(self) -> Self:
         if self.route.http and self.listen_mode is ListenMode.NONE:
             raise ValueError("an app with a route must listen: listen_mode none has no endpoint to send requests to")
         return self
 
     def to_proto(self) -> types_pb2.AppSpec:
-        fields = self.model_dump(mode="json")
-        fields["runtime"] = f"RUNTIME_{self.runtime.name}"
-        fields["listen_mode"] = f"LISTEN_MODE_{self.listen_mode.name}"
+        fields = self.model_dump(mode="json", exclude_none=True)
+        fields["worker_env"] = {slot: {"variables": variables} for slot, variables in self.worker_env.items()}
+        for policy, name in _ENUMERATIONS:
+            holder = fields[policy] if policy else fields
+            if name in holder:
+                holder[name] = f"{_PREFIXES[name]}{holder[name].upper()}"
         return json_format.ParseDict(fields, types_pb2.AppSpec())
 
     @classmethod
     def from_proto(cls, message: types_pb2.AppSpec) -> Self:
-        """Raises pydantic.ValidationError, a ValueError, when a rule is broken. Absent policies take their defaults."""
-        fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
-        for enumeration, prefix in (("runtime", "RUNTIME_"), ("listen_mode", "LISTEN_MODE_")):
-            if enumeration in fields:
-                # A value of a newer protocol has no name here, only a number; validation refuses it.
-                fields[enumeration] = str(fields[enumeration]).removeprefix(prefix).lower()
-        for policy in ("ready", "stop", "restart", "rollout", "route"):
-            # proto3 does not tell an absent number from 0: inside a policy that is present, absent means 0.
-            if message.HasField(policy):
-                sub_message = getattr(message, policy)
-                fields[policy] = {
-                    field.name: getattr(sub_message, field.name) for field in sub_message.DESCRIPTOR.fields
-                }
+        """Raises pydantic.ValidationError, a ValueError, when a rule is broken. Absent policies take their defaults.
+
+        proto3 does not tell an absent number from 0: inside a policy that is present, absent means 0.
+        """
+        fields = _plain(message)
+        fields["worker_env"] = {slot: dict(worker.variables) for slot, worker in message.worker_env.items()}
         return cls.model_validate(fields)
+
+
+_ENUMERATIONS = (("", "runtime"), ("", "listen_mode"), ("ready", "method"), ("restart", "mode"))
+_PREFIXES = {
+    "runtime": "RUNTIME_",
+    "listen_mode": "LISTEN_MODE_",
+    "method": "READY_METHOD_",
+    "mode": "RESTART_MODE_",
+}
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """The message's fields as plain values: absent sub-messages and unspecified enums left out, enums by their short name."""
+    plain: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            values = field.message_type.fields_by_name["value"]
+            plain[field.name] = {key: _plain(value[key]) if values.message_type else value[key] for key in value}
+        elif field.is_repeated:
+            plain[field.name] = list(value)
+        elif field.message_type is not None:
+            if message.HasField(field.name):
+                plain[field.name] = _plain(value)
+        elif field.enum_type is not None:
+            if value:
+                # A value of a newer protocol has no name here, only a number; validation refuses it.
+                known = field.enum_type.values_by_number.get(value)
+                plain[field.name] = known.name.removeprefix(_PREFIXES[field.name]).lower() if known else str(value)
+        else:
+            plain[field.name] = value
+    return plain
 
 
 def spec_digest(message: types_pb2.AppSpec) -> str:

@@ -12,18 +12,27 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from fleet.v1 import types_pb2
-from fleet_core.spec import AppSpec, ListenMode, Runtime, parse_address, spec_digest
+from fleet_core.spec import AppSpec, ListenMode, RestartMode, Runtime, parse_address, spec_digest
 
 _MINIMAL: dict[str, Any] = {"name": "my-app", "argv": ("node", "server.js"), "cwd": "/srv/app"}
 _SCALARS: dict[type, set[int]] = {
     str: {FieldDescriptor.TYPE_STRING},
     float: {FieldDescriptor.TYPE_DOUBLE},
-    int: {FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64},
+    int: {
+        FieldDescriptor.TYPE_UINT32,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_INT64,
+    },
+    bool: {FieldDescriptor.TYPE_BOOL},
 }
 
 
 def _bare(annotation: Any) -> Any:
-    """The type inside Annotated[...]."""
+    """The type inside Annotated[...] and beside None: an enum that is None is the unspecified one."""
+    if isinstance(annotation, types.UnionType):
+        (annotation,) = (choice for choice in typing.get_args(annotation) if choice is not types.NoneType)
+        assert issubclass(annotation, enum.Enum)
     return annotation.__origin__ if typing.get_origin(annotation) is typing.Annotated else annotation
 
 
@@ -37,7 +46,7 @@ def _assert_same_type(annotation: Any, field: FieldDescriptor) -> None:
     where = field.full_name
     if typing.get_origin(annotation) is tuple:
         assert field.is_repeated, where
-        assert field.type in _SCALARS[typing.get_args(annotation)[0]], where
+        assert field.type in _SCALARS[_bare(typing.get_args(annotation)[0])], where
     elif typing.get_origin(annotation) is dict:
         assert field.message_type is not None, where
         assert field.message_type.GetOptions().map_entry, where
@@ -48,7 +57,6 @@ def _assert_same_type(annotation: Any, field: FieldDescriptor) -> None:
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         _assert_same_values(annotation, field)
     else:
-        assert not isinstance(annotation, types.UnionType), where
         assert field.type in _SCALARS[annotation], where
 
 
@@ -85,15 +93,45 @@ def _specs(draw: st.DrawFn) -> AppSpec:
                 "http_path": draw(st.sampled_from(["", "/healthz"])),
                 "start_timeout_seconds": draw(positive),
                 "min_uptime_seconds": draw(seconds),
+                "method": draw(st.sampled_from([None, "uptime", "notify"])),
             },
-            "stop": {"signal": draw(st.sampled_from(["SIGTERM", "SIGINT"])), "grace_seconds": draw(seconds)},
-            "restart": {"max_restarts": draw(st.integers(0, 100_000)), "window_seconds": draw(positive)},
+            "stop": {
+                "signal": draw(st.sampled_from(["SIGTERM", "SIGINT"])),
+                "grace_seconds": draw(seconds),
+                "shutdown_message": draw(st.booleans()),
+            },
+            "restart": {
+                "mode": draw(st.sampled_from(RestartMode)),
+                "stop_exit_codes": draw(st.lists(st.integers(0, 255), max_size=3).map(tuple)),
+                "max_restarts": draw(st.integers(0, 100_000)),
+                "window_seconds": draw(positive),
+            },
             "rollout": {
                 "max_surge": draw(st.integers(1, 1000)),
                 "max_unavailable": draw(st.integers(0, 10_000)),
                 "min_ready_seconds": draw(seconds),
             },
             "route": {"http": route},
+            "identity": {
+                "user": draw(st.sampled_from(["", "www-data"])),
+                "nice": draw(st.integers(-20, 19)),
+                "resource_limits": draw(
+                    st.dictionaries(
+                        st.sampled_from(["NOFILE", "CORE"]),
+                        st.fixed_dictionaries({"soft": st.integers(-1, 2**40), "hard": st.integers(-1, 2**63 - 1)}),
+                    )
+                ),
+            },
+            "limits": {
+                "memory_restart_bytes": draw(st.integers(0, 2**63 - 1)),
+                "cpu_max_cores": draw(st.floats(0, 64)),
+            },
+            "log": {"timestamps": draw(st.booleans()), "json_lines": draw(st.booleans())},
+            "cron_restart": draw(st.sampled_from(["", "0 3 * * *"])),
+            "env_files": draw(st.lists(_text, max_size=2).map(tuple)),
+            "worker_env": draw(
+                st.dictionaries(st.integers(1, 50), st.dictionaries(st.sampled_from(["A", "B"]), _text), max_size=2)
+            ),
         }
     )
 

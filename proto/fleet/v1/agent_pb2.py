@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleet.v1 import types_pb2 as fleet_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/agent.proto\x12\x08\x66leet.v1\x1a\x14\x66leet/v1/types.proto\"\xc2\x01\n\x0c\x41gentMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fleet.v1.AgentHelloH\x00\x12(\n\x06report\x18\x02 \x01(\x0b\x32\x16.fleet.v1.WorkerReportH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.fleet.v1.AgentHeartbeatH\x00\x12\'\n\tlog_chunk\x18\x04 \x01(\x0b\x32\x12.fleet.v1.LogChunkH\x00\x42\t\n\x07message\"\xe3\x02\n\nAgentHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08host_uid\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12&\n\rhighest_epoch\x18\x06 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x10\x61ssignment_epoch\x18\x07 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x08 \x01(\x04\x12\x0c\n\x04\x63pus\x18\t \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12\x30\n\x06labels\x18\x0b \x03(\x0b\x32 .fleet.v1.AgentHello.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0cWorkerReport\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\'\n\x07workers\x18\x02 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\x12#\n\x07removed\x18\x03 \x03(\x0b\x32\x12.fleet.v1.WorkerId\x12)\n\x10\x61ssignment_epoch\x18\x04 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x05 \x01(\x04\"7\n\x0e\x41gentHeartbeat\x12%\n\x05usage\x18\x01 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\"]\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x05lines\x18\x02 \x03(\x0b\x32\x11.fleet.v1.LogLine\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"P\n\x07LogLine\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x0e\n\x06stream\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\x0c\"\xed\x01\n\x11\x43ontrollerMessage\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x07welcome\x18\x02 \x01(\x0b\x32\x16.fleet.v1.AgentWelcomeH\x00\x12*\n\nassignment\x18\x03 \x01(\x0b\x32\x14.fleet.v1.AssignmentH\x00\x12+\n\x0blog_request\x18\x04 \x01(\x0b\x32\x14.fleet.v1.LogRequestH\x00\x12)\n\nlog_cancel\x18\x05 \x01(\x0b\x32\x13.fleet.v1.LogCancelH\x00\x42\t\n\x07message\"L\n\x0c\x41gentWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\"\n\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01\"x\n\nAssignment\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x07targets\x18\x02 \x03(\x0b\x32\x10.fleet.v1.Target\x12 \n\x05specs\x18\x03 \x03(\x0b\x32\x11.fleet.v1.AppSpec\x12\x13\n\x0b\x61llow_empty\x18\x04 \x01(\x08\"\x97\x01\n\x06Target\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1e\n\x05phase\x18\x05 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x13\n\x0bspec_digest\x18\x06 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x07 \x01(\t\"Z\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\"\x1f\n\tLogCancel\x12\x12\n\nrequest_id\x18\x01 \x01(\t2R\n\x0c\x41gentService\x12\x42\n\x07Session\x12\x16.fleet.v1.AgentMessage\x1a\x1b.fleet.v1.ControllerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/agent.proto\x12\x08\x66leet.v1\x1a\x14\x66leet/v1/types.proto\"\xef\x01\n\x0c\x41gentMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fleet.v1.AgentHelloH\x00\x12(\n\x06report\x18\x02 \x01(\x0b\x32\x16.fleet.v1.WorkerReportH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.fleet.v1.AgentHeartbeatH\x00\x12\'\n\tlog_chunk\x18\x04 \x01(\x0b\x32\x12.fleet.v1.LogChunkH\x00\x12+\n\x07replace\x18\x05 \x01(\x0b\x32\x18.fleet.v1.ReplaceRequestH\x00\x42\t\n\x07message\"Q\n\x0eReplaceRequest\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xe3\x02\n\nAgentHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08host_uid\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12&\n\rhighest_epoch\x18\x06 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x10\x61ssignment_epoch\x18\x07 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x08 \x01(\x04\x12\x0c\n\x04\x63pus\x18\t \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12\x30\n\x06labels\x18\x0b \x03(\x0b\x32 .fleet.v1.AgentHello.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0cWorkerReport\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\'\n\x07workers\x18\x02 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\x12#\n\x07removed\x18\x03 \x03(\x0b\x32\x12.fleet.v1.WorkerId\x12)\n\x10\x61ssignment_epoch\x18\x04 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x05 \x01(\x04\"7\n\x0e\x41gentHeartbeat\x12%\n\x05usage\x18\x01 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\"]\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x05lines\x18\x02 \x03(\x0b\x32\x11.fleet.v1.LogLine\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"P\n\x07LogLine\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x0e\n\x06stream\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\x0c\"\xed\x01\n\x11\x43ontrollerMessage\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x07welcome\x18\x02 \x01(\x0b\x32\x16.fleet.v1.AgentWelcomeH\x00\x12*\n\nassignment\x18\x03 \x01(\x0b\x32\x14.fleet.v1.AssignmentH\x00\x12+\n\x0blog_request\x18\x04 \x01(\x0b\x32\x14.fleet.v1.LogRequestH\x00\x12)\n\nlog_cancel\x18\x05 \x01(\x0b\x32\x13.fleet.v1.LogCancelH\x00\x42\t\n\x07message\"L\n\x0c\x41gentWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\"\n\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01\"x\n\nAssignment\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x07targets\x18\x02 \x03(\x0b\x32\x10.fleet.v1.Target\x12 \n\x05specs\x18\x03 \x03(\x0b\x32\x11.fleet.v1.AppSpec\x12\x13\n\x0b\x61llow_empty\x18\x04 \x01(\x08\"\x97\x01\n\x06Target\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1e\n\x05phase\x18\x05 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x13\n\x0bspec_digest\x18\x06 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x07 \x01(\t\"q\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x15\n\rsince_seconds\x18\x06 \x01(\x01\"\x1f\n\tLogCancel\x12\x12\n\nrequest_id\x18\x01 \x01(\t2R\n\x0c\x41gentService\x12\x42\n\x07Session\x12\x16.fleet.v1.AgentMessage\x1a\x1b.fleet.v1.ControllerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,31 +35,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTHELLO_LABELSENTRY']._loaded_options = None
   _globals['_AGENTHELLO_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_AGENTMESSAGE']._serialized_start=57
-  _globals['_AGENTMESSAGE']._serialized_end=251
-  _globals['_AGENTHELLO']._serialized_start=254
-  _globals['_AGENTHELLO']._serialized_end=609
-  _globals['_AGENTHELLO_LABELSENTRY']._serialized_start=564
-  _globals['_AGENTHELLO_LABELSENTRY']._serialized_end=609
-  _globals['_WORKERREPORT']._serialized_start=612
-  _globals['_WORKERREPORT']._serialized_end=794
-  _globals['_AGENTHEARTBEAT']._serialized_start=796
-  _globals['_AGENTHEARTBEAT']._serialized_end=851
-  _globals['_LOGCHUNK']._serialized_start=853
-  _globals['_LOGCHUNK']._serialized_end=946
-  _globals['_LOGLINE']._serialized_start=948
-  _globals['_LOGLINE']._serialized_end=1028
-  _globals['_CONTROLLERMESSAGE']._serialized_start=1031
-  _globals['_CONTROLLERMESSAGE']._serialized_end=1268
-  _globals['_AGENTWELCOME']._serialized_start=1270
-  _globals['_AGENTWELCOME']._serialized_end=1346
-  _globals['_ASSIGNMENT']._serialized_start=1348
-  _globals['_ASSIGNMENT']._serialized_end=1468
-  _globals['_TARGET']._serialized_start=1471
-  _globals['_TARGET']._serialized_end=1622
-  _globals['_LOGREQUEST']._serialized_start=1624
-  _globals['_LOGREQUEST']._serialized_end=1714
-  _globals['_LOGCANCEL']._serialized_start=1716
-  _globals['_LOGCANCEL']._serialized_end=1747
-  _globals['_AGENTSERVICE']._serialized_start=1749
-  _globals['_AGENTSERVICE']._serialized_end=1831
+  _globals['_AGENTMESSAGE']._serialized_end=296
+  _globals['_REPLACEREQUEST']._serialized_start=298
+  _globals['_REPLACEREQUEST']._serialized_end=379
+  _globals['_AGENTHELLO']._serialized_start=382
+  _globals['_AGENTHELLO']._serialized_end=737
+  _globals['_AGENTHELLO_LABELSENTRY']._serialized_start=692
+  _globals['_AGENTHELLO_LABELSENTRY']._serialized_end=737
+  _globals['_WORKERREPORT']._serialized_start=740
+  _globals['_WORKERREPORT']._serialized_end=922
+  _globals['_AGENTHEARTBEAT']._serialized_start=924
+  _globals['_AGENTHEARTBEAT']._serialized_end=979
+  _globals['_LOGCHUNK']._serialized_start=981
+  _globals['_LOGCHUNK']._serialized_end=1074
+  _globals['_LOGLINE']._serialized_start=1076
+  _globals['_LOGLINE']._serialized_end=1156
+  _globals['_CONTROLLERMESSAGE']._serialized_start=1159
+  _globals['_CONTROLLERMESSAGE']._serialized_end=1396
+  _globals['_AGENTWELCOME']._serialized_start=1398
+  _globals['_AGENTWELCOME']._serialized_end=1474
+  _globals['_ASSIGNMENT']._serialized_start=1476
+  _globals['_ASSIGNMENT']._serialized_end=1596
+  _globals['_TARGET']._serialized_start=1599
+  _globals['_TARGET']._serialized_end=1750
+  _globals['_LOGREQUEST']._serialized_start=1752
+  _globals['_LOGREQUEST']._serialized_end=1865
+  _globals['_LOGCANCEL']._serialized_start=1867
+  _globals['_LOGCANCEL']._serialized_end=1898
+  _globals['_AGENTSERVICE']._serialized_start=1900
+  _globals['_AGENTSERVICE']._serialized_end=1982
 # @@protoc_insertion_point(module_scope)

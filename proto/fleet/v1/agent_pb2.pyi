@@ -27,6 +27,7 @@ class AgentMessage(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___AgentHello: ...
     @_builtins.property
@@ -35,6 +36,8 @@ class AgentMessage(_message.Message):
     def heartbeat(self) -> Global___AgentHeartbeat: ...
     @_builtins.property
     def log_chunk(self) -> Global___LogChunk: ...
+    @_builtins.property
+    def replace(self) -> Global___ReplaceRequest: ...
     def __init__(
         self,
         *,
@@ -42,16 +45,49 @@ class AgentMessage(_message.Message):
         report: Global___WorkerReport | None = ...,
         heartbeat: Global___AgentHeartbeat | None = ...,
         log_chunk: Global___LogChunk | None = ...,
+        replace: Global___ReplaceRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "message", b"message", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "message", b"message", "replace", b"replace", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "message", b"message", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "message", b"message", "replace", b"replace", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "heartbeat", "log_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "heartbeat", "log_chunk", "replace"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___AgentMessage: _TypeAlias = AgentMessage  # noqa: Y015
+
+@_typing.final
+class ReplaceRequest(_message.Message):
+    """Asks that a worker be replaced gracefully, start-first: it exceeds its memory limit, or its cron time has come. Repeated until
+    the worker is gone; asking twice changes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The process meant; another one of the same worker is not replaced."""
+    reason: _builtins.str
+    """Why, in words."""
+    @_builtins.property
+    def worker(self) -> _types_pb2.WorkerId: ...
+    def __init__(
+        self,
+        *,
+        worker: _types_pb2.WorkerId | None = ...,
+        pid: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "reason", b"reason", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceRequest: _TypeAlias = ReplaceRequest  # noqa: Y015
 
 @_typing.final
 class AgentHello(_message.Message):
@@ -420,6 +456,7 @@ class LogRequest(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_SECONDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     slot: _builtins.int
@@ -427,6 +464,8 @@ class LogRequest(_message.Message):
     lines: _builtins.int
     """The last so many lines of each log file; then, with `follow`, what is written from there on."""
     follow: _builtins.bool
+    since_seconds: _builtins.float
+    """Not 0: only lines printed in the last so many seconds, as far as the lines bear a time, else by the files' modification times."""
     def __init__(
         self,
         *,
@@ -435,10 +474,11 @@ class LogRequest(_message.Message):
         slot: _builtins.int = ...,
         lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        since_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "follow", b"follow", "lines", b"lines", "request_id", b"request_id", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "follow", b"follow", "lines", b"lines", "request_id", b"request_id", "since_seconds", b"since_seconds", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

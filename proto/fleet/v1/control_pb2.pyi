@@ -1021,6 +1021,7 @@ class StreamLogsRequest(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_SECONDS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """Empty: all apps."""
     host: _builtins.str
@@ -1029,6 +1030,8 @@ class StreamLogsRequest(_message.Message):
     lines: _builtins.int
     """The last so many lines of each worker's stream."""
     follow: _builtins.bool
+    since_seconds: _builtins.float
+    """Not 0: only lines printed in the last so many seconds."""
     def __init__(
         self,
         *,
@@ -1037,10 +1040,11 @@ class StreamLogsRequest(_message.Message):
         slot: _builtins.int = ...,
         lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        since_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "follow", b"follow", "host", b"host", "lines", b"lines", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "follow", b"follow", "host", b"host", "lines", b"lines", "since_seconds", b"since_seconds", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

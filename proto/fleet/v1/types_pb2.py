@@ -24,47 +24,73 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/types.proto\x12\x08\x66leet.v1\"/\n\x05\x45poch\x12\x0b\n\x03\x65ra\x18\x01 \x01(\x04\x12\x19\n\x11\x65lection_revision\x18\x02 \x01(\x03\"\xa9\x01\n\x0bReadyPolicy\x12\x11\n\thttp_path\x18\x01 \x01(\t\x12\x1d\n\x15start_timeout_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12min_uptime_seconds\x18\x03 \x01(\x01\x12\x18\n\x10interval_seconds\x18\x04 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x19\n\x11unready_threshold\x18\x06 \x01(\r\"3\n\nStopPolicy\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\"\x93\x01\n\rRestartPolicy\x12\x1f\n\x17\x62\x61\x63koff_initial_seconds\x18\x01 \x01(\x01\x12\x1b\n\x13\x62\x61\x63koff_max_seconds\x18\x02 \x01(\x01\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x16\n\x0ewindow_seconds\x18\x04 \x01(\x01\x12\x16\n\x0estable_seconds\x18\x05 \x01(\x01\"\x8d\x01\n\rRolloutPolicy\x12\x11\n\tmax_surge\x18\x01 \x01(\r\x12\x17\n\x0fmax_unavailable\x18\x02 \x01(\r\x12\x19\n\x11min_ready_seconds\x18\x03 \x01(\x01\x12\x1d\n\x15\x64rain_timeout_seconds\x18\x04 \x01(\x01\x12\x16\n\x0eparallel_hosts\x18\x05 \x01(\r\"\x1b\n\x0bRoutePolicy\x12\x0c\n\x04http\x18\x01 \x01(\t\"\xb1\x03\n\x07\x41ppSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x0b\n\x03\x63wd\x18\x03 \x01(\t\x12\'\n\x03\x65nv\x18\x04 \x03(\x0b\x32\x1a.fleet.v1.AppSpec.EnvEntry\x12\"\n\x07runtime\x18\x05 \x01(\x0e\x32\x11.fleet.v1.Runtime\x12)\n\x0blisten_mode\x18\x06 \x01(\x0e\x32\x14.fleet.v1.ListenMode\x12\x15\n\rdeclared_port\x18\x07 \x01(\r\x12$\n\x05ready\x18\x08 \x01(\x0b\x32\x15.fleet.v1.ReadyPolicy\x12\"\n\x04stop\x18\t \x01(\x0b\x32\x14.fleet.v1.StopPolicy\x12(\n\x07restart\x18\n \x01(\x0b\x32\x17.fleet.v1.RestartPolicy\x12(\n\x07rollout\x18\x0b \x01(\x0b\x32\x17.fleet.v1.RolloutPolicy\x12$\n\x05route\x18\x0c \x01(\x0b\x32\x15.fleet.v1.RoutePolicy\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"i\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.fleet.v1.AppSpec\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12\x13\n\x0bspec_digest\x18\x04 \x01(\t\"G\n\x08WorkerId\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\x04\"\x94\x02\n\x0cWorkerStatus\x12\x1e\n\x02id\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.fleet.v1.WorkerState\x12\x1e\n\x05phase\x18\x04 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x0b\n\x03pid\x18\x05 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\r\x12\x16\n\x0euptime_seconds\x18\t \x01(\x01\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x11\n\trss_bytes\x18\x0b \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x0c \x01(\x01\"u\n\x08\x45ndpoint\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.fleet.v1.EndpointState*I\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x13\n\x0fRUNTIME_PROGRAM\x10\x01\x12\x10\n\x0cRUNTIME_NODE\x10\x02*U\n\nListenMode\x12\x1b\n\x17LISTEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10LISTEN_MODE_PORT\x10\x01\x12\x14\n\x10LISTEN_MODE_NONE\x10\x02*\xf9\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATE_PENDING\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x18\n\x14WORKER_STATE_UNREADY\x10\x04\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x05\x12\x17\n\x13WORKER_STATE_EXITED\x10\x06\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x07\x12\x17\n\x13WORKER_STATE_FAILED\x10\x08*=\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\r\n\tPHASE_RUN\x10\x01\x12\x0e\n\nPHASE_STOP\x10\x02*f\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NDPOINT_STATE_READY\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DRAINING\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/types.proto\x12\x08\x66leet.v1\"/\n\x05\x45poch\x12\x0b\n\x03\x65ra\x18\x01 \x01(\x04\x12\x19\n\x11\x65lection_revision\x18\x02 \x01(\x03\"\xfb\x01\n\x0bReadyPolicy\x12\x11\n\thttp_path\x18\x01 \x01(\t\x12\x1d\n\x15start_timeout_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12min_uptime_seconds\x18\x03 \x01(\x01\x12\x18\n\x10interval_seconds\x18\x04 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x19\n\x11unready_threshold\x18\x06 \x01(\r\x12%\n\x06method\x18\x07 \x01(\x0e\x32\x15.fleet.v1.ReadyMethod\x12\x0f\n\x07\x63ommand\x18\x08 \x03(\t\x12\x18\n\x10watchdog_seconds\x18\t \x01(\x01\"M\n\nStopPolicy\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\x12\x18\n\x10shutdown_message\x18\x03 \x01(\x08\"\xd1\x01\n\rRestartPolicy\x12\x1f\n\x17\x62\x61\x63koff_initial_seconds\x18\x01 \x01(\x01\x12\x1b\n\x13\x62\x61\x63koff_max_seconds\x18\x02 \x01(\x01\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x16\n\x0ewindow_seconds\x18\x04 \x01(\x01\x12\x16\n\x0estable_seconds\x18\x05 \x01(\x01\x12#\n\x04mode\x18\x06 \x01(\x0e\x32\x15.fleet.v1.RestartMode\x12\x17\n\x0fstop_exit_codes\x18\x07 \x03(\r\"+\n\rResourceLimit\x12\x0c\n\x04soft\x18\x01 \x01(\x03\x12\x0c\n\x04hard\x18\x02 \x01(\x03\"\xd5\x01\n\x08Identity\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05umask\x18\x03 \x01(\t\x12\x0c\n\x04nice\x18\x04 \x01(\x05\x12?\n\x0fresource_limits\x18\x05 \x03(\x0b\x32&.fleet.v1.Identity.ResourceLimitsEntry\x1aN\n\x13ResourceLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.fleet.v1.ResourceLimit:\x02\x38\x01\"n\n\x0bLimitPolicy\x12\x1c\n\x14memory_restart_bytes\x18\x01 \x01(\x04\x12\x18\n\x10memory_max_bytes\x18\x02 \x01(\x04\x12\x15\n\rcpu_max_cores\x18\x03 \x01(\x01\x12\x10\n\x08pids_max\x18\x04 \x01(\r\"\x84\x01\n\tLogPolicy\x12\x12\n\ntimestamps\x18\x01 \x01(\x08\x12\x12\n\njson_lines\x18\x02 \x01(\x08\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04\x12\x11\n\tmax_files\x18\x04 \x01(\r\x12\x17\n\x0fmax_age_seconds\x18\x05 \x01(\x01\x12\x10\n\x08\x63ompress\x18\x06 \x01(\x08\"x\n\x0b\x45nvironment\x12\x37\n\tvariables\x18\x01 \x03(\x0b\x32$.fleet.v1.Environment.VariablesEntry\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x01\n\rRolloutPolicy\x12\x11\n\tmax_surge\x18\x01 \x01(\r\x12\x17\n\x0fmax_unavailable\x18\x02 \x01(\r\x12\x19\n\x11min_ready_seconds\x18\x03 \x01(\x01\x12\x1d\n\x15\x64rain_timeout_seconds\x18\x04 \x01(\x01\x12\x16\n\x0eparallel_hosts\x18\x05 \x01(\r\"\x1b\n\x0bRoutePolicy\x12\x0c\n\x04http\x18\x01 \x01(\t\"\xc8\x05\n\x07\x41ppSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x0b\n\x03\x63wd\x18\x03 \x01(\t\x12\'\n\x03\x65nv\x18\x04 \x03(\x0b\x32\x1a.fleet.v1.AppSpec.EnvEntry\x12\"\n\x07runtime\x18\x05 \x01(\x0e\x32\x11.fleet.v1.Runtime\x12)\n\x0blisten_mode\x18\x06 \x01(\x0e\x32\x14.fleet.v1.ListenMode\x12\x15\n\rdeclared_port\x18\x07 \x01(\r\x12$\n\x05ready\x18\x08 \x01(\x0b\x32\x15.fleet.v1.ReadyPolicy\x12\"\n\x04stop\x18\t \x01(\x0b\x32\x14.fleet.v1.StopPolicy\x12(\n\x07restart\x18\n \x01(\x0b\x32\x17.fleet.v1.RestartPolicy\x12(\n\x07rollout\x18\x0b \x01(\x0b\x32\x17.fleet.v1.RolloutPolicy\x12$\n\x05route\x18\x0c \x01(\x0b\x32\x15.fleet.v1.RoutePolicy\x12$\n\x08identity\x18\r \x01(\x0b\x32\x12.fleet.v1.Identity\x12%\n\x06limits\x18\x0e \x01(\x0b\x32\x15.fleet.v1.LimitPolicy\x12 \n\x03log\x18\x0f \x01(\x0b\x32\x13.fleet.v1.LogPolicy\x12\x14\n\x0c\x63ron_restart\x18\x10 \x01(\t\x12\x11\n\tenv_files\x18\x11 \x03(\t\x12\x34\n\nworker_env\x18\x12 \x03(\x0b\x32 .fleet.v1.AppSpec.WorkerEnvEntry\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aG\n\x0eWorkerEnvEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.fleet.v1.Environment:\x02\x38\x01\"i\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.fleet.v1.AppSpec\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12\x13\n\x0bspec_digest\x18\x04 \x01(\t\"G\n\x08WorkerId\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\x04\"\xe2\x02\n\x0cWorkerStatus\x12\x1e\n\x02id\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.fleet.v1.WorkerState\x12\x1e\n\x05phase\x18\x04 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x0b\n\x03pid\x18\x05 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\r\x12\x16\n\x0euptime_seconds\x18\t \x01(\x01\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x11\n\trss_bytes\x18\x0b \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x0c \x01(\x01\x12\x12\n\nopen_files\x18\r \x01(\r\x12\x0f\n\x07threads\x18\x0e \x01(\r\x12\x13\n\x0bstatus_text\x18\x0f \x01(\t\x12\x12\n\nlast_lines\x18\x10 \x03(\t\"u\n\x08\x45ndpoint\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.fleet.v1.EndpointState*I\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x13\n\x0fRUNTIME_PROGRAM\x10\x01\x12\x10\n\x0cRUNTIME_NODE\x10\x02*m\n\nListenMode\x12\x1b\n\x17LISTEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10LISTEN_MODE_PORT\x10\x01\x12\x14\n\x10LISTEN_MODE_NONE\x10\x02\x12\x16\n\x12LISTEN_MODE_SOCKET\x10\x03*\xd7\x01\n\x0bReadyMethod\x12\x1c\n\x18READY_METHOD_UNSPECIFIED\x10\x00\x12\x17\n\x13READY_METHOD_LISTEN\x10\x01\x12\x15\n\x11READY_METHOD_HTTP\x10\x02\x12\x14\n\x10READY_METHOD_TCP\x10\x03\x12\x18\n\x14READY_METHOD_COMMAND\x10\x04\x12\x17\n\x13READY_METHOD_NOTIFY\x10\x05\x12\x18\n\x14READY_METHOD_MESSAGE\x10\x06\x12\x17\n\x13READY_METHOD_UPTIME\x10\x07*y\n\x0bRestartMode\x12\x1c\n\x18RESTART_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13RESTART_MODE_ALWAYS\x10\x01\x12\x1b\n\x17RESTART_MODE_ON_FAILURE\x10\x02\x12\x16\n\x12RESTART_MODE_NEVER\x10\x03*\xf9\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATE_PENDING\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x18\n\x14WORKER_STATE_UNREADY\x10\x04\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x05\x12\x17\n\x13WORKER_STATE_EXITED\x10\x06\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x07\x12\x17\n\x13WORKER_STATE_FAILED\x10\x08*=\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\r\n\tPHASE_RUN\x10\x01\x12\x0e\n\nPHASE_STOP\x10\x02*f\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NDPOINT_STATE_READY\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DRAINING\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleet.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_IDENTITY_RESOURCELIMITSENTRY']._loaded_options = None
+  _globals['_IDENTITY_RESOURCELIMITSENTRY']._serialized_options = b'8\001'
+  _globals['_ENVIRONMENT_VARIABLESENTRY']._loaded_options = None
+  _globals['_ENVIRONMENT_VARIABLESENTRY']._serialized_options = b'8\001'
   _globals['_APPSPEC_ENVENTRY']._loaded_options = None
   _globals['_APPSPEC_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_RUNTIME']._serialized_start=1645
-  _globals['_RUNTIME']._serialized_end=1718
-  _globals['_LISTENMODE']._serialized_start=1720
-  _globals['_LISTENMODE']._serialized_end=1805
-  _globals['_WORKERSTATE']._serialized_start=1808
-  _globals['_WORKERSTATE']._serialized_end=2057
-  _globals['_PHASE']._serialized_start=2059
-  _globals['_PHASE']._serialized_end=2120
-  _globals['_ENDPOINTSTATE']._serialized_start=2122
-  _globals['_ENDPOINTSTATE']._serialized_end=2224
+  _globals['_APPSPEC_WORKERENVENTRY']._loaded_options = None
+  _globals['_APPSPEC_WORKERENVENTRY']._serialized_options = b'8\001'
+  _globals['_RUNTIME']._serialized_start=2802
+  _globals['_RUNTIME']._serialized_end=2875
+  _globals['_LISTENMODE']._serialized_start=2877
+  _globals['_LISTENMODE']._serialized_end=2986
+  _globals['_READYMETHOD']._serialized_start=2989
+  _globals['_READYMETHOD']._serialized_end=3204
+  _globals['_RESTARTMODE']._serialized_start=3206
+  _globals['_RESTARTMODE']._serialized_end=3327
+  _globals['_WORKERSTATE']._serialized_start=3330
+  _globals['_WORKERSTATE']._serialized_end=3579
+  _globals['_PHASE']._serialized_start=3581
+  _globals['_PHASE']._serialized_end=3642
+  _globals['_ENDPOINTSTATE']._serialized_start=3644
+  _globals['_ENDPOINTSTATE']._serialized_end=3746
   _globals['_EPOCH']._serialized_start=34
   _globals['_EPOCH']._serialized_end=81
   _globals['_READYPOLICY']._serialized_start=84
-  _globals['_READYPOLICY']._serialized_end=253
-  _globals['_STOPPOLICY']._serialized_start=255
-  _globals['_STOPPOLICY']._serialized_end=306
-  _globals['_RESTARTPOLICY']._serialized_start=309
-  _globals['_RESTARTPOLICY']._serialized_end=456
-  _globals['_ROLLOUTPOLICY']._serialized_start=459
-  _globals['_ROLLOUTPOLICY']._serialized_end=600
-  _globals['_ROUTEPOLICY']._serialized_start=602
-  _globals['_ROUTEPOLICY']._serialized_end=629
-  _globals['_APPSPEC']._serialized_start=632
-  _globals['_APPSPEC']._serialized_end=1065
-  _globals['_APPSPEC_ENVENTRY']._serialized_start=1023
-  _globals['_APPSPEC_ENVENTRY']._serialized_end=1065
-  _globals['_REVISION']._serialized_start=1067
-  _globals['_REVISION']._serialized_end=1172
-  _globals['_WORKERID']._serialized_start=1174
-  _globals['_WORKERID']._serialized_end=1245
-  _globals['_WORKERSTATUS']._serialized_start=1248
-  _globals['_WORKERSTATUS']._serialized_end=1524
-  _globals['_ENDPOINT']._serialized_start=1526
-  _globals['_ENDPOINT']._serialized_end=1643
+  _globals['_READYPOLICY']._serialized_end=335
+  _globals['_STOPPOLICY']._serialized_start=337
+  _globals['_STOPPOLICY']._serialized_end=414
+  _globals['_RESTARTPOLICY']._serialized_start=417
+  _globals['_RESTARTPOLICY']._serialized_end=626
+  _globals['_RESOURCELIMIT']._serialized_start=628
+  _globals['_RESOURCELIMIT']._serialized_end=671
+  _globals['_IDENTITY']._serialized_start=674
+  _globals['_IDENTITY']._serialized_end=887
+  _globals['_IDENTITY_RESOURCELIMITSENTRY']._serialized_start=809
+  _globals['_IDENTITY_RESOURCELIMITSENTRY']._serialized_end=887
+  _globals['_LIMITPOLICY']._serialized_start=889
+  _globals['_LIMITPOLICY']._serialized_end=999
+  _globals['_LOGPOLICY']._serialized_start=1002
+  _globals['_LOGPOLICY']._serialized_end=1134
+  _globals['_ENVIRONMENT']._serialized_start=1136
+  _globals['_ENVIRONMENT']._serialized_end=1256
+  _globals['_ENVIRONMENT_VARIABLESENTRY']._serialized_start=1208
+  _globals['_ENVIRONMENT_VARIABLESENTRY']._serialized_end=1256
+  _globals['_ROLLOUTPOLICY']._serialized_start=1259
+  _globals['_ROLLOUTPOLICY']._serialized_end=1400
+  _globals['_ROUTEPOLICY']._serialized_start=1402
+  _globals['_ROUTEPOLICY']._serialized_end=1429
+  _globals['_APPSPEC']._serialized_start=1432
+  _globals['_APPSPEC']._serialized_end=2144
+  _globals['_APPSPEC_ENVENTRY']._serialized_start=2029
+  _globals['_APPSPEC_ENVENTRY']._serialized_end=2071
+  _globals['_APPSPEC_WORKERENVENTRY']._serialized_start=2073
+  _globals['_APPSPEC_WORKERENVENTRY']._serialized_end=2144
+  _globals['_REVISION']._serialized_start=2146
+  _globals['_REVISION']._serialized_end=2251
+  _globals['_WORKERID']._serialized_start=2253
+  _globals['_WORKERID']._serialized_end=2324
+  _globals['_WORKERSTATUS']._serialized_start=2327
+  _globals['_WORKERSTATUS']._serialized_end=2681
+  _globals['_ENDPOINT']._serialized_start=2683
+  _globals['_ENDPOINT']._serialized_end=2800
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,10 @@ class _ListenModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ListenMode
     """The worker listens on a port of its own, given to it as PORT: each worker is one drainable endpoint."""
     LISTEN_MODE_NONE: _ListenMode.ValueType  # 2
     """The worker serves nothing; it has no endpoint."""
+    LISTEN_MODE_SOCKET: _ListenMode.ValueType  # 3
+    """One socket per app and host, bound once by the supervisor and inherited by every worker as descriptor 3 (LISTEN_FDS=1):
+    a restart loses nothing that is queued on it. All workers of a host share one address.
+    """
 
 class ListenMode(_ListenMode, metaclass=_ListenModeEnumTypeWrapper):
     """How a worker gets the connections it serves."""
@@ -61,7 +65,79 @@ LISTEN_MODE_PORT: ListenMode.ValueType  # 1
 """The worker listens on a port of its own, given to it as PORT: each worker is one drainable endpoint."""
 LISTEN_MODE_NONE: ListenMode.ValueType  # 2
 """The worker serves nothing; it has no endpoint."""
+LISTEN_MODE_SOCKET: ListenMode.ValueType  # 3
+"""One socket per app and host, bound once by the supervisor and inherited by every worker as descriptor 3 (LISTEN_FDS=1):
+a restart loses nothing that is queued on it. All workers of a host share one address.
+"""
 Global___ListenMode: _TypeAlias = ListenMode  # noqa: Y015
+
+class _ReadyMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReadyMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReadyMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    READY_METHOD_UNSPECIFIED: _ReadyMethod.ValueType  # 0
+    """HTTP where `http_path` is set; else by listen mode: LISTEN for port, UPTIME for none and socket."""
+    READY_METHOD_LISTEN: _ReadyMethod.ValueType  # 1
+    """A socket of its process tree listens on its port."""
+    READY_METHOD_HTTP: _ReadyMethod.ValueType  # 2
+    """HTTP GET of `http_path` answers 200–399."""
+    READY_METHOD_TCP: _ReadyMethod.ValueType  # 3
+    """Its port accepts a connection."""
+    READY_METHOD_COMMAND: _ReadyMethod.ValueType  # 4
+    """`command` exits with 0."""
+    READY_METHOD_NOTIFY: _ReadyMethod.ValueType  # 5
+    """It sends READY=1 to NOTIFY_SOCKET (sd_notify(3))."""
+    READY_METHOD_MESSAGE: _ReadyMethod.ValueType  # 6
+    """It sends the message 'ready' on its Node channel: process.send('ready')."""
+    READY_METHOD_UPTIME: _ReadyMethod.ValueType  # 7
+    """It is alive for `min_uptime_seconds`."""
+
+class ReadyMethod(_ReadyMethod, metaclass=_ReadyMethodEnumTypeWrapper):
+    """How it is found out that a worker is ready."""
+
+READY_METHOD_UNSPECIFIED: ReadyMethod.ValueType  # 0
+"""HTTP where `http_path` is set; else by listen mode: LISTEN for port, UPTIME for none and socket."""
+READY_METHOD_LISTEN: ReadyMethod.ValueType  # 1
+"""A socket of its process tree listens on its port."""
+READY_METHOD_HTTP: ReadyMethod.ValueType  # 2
+"""HTTP GET of `http_path` answers 200–399."""
+READY_METHOD_TCP: ReadyMethod.ValueType  # 3
+"""Its port accepts a connection."""
+READY_METHOD_COMMAND: ReadyMethod.ValueType  # 4
+"""`command` exits with 0."""
+READY_METHOD_NOTIFY: ReadyMethod.ValueType  # 5
+"""It sends READY=1 to NOTIFY_SOCKET (sd_notify(3))."""
+READY_METHOD_MESSAGE: ReadyMethod.ValueType  # 6
+"""It sends the message 'ready' on its Node channel: process.send('ready')."""
+READY_METHOD_UPTIME: ReadyMethod.ValueType  # 7
+"""It is alive for `min_uptime_seconds`."""
+Global___ReadyMethod: _TypeAlias = ReadyMethod  # noqa: Y015
+
+class _RestartMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestartModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestartMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESTART_MODE_UNSPECIFIED: _RestartMode.ValueType  # 0
+    """As ALWAYS."""
+    RESTART_MODE_ALWAYS: _RestartMode.ValueType  # 1
+    RESTART_MODE_ON_FAILURE: _RestartMode.ValueType  # 2
+    """After a non-zero exit status, a signal, or an unknown end."""
+    RESTART_MODE_NEVER: _RestartMode.ValueType  # 3
+
+class RestartMode(_RestartMode, metaclass=_RestartModeEnumTypeWrapper):
+    """When a worker that exits by itself is started again."""
+
+RESTART_MODE_UNSPECIFIED: RestartMode.ValueType  # 0
+"""As ALWAYS."""
+RESTART_MODE_ALWAYS: RestartMode.ValueType  # 1
+RESTART_MODE_ON_FAILURE: RestartMode.ValueType  # 2
+"""After a non-zero exit status, a signal, or an unknown end."""
+RESTART_MODE_NEVER: RestartMode.ValueType  # 3
+Global___RestartMode: _TypeAlias = RestartMode  # noqa: Y015
 
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -193,6 +269,9 @@ class ReadyPolicy(_message.Message):
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     UNREADY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    WATCHDOG_SECONDS_FIELD_NUMBER: _builtins.int
     http_path: _builtins.str
     """HTTP GET of this path must answer 200–399. Empty: a socket of the worker's process tree listens on its port;
     in LISTEN_MODE_NONE: alive for `min_uptime_seconds`.
@@ -207,6 +286,13 @@ class ReadyPolicy(_message.Message):
     """One check may take this long."""
     unready_threshold: _builtins.int
     """Consecutive failed checks that make a ready worker unready."""
+    method: Global___ReadyMethod.ValueType
+    watchdog_seconds: _builtins.float
+    """Not 0: the worker must send WATCHDOG=1 at least this often once it is ready, or it is restarted as hung (sd_notify(3))."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """READY_METHOD_COMMAND: program and arguments, run in the worker's directory and environment."""
+
     def __init__(
         self,
         *,
@@ -216,10 +302,13 @@ class ReadyPolicy(_message.Message):
         interval_seconds: _builtins.float = ...,
         timeout_seconds: _builtins.float = ...,
         unready_threshold: _builtins.int = ...,
+        method: Global___ReadyMethod.ValueType = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        watchdog_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_path", b"http_path", "interval_seconds", b"interval_seconds", "min_uptime_seconds", b"min_uptime_seconds", "start_timeout_seconds", b"start_timeout_seconds", "timeout_seconds", b"timeout_seconds", "unready_threshold", b"unready_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "http_path", b"http_path", "interval_seconds", b"interval_seconds", "method", b"method", "min_uptime_seconds", b"min_uptime_seconds", "start_timeout_seconds", b"start_timeout_seconds", "timeout_seconds", b"timeout_seconds", "unready_threshold", b"unready_threshold", "watchdog_seconds", b"watchdog_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,19 +322,23 @@ class StopPolicy(_message.Message):
 
     SIGNAL_FIELD_NUMBER: _builtins.int
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    SHUTDOWN_MESSAGE_FIELD_NUMBER: _builtins.int
     signal: _builtins.str
     """A signal's name: "SIGTERM", "SIGINT", …"""
     grace_seconds: _builtins.float
     """Between the signal and SIGKILL."""
+    shutdown_message: _builtins.bool
+    """Send the message 'shutdown' on the Node channel first; the signal follows after half of the grace."""
     def __init__(
         self,
         *,
         signal: _builtins.str = ...,
         grace_seconds: _builtins.float = ...,
+        shutdown_message: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_seconds", b"grace_seconds", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_seconds", b"grace_seconds", "shutdown_message", b"shutdown_message", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,6 +355,8 @@ class RestartPolicy(_message.Message):
     MAX_RESTARTS_FIELD_NUMBER: _builtins.int
     WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
     STABLE_SECONDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    STOP_EXIT_CODES_FIELD_NUMBER: _builtins.int
     backoff_initial_seconds: _builtins.float
     """The first restart is immediate; the second waits this long, each further one twice as long as the one before."""
     backoff_max_seconds: _builtins.float
@@ -272,6 +367,11 @@ class RestartPolicy(_message.Message):
     """The window `max_restarts` counts in."""
     stable_seconds: _builtins.float
     """Alive this long: the back-off starts from the beginning again."""
+    mode: Global___RestartMode.ValueType
+    @_builtins.property
+    def stop_exit_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Exit statuses that mean "do not start me again", whatever the mode."""
+
     def __init__(
         self,
         *,
@@ -280,14 +380,218 @@ class RestartPolicy(_message.Message):
         max_restarts: _builtins.int = ...,
         window_seconds: _builtins.float = ...,
         stable_seconds: _builtins.float = ...,
+        mode: Global___RestartMode.ValueType = ...,
+        stop_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_initial_seconds", b"backoff_initial_seconds", "backoff_max_seconds", b"backoff_max_seconds", "max_restarts", b"max_restarts", "stable_seconds", b"stable_seconds", "window_seconds", b"window_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_initial_seconds", b"backoff_initial_seconds", "backoff_max_seconds", b"backoff_max_seconds", "max_restarts", b"max_restarts", "mode", b"mode", "stable_seconds", b"stable_seconds", "stop_exit_codes", b"stop_exit_codes", "window_seconds", b"window_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
+
+@_typing.final
+class ResourceLimit(_message.Message):
+    """A resource limit of setrlimit(2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    soft: _builtins.int
+    """-1: unlimited."""
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "soft", b"soft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceLimit: _TypeAlias = ResourceLimit  # noqa: Y015
+
+@_typing.final
+class Identity(_message.Message):
+    """As whom, and within what limits, a worker runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ResourceLimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ResourceLimit: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ResourceLimit | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    USER_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    NICE_FIELD_NUMBER: _builtins.int
+    RESOURCE_LIMITS_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """Name or number; empty: the supervisor's own."""
+    group: _builtins.str
+    """Name or number; empty: the user's primary group."""
+    umask: _builtins.str
+    """Octal, "022"."""
+    nice: _builtins.int
+    """−20 to 19 (nice(2))."""
+    @_builtins.property
+    def resource_limits(self) -> _containers.MessageMap[_builtins.str, Global___ResourceLimit]:
+        """"NOFILE", "CORE", … (the names of setrlimit(2) without RLIMIT_)."""
+
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        group: _builtins.str = ...,
+        umask: _builtins.str = ...,
+        nice: _builtins.int = ...,
+        resource_limits: _abc.Mapping[_builtins.str, Global___ResourceLimit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "nice", b"nice", "resource_limits", b"resource_limits", "umask", b"umask", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Identity: _TypeAlias = Identity  # noqa: Y015
+
+@_typing.final
+class LimitPolicy(_message.Message):
+    """What a worker may use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_RESTART_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_MAX_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_MAX_CORES_FIELD_NUMBER: _builtins.int
+    PIDS_MAX_FIELD_NUMBER: _builtins.int
+    memory_restart_bytes: _builtins.int
+    """Resident memory of its process tree above which it is replaced, gracefully and start-first; 0: no limit."""
+    memory_max_bytes: _builtins.int
+    """cgroup v2, where the host delegates one: memory.max, cpu.max in cores, pids.max; 0: no limit."""
+    cpu_max_cores: _builtins.float
+    pids_max: _builtins.int
+    def __init__(
+        self,
+        *,
+        memory_restart_bytes: _builtins.int = ...,
+        memory_max_bytes: _builtins.int = ...,
+        cpu_max_cores: _builtins.float = ...,
+        pids_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_max_cores", b"cpu_max_cores", "memory_max_bytes", b"memory_max_bytes", "memory_restart_bytes", b"memory_restart_bytes", "pids_max", b"pids_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitPolicy: _TypeAlias = LimitPolicy  # noqa: Y015
+
+@_typing.final
+class LogPolicy(_message.Message):
+    """How what a worker prints is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    JSON_LINES_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_FILES_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    COMPRESS_FIELD_NUMBER: _builtins.int
+    timestamps: _builtins.bool
+    """Each line begins with the time it was read (RFC 3339, UTC)."""
+    json_lines: _builtins.bool
+    """Each line is wrapped as a JSON object with `time`, `app`, `slot`, `stream`, `message`."""
+    max_bytes: _builtins.int
+    """Rotate at this size."""
+    max_files: _builtins.int
+    """Rotated files kept."""
+    max_age_seconds: _builtins.float
+    """Rotated files older than this are deleted, and a file written to for so long is rotated; 0: no limit."""
+    compress: _builtins.bool
+    """gzip rotated files."""
+    def __init__(
+        self,
+        *,
+        timestamps: _builtins.bool = ...,
+        json_lines: _builtins.bool = ...,
+        max_bytes: _builtins.int = ...,
+        max_files: _builtins.int = ...,
+        max_age_seconds: _builtins.float = ...,
+        compress: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compress", b"compress", "json_lines", b"json_lines", "max_age_seconds", b"max_age_seconds", "max_bytes", b"max_bytes", "max_files", b"max_files", "timestamps", b"timestamps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPolicy: _TypeAlias = LogPolicy  # noqa: Y015
+
+@_typing.final
+class Environment(_message.Message):
+    """Variables of one worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Environment: _TypeAlias = Environment  # noqa: Y015
 
 @_typing.final
 class RolloutPolicy(_message.Message):
@@ -375,6 +679,27 @@ class AppSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class WorkerEnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___Environment: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___Environment | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     ARGV_FIELD_NUMBER: _builtins.int
     CWD_FIELD_NUMBER: _builtins.int
@@ -387,6 +712,12 @@ class AppSpec(_message.Message):
     RESTART_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    CRON_RESTART_FIELD_NUMBER: _builtins.int
+    ENV_FILES_FIELD_NUMBER: _builtins.int
+    WORKER_ENV_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's name: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"""
     cwd: _builtins.str
@@ -395,6 +726,8 @@ class AppSpec(_message.Message):
     listen_mode: Global___ListenMode.ValueType
     declared_port: _builtins.int
     """The port the program asks for in its source; the Node preload maps it to the worker's own. 0: the first listen."""
+    cron_restart: _builtins.str
+    """Replace each worker, gracefully, at these times (five fields of crontab(5), the host's local time); empty: never."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments; never a shell line."""
@@ -413,6 +746,20 @@ class AppSpec(_message.Message):
     def rollout(self) -> Global___RolloutPolicy: ...
     @_builtins.property
     def route(self) -> Global___RoutePolicy: ...
+    @_builtins.property
+    def identity(self) -> Global___Identity: ...
+    @_builtins.property
+    def limits(self) -> Global___LimitPolicy: ...
+    @_builtins.property
+    def log(self) -> Global___LogPolicy: ...
+    @_builtins.property
+    def env_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files of KEY=VALUE lines, read on the host at each start of a worker; relative to `cwd`. Later ones win, `env` wins over all."""
+
+    @_builtins.property
+    def worker_env(self) -> _containers.MessageMap[_builtins.int, Global___Environment]:
+        """Slot → variables of that worker alone; they win over `env`."""
+
     def __init__(
         self,
         *,
@@ -428,10 +775,16 @@ class AppSpec(_message.Message):
         restart: Global___RestartPolicy | None = ...,
         rollout: Global___RolloutPolicy | None = ...,
         route: Global___RoutePolicy | None = ...,
+        identity: Global___Identity | None = ...,
+        limits: Global___LimitPolicy | None = ...,
+        log: Global___LogPolicy | None = ...,
+        cron_restart: _builtins.str = ...,
+        env_files: _abc.Iterable[_builtins.str] | None = ...,
+        worker_env: _abc.Mapping[_builtins.int, Global___Environment] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "limits", b"limits", "log", b"log", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "listen_mode", b"listen_mode", "name", b"name", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,6 +874,10 @@ class WorkerStatus(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    STATUS_TEXT_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     state: Global___WorkerState.ValueType
     phase: Global___Phase.ValueType
@@ -539,8 +896,17 @@ class WorkerStatus(_message.Message):
     rss_bytes: _builtins.int
     """Memory and processor time of its process tree."""
     cpu_percent: _builtins.float
+    open_files: _builtins.int
+    """Open descriptors and threads of its process tree."""
+    threads: _builtins.int
+    status_text: _builtins.str
+    """What it said last with STATUS= (sd_notify(3))."""
     @_builtins.property
     def id(self) -> Global___WorkerId: ...
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The last lines it printed before its last unexpected end."""
+
     def __init__(
         self,
         *,
@@ -556,10 +922,14 @@ class WorkerStatus(_message.Message):
         reason: _builtins.str = ...,
         rss_bytes: _builtins.int = ...,
         cpu_percent: _builtins.float = ...,
+        open_files: _builtins.int = ...,
+        threads: _builtins.int = ...,
+        status_text: _builtins.str = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_percent", b"cpu_percent", "id", b"id", "phase", b"phase", "pid", b"pid", "port", b"port", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "rss_bytes", b"rss_bytes", "state", b"state", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_percent", b"cpu_percent", "id", b"id", "last_lines", b"last_lines", "open_files", b"open_files", "phase", b"phase", "pid", b"pid", "port", b"port", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "rss_bytes", b"rss_bytes", "state", b"state", "status_text", b"status_text", "threads", b"threads", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
