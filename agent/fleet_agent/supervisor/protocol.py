@@ -59,6 +59,30 @@ class Launch:
     log_max_bytes: int = 10 * 1024 * 1024
     log_files: int = 5
     """Rotated files kept beside the one written to."""
+    restart_mode: str = "always"
+    """"always" | "on_failure" | "never": whether an end that nobody asked for is followed by a start."""
+    stop_exit_codes: list[int] = field(default_factory=list)
+    """Exit codes that end it for good, whatever the mode."""
+    user: str = ""
+    """Name or number; empty: the supervisor's own."""
+    group: str = ""
+    """Name or number; empty: the user's primary one."""
+    umask: int = 0o022
+    nice: int = 0
+    resource_limits: dict[str, list[int]] = field(default_factory=dict)
+    """Names of setrlimit(2) without RLIMIT_ → [soft, hard]; -1: unlimited."""
+    memory_max_bytes: int = 0
+    """This and the next two by cgroup v2, where the supervisor has one; 0: no limit."""
+    cpu_max_cores: float = 0.0
+    pids_max: int = 0
+    log_timestamps: bool = False
+    """Each line begins with the time it was read: RFC 3339, UTC, milliseconds, one space."""
+    log_json: bool = False
+    """Each line is a JSON object of `time`, `app`, `slot`, `stream` and `message`."""
+    log_max_age_seconds: float = 0.0
+    """A log written to for so long is rotated, and a rotated file that old is deleted; 0: never."""
+    log_compress: bool = False
+    """The agent turns rotated files `X.log.N` into `X.log.N.gz`; the supervisor renumbers and deletes those as well."""
     extra: dict[str, Any] = field(default_factory=dict)
     """The agent's own notes (revision, spec digest, …), kept and returned untouched."""
 

@@ -8,6 +8,8 @@ from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _LAST_SIGNAL = 64
+_RESTART_MODES = ("always", "on_failure", "never")
+_SOFT_AND_HARD = 2
 MAX_LAUNCH_BYTES = 1024 * 1024
 """So that a report of a worker always fits into a message."""
 
@@ -68,10 +70,32 @@ def _check_policy(launch: Launch) -> None:
     _signal(launch.stop_signal)
     for name in ("grace_seconds", "backoff_initial_seconds", "backoff_max_seconds", "window_seconds", "stable_seconds"):
         _seconds(name, getattr(launch, name))
-    for name in ("max_restarts", "log_max_bytes", "log_files"):
+    _seconds("log_max_age_seconds", launch.log_max_age_seconds)
+    for name in ("max_restarts", "log_max_bytes", "log_files", "umask", "memory_max_bytes", "pids_max"):
         value = getattr(launch, name)
         if not isinstance(value, int) or value < 0:
             raise ProtocolError(f"{name} must be a whole number, not negative")
+    if launch.restart_mode not in _RESTART_MODES:
+        raise ProtocolError(f"restart_mode must be one of {', '.join(_RESTART_MODES)}")
+    if not _whole_numbers(launch.stop_exit_codes):
+        raise ProtocolError("stop_exit_codes must be whole numbers")
+    _check_identity(launch)
+
+
+def _check_identity(launch: Launch) -> None:
+    if not all(isinstance(name, str) and "\0" not in name for name in (launch.user, launch.group)):
+        raise ProtocolError("user and group must be texts without NUL")
+    if not isinstance(launch.nice, int) or not isinstance(launch.resource_limits, dict):
+        raise ProtocolError("nice must be a whole number, and resource_limits an object")
+    for name, limits in launch.resource_limits.items():
+        if not _whole_numbers(limits) or len(limits) != _SOFT_AND_HARD or min(limits) < -1:
+            raise ProtocolError(f"resource limit {name} must be two whole numbers, -1 for unlimited")
+    if not isinstance(launch.cpu_max_cores, (int, float)) or not 0 <= launch.cpu_max_cores < float("inf"):
+        raise ProtocolError("cpu_max_cores must be a number, not negative")
+
+
+def _whole_numbers(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, int) for value in values)
 
 
 def _signal(value: object) -> int:
