@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleet_core.ids import check_name
+from fleet_core.spec import parse_address
 from fleet_core.tls import TlsFiles
 
 
@@ -35,11 +36,20 @@ class DaemonConfig(BaseModel):
     name: str
     state_dir: Path
     tls: TlsConfig
+    metrics: str = ""
+    """ "address:port" to answer GET /metrics on, in Prometheus' text format; empty: not at all."""
 
     @field_validator("name")
     @classmethod
     def _valid_name(cls, value: str) -> str:
         return check_name("daemon", value)
+
+    @field_validator("metrics")
+    @classmethod
+    def _valid_metrics(cls, value: str) -> str:
+        if value:
+            parse_address(value)
+        return value
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -84,6 +94,8 @@ class AgentConfig(DaemonConfig):
     log_dir: Path
     """The supervisor's --log-dir."""
     labels: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables of every worker on this host; an app's own win over them."""
 
 
 class ControllerConfig(DaemonConfig):
