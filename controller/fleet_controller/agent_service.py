@@ -22,7 +22,7 @@ from fleet_controller.streams import (
     require_office,
     require_role,
 )
-from fleet_core.ids import Epoch
+from fleet_core.ids import Epoch, WorkerId
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
 
@@ -93,5 +93,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 office.conductor.touch(office.hosts.report(host, message.report))
         elif kind == "heartbeat":
             office.hosts.heard(host, message.heartbeat)
+        elif kind == "replace":
+            worker = WorkerId.from_proto(message.replace.worker)
+            office.ask_to_replace(worker, message.replace.pid, message.replace.reason)
         elif kind == "log_chunk":
             self._logs.deliver(host.name, message.log_chunk)

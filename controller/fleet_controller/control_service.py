@@ -8,7 +8,7 @@ from typing import NoReturn
 import grpc
 from pydantic import ValidationError
 
-from fleet.v1 import balancer_pb2, control_pb2, control_pb2_grpc
+from fleet.v1 import agent_pb2, balancer_pb2, control_pb2, control_pb2_grpc
 from fleet_controller import operations
 from fleet_controller.balancer_service import BalancerService
 from fleet_controller.leadership import Leadership, Office
@@ -27,11 +27,9 @@ from fleet_controller.records import (
     AppRecord,
     BalancerRecord,
     HostRecord,
-    Record,
     RolloutRecord,
     RolloutState,
     app_key,
-    revision_key,
     rollout_key,
 )
 from fleet_controller.store.interface import Conflict, StoreError
@@ -247,9 +245,14 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         away = sorted(wanted - {host.name for host in hosts})
         if away:
             yield control_pb2.StreamLogsResponse(unreachable_hosts=away)
-        chunks = self._logs.read(
-            hosts, lambda: office.epoch, request.app, request.slot, request.lines, follow=request.follow
+        wanted_lines = agent_pb2.LogRequest(
+            app=request.app,
+            slot=request.slot,
+            lines=request.lines,
+            follow=request.follow,
+            since_seconds=request.since_seconds,
         )
+        chunks = self._logs.read(hosts, lambda: office.epoch, wanted_lines)
         async for host, chunk in chunks:
             response = control_pb2.StreamLogsResponse(unreachable_hosts=[host] if chunk.error else [])
             for line in chunk.lines:
@@ -354,7 +357,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 )
                 await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
             try:
-                await office.commit([app_key(name), rollout_key(request_id)], _writes(change))
+                await office.commit([app_key(name), rollout_key(request_id)], change.writes())
             except Conflict:
                 if office.term.lost.is_set():
                     break
@@ -382,16 +385,3 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
 
     async def _refuse(self, context: Context, refusal: Refused) -> NoReturn:
         await abort(context, _CODES[refusal.kind], str(refusal))
-
-
-def _writes(change: Change) -> list[tuple[str, Record | None]]:
-    writes: list[tuple[str, Record | None]] = [
-        (app_key(change.app.name), change.app),
-        (rollout_key(change.rollout.id), change.rollout),
-    ]
-    if change.revision is not None:
-        writes.append((revision_key(change.revision.app, change.revision.number), change.revision))
-    if change.superseded is not None:
-        writes.append((rollout_key(change.superseded.id), change.superseded))
-    writes += [(rollout_key(identifier), None) for identifier in change.forgotten]
-    return writes

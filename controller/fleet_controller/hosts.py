@@ -25,6 +25,10 @@ class ObservedWorker:
     view: WorkerView
     rss_bytes: int = 0
     cpu_percent: float = 0.0
+    open_files: int = 0
+    threads: int = 0
+    status_text: str = ""
+    last_lines: tuple[str, ...] = ()
     started_at: float = 0.0
     """By the leader's clock; 0: it has no process."""
 
@@ -107,8 +111,7 @@ class Hosts:
         for usage in heartbeat.usage:
             worker = host.workers.get(WorkerId.from_proto(usage.id))
             if worker is not None and worker.view.pid == usage.pid:
-                worker.rss_bytes = usage.rss_bytes
-                worker.cpu_percent = usage.cpu_percent
+                _take_usage(worker, usage)
 
     def report(self, host: ObservedHost, report: agent_pb2.WorkerReport) -> set[str]:
         """Take a report; returns the apps it concerns."""
@@ -158,11 +161,20 @@ def _observed(
         reason=status.reason,
         pid=status.pid,
     )
-    worker = ObservedWorker(view, status.rss_bytes, status.cpu_percent)
+    worker = ObservedWorker(view, status_text=status.status_text, last_lines=tuple(status.last_lines))
+    _take_usage(worker, status)
     worker.started_at = now - status.uptime_seconds if status.pid else 0.0
     if before is not None and before.view.pid == status.pid and not status.rss_bytes:
         worker.rss_bytes, worker.cpu_percent = before.rss_bytes, before.cpu_percent
+        worker.open_files, worker.threads = before.open_files, before.threads
     return worker
+
+
+def _take_usage(worker: ObservedWorker, usage: types_pb2.WorkerStatus) -> None:
+    worker.rss_bytes = usage.rss_bytes
+    worker.cpu_percent = usage.cpu_percent
+    worker.open_files = usage.open_files
+    worker.threads = usage.threads
 
 
 def _told_to_stop(worker: ObservedWorker | None) -> bool:

@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 import time
+import uuid
 from collections.abc import Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
+from fleet_controller import operations
 from fleet_controller.balancers import Upstreams
 from fleet_controller.conductor import Conductor
 from fleet_controller.desired import Desired
@@ -21,14 +23,18 @@ from fleet_controller.records import (
     Record,
     RevisionRecord,
     RolloutRecord,
+    RolloutState,
+    app_key,
     balancer_key,
     host_key,
+    rollout_key,
 )
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, Unchanged
-from fleet_core.ids import Epoch
+from fleet_core.ids import Epoch, WorkerId
 
 _log = logging.getLogger(__name__)
 ERA = 1
+_REPLACEMENTS = uuid.UUID("5b0ad5a4-4b4c-4a2f-8a57-0d1b3c3f8f10")
 _COPY_TIMEOUT_SECONDS = 5.0
 _R = TypeVar("_R", bound=Record)
 
@@ -46,6 +52,7 @@ class Office:
         self.hosts = Hosts(self.clock)
         self.upstreams = Upstreams(self.epoch)
         self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
+        self._replacing: dict[str, asyncio.Task[None]] = {}
         self.open = asyncio.Event()
         """Desired state was read: sessions may begin."""
 
@@ -60,6 +67,8 @@ class Office:
                 for task in tasks:
                     task.cancel()
         finally:
+            for replacement in self._replacing.values():
+                replacement.cancel()
             for host in self.hosts:
                 if host.outbox is not None:
                     host.outbox.close()
@@ -85,6 +94,36 @@ class Office:
     async def register_balancer(self, record: BalancerRecord) -> None:
         """Make sure the balancer is registered; writes only a difference. Raises StoreError."""
         await self._register(balancer_key(record.name), record, BalancerRecord)
+
+    def ask_to_replace(self, worker: WorkerId, pid: int, reason: str) -> None:
+        """Restart one worker, start-first, because its agent asks for it; nothing happens while another operation is under way.
+
+        The agent asks again until the process is gone, and the rollout's id is made from the process, so that one process is
+        replaced once.
+        """
+        if worker.app not in self._replacing:
+            task = asyncio.create_task(self._replace(worker, pid, reason), name=f"replace-{worker}")
+            self._replacing[worker.app] = task
+            task.add_done_callback(lambda _: self._replacing.pop(worker.app, None))
+
+    async def _replace(self, worker: WorkerId, pid: int, reason: str) -> None:
+        request = str(uuid.uuid5(_REPLACEMENTS, f"{self.epoch} {worker} {pid}"))
+        app = self.desired.get(app_key(worker.app), AppRecord)
+        if app is None or self.desired.get(rollout_key(request), RolloutRecord) is not None:
+            return
+        past = self.desired.rollouts_of(app.name)
+        if any(rollout.state is RolloutState.RUNNING for rollout in past):
+            return
+        try:
+            change = operations.restart(
+                request, app, worker.slot_id, at_once=False, past=past, cause=f"{worker.slot_id}: {reason}"
+            )
+        except operations.Refused:
+            return  # stopped, or resized, in the meantime
+        try:
+            await self.commit([app_key(app.name), rollout_key(request)], change.writes())
+        except (StoreError, TimeoutError) as error:
+            _log.warning("%s is not replaced yet: %s", worker, error)
 
     async def _register(self, key: str, record: _R, kind: type[_R]) -> None:
         while self.desired.get(key, kind) != record:

@@ -44,7 +44,7 @@ class LogRelay:
             self.deliver(host, chunk)
 
     async def read(
-        self, hosts: list[ObservedHost], epoch: Callable[[], Epoch], app: str, slot: int, lines: int, *, follow: bool
+        self, hosts: list[ObservedHost], epoch: Callable[[], Epoch], wanted: agent_pb2.LogRequest
     ) -> AsyncIterator[tuple[str, agent_pb2.LogChunk]]:
         """(host, chunk) as they come, until every host is done. Cancels the request at the agents when it is closed."""
         identifier = uuid.uuid4().hex
@@ -55,11 +55,8 @@ class LogRelay:
                 if host.outbox is None:
                     continue
                 message = agent_pb2.ControllerMessage(epoch=epoch().to_proto())
+                message.log_request.CopyFrom(wanted)
                 message.log_request.request_id = identifier
-                message.log_request.app = app
-                message.log_request.slot = slot
-                message.log_request.lines = lines
-                message.log_request.follow = follow
                 host.outbox.put(("logs", identifier), lambda message=message: message)  # type: ignore[misc]
                 reading.open_hosts.add(host.name)
                 asked.append(host)

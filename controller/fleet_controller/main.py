@@ -18,9 +18,11 @@ from fleet_controller.balancer_service import BalancerService
 from fleet_controller.control_service import ControlService
 from fleet_controller.leadership import Leadership
 from fleet_controller.log_relay import LogRelay
+from fleet_controller.metrics import FleetCollector
 from fleet_controller.store.etcd import EtcdStore
 from fleet_core import service_manager
 from fleet_core.config import ConfigError, ControllerConfig
+from fleet_core.metrics import serve_metrics
 from fleet_core.tls import SERVER_OPTIONS, server_credentials
 from fleet_core.version import program_version
 
@@ -60,6 +62,7 @@ async def serve(config: ControllerConfig) -> None:
     store = EtcdStore(config.etcd, (config.etcd_tls or config.tls).files())
     leadership = Leadership(store, config.name, config.advertise or config.listen, config.heartbeat_interval_seconds)
     server = _server(config, leadership)
+    metrics = await serve_metrics(config.metrics, FleetCollector(leadership)) if config.metrics else None
     try:
         await server.start()
         _log.info("listening on %s", config.listen)
@@ -75,6 +78,8 @@ async def serve(config: ControllerConfig) -> None:
             raise results[0]
     finally:
         await server.stop(_STOP_GRACE_SECONDS)
+        if metrics is not None:
+            await metrics.close()
         await store.close()
 
 

@@ -7,11 +7,15 @@ from fleet_controller.placement import moved, spread, with_host
 from fleet_controller.records import (
     AppRecord,
     AppState,
+    Record,
     RevisionRecord,
     RolloutKind,
     RolloutRecord,
     RolloutState,
     SizeMode,
+    app_key,
+    revision_key,
+    rollout_key,
 )
 from fleet_core.ids import SlotId
 from fleet_core.spec import AppSpec, parse_address
@@ -54,6 +58,18 @@ class Change:
     superseded: RolloutRecord | None = None
     forgotten: tuple[str, ...] = ()
     """Ids of rollouts to delete."""
+
+    def writes(self) -> list[tuple[str, Record | None]]:
+        """(key, record) for each record to write, (key, None) for each to delete."""
+        records: list[tuple[str, Record | None]] = [
+            (app_key(self.app.name), self.app),
+            (rollout_key(self.rollout.id), self.rollout),
+        ]
+        if self.revision is not None:
+            records.append((revision_key(self.revision.app, self.revision.number), self.revision))
+        if self.superseded is not None:
+            records.append((rollout_key(self.superseded.id), self.superseded))
+        return records + [(rollout_key(identifier), None) for identifier in self.forgotten]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +171,9 @@ def set_size(request: str, app: AppRecord, plan: SizePlan, past: Iterable[Rollou
 
 
 def restart(
-    request: str, app: AppRecord, slot: SlotId | None, *, at_once: bool, past: Iterable[RolloutRecord]
+    request: str, app: AppRecord, slot: SlotId | None, *, at_once: bool, past: Iterable[RolloutRecord], cause: str = ""
 ) -> Change:
-    """Replace every worker, or the one of `slot`, by a new generation."""
+    """Replace every worker, or the one of `slot`, by a new generation; `cause` is why, where no user asked for it."""
     if app.state is not AppState.RUNNING:
         raise Refused(PRECONDITION, f"app {app.name} is {app.state}: `fleetctl start {app.name}` starts it")
     if not app.size:
@@ -173,6 +189,7 @@ def restart(
         steps = {slot.host: 1}
         restarted = restarted.model_copy(update={"slot_floors": floors, "rollout": request})
     rollout = _rollout(request, RolloutKind.RESTART, restarted, steps, app, past, at_once=at_once)
+    rollout = rollout.model_copy(update={"message": cause})
     return _superseding(restarted, rollout, past)
 
 

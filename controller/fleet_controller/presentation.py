@@ -126,6 +126,10 @@ def worker_message(office: Office, worker: ObservedWorker) -> types_pb2.WorkerSt
         reason=view.reason,
         rss_bytes=worker.rss_bytes,
         cpu_percent=worker.cpu_percent,
+        open_files=worker.open_files,
+        threads=worker.threads,
+        status_text=worker.status_text,
+        last_lines=worker.last_lines,
     )
 
 

@@ -245,6 +245,8 @@ class _Planning:
         for worker in self.good.values():
             if worker is None or worker.ready or worker.id.generation != self.app.generation:
                 continue
+            if worker.completed:
+                continue
             name = worker.id.slot_id
             why = f": {worker.reason}" if worker.reason else ""
             if worker.life is Life.FAILED:
@@ -273,7 +275,9 @@ class _Planning:
         if slot > self.app.wanted(host):
             return not workers
         good = self.good.get((host, slot))
-        return good is not None and len(workers) == 1 and self._stable(good) and self._routed(good)
+        if good is None or len(workers) > 1:
+            return False
+        return good.completed or (self._stable(good) and self._routed(good))
 
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:

@@ -54,6 +54,11 @@ class WorkerView:
         return self.phase is Phase.RUN or self.life is not Life.EXITED
 
     @property
+    def completed(self) -> bool:
+        """It ended by itself, and its restart policy lets it rest: nothing more will come of it, and nothing is wrong."""
+        return self.phase is Phase.RUN and self.life is Life.EXITED
+
+    @property
     def ready(self) -> bool:
         return self.life is Life.READY and self.phase is Phase.RUN
 
