@@ -6,7 +6,8 @@ The agent dials and never stops trying; without a controller the host goes on wi
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -47,6 +48,7 @@ class Session:
         self._host = host
         self._hello = hello
         self._writing = asyncio.Lock()
+        self._writes: set[asyncio.Task[None]] = set()
         self._specs: dict[str, types_pb2.AppSpec] = {}
         self._logs = LogRequests(log_dir, host.context.name, self._send_log_chunk)
 
@@ -77,10 +79,12 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._call.cancel()
             await self._logs.close()
+            await asyncio.gather(*self._writes, return_exceptions=True)
 
     async def _receive(self) -> agent_pb2.ControllerMessage:
         """The next message of an epoch this host may obey, made durable when it is a higher one."""
-        message = await self._call.read()
+        with _cancelled_call_is_over():
+            message = await self._call.read()
         if not isinstance(message, agent_pb2.ControllerMessage):
             metadata = await self._call.trailing_metadata()
             raise SessionEndedError(
@@ -177,12 +181,35 @@ class Session:
         await self._send(agent_pb2.AgentMessage(log_chunk=chunk))
 
     async def _send(self, message: agent_pb2.AgentMessage) -> None:
-        """One message at a time. Raises AioRpcError, and SessionEndedError when the call is over."""
+        """One message at a time. Raises AioRpcError, and SessionEndedError when the call is over.
+
+        Shielded, because grpc.aio cancels the whole call when a write is cancelled, and a cancelled log request must not end
+        the session.
+        """
+        write = asyncio.create_task(self._write(message), name="session-write")
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        await asyncio.shield(write)
+
+    async def _write(self, message: agent_pb2.AgentMessage) -> None:
         async with self._writing:
             try:
-                await self._call.write(message)
+                with _cancelled_call_is_over():
+                    await self._call.write(message)
             except asyncio.InvalidStateError as error:
                 raise SessionEndedError("the controller ended the session") from error
+
+
+@contextmanager
+def _cancelled_call_is_over() -> Iterator[None]:
+    """grpc.aio raises CancelledError for a call that was cancelled, too; unless this task is being cancelled, that is an end."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise SessionEndedError("the session was cancelled") from None
 
 
 def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent_pb2.AgentHello:

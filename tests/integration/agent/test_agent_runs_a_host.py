@@ -247,3 +247,22 @@ async def test_log_lines_are_answered_followed_and_cancelled(
     await controller.until(lambda: controller.chunks[-1].done)
     line = controller.chunks[0].lines[0]
     assert (line.app, line.host, line.slot, line.stream) == ("shop", "host1", 1, "stdout")
+
+
+async def test_log_requests_cancelled_in_the_middle_of_a_flood_leave_the_session_as_it_is(
+    controller: FakeController, host: RunningHost, app_folder: Path
+) -> None:
+    flood = SERVER + "setInterval(() => console.log(('x'.repeat(99) + '\\n').repeat(200)), 5);"
+    spec = node_app(app_folder, flood)
+    controller.assign(target(spec, 1), specs=(spec,))
+    await controller.until_state(("shop", 1, 1), "READY")
+    for number in range(20):
+        name = f"request-{number}"
+        request = agent_pb2.LogRequest(request_id=name, app="shop", lines=1_000, follow=True)
+        controller.send(log_request=request)
+        await controller.until(lambda name=name: any(chunk.request_id == name for chunk in controller.chunks))  # type: ignore[misc]
+        controller.send(log_cancel=agent_pb2.LogCancel(request_id=name))
+        await controller.until(
+            lambda name=name: any(chunk.request_id == name and chunk.done for chunk in controller.chunks)  # type: ignore[misc]
+        )
+    assert len(controller.hellos) == 1
