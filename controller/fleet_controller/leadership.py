@@ -29,7 +29,7 @@ from fleet_controller.records import (
     host_key,
     rollout_key,
 )
-from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, Unchanged
+from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
 from fleet_core.ids import Epoch, WorkerId
 
 _log = logging.getLogger(__name__)
