@@ -83,6 +83,19 @@ class Launch:
     """A log written to for so long is rotated, and a rotated file that old is deleted; 0: never."""
     log_compress: bool = False
     """The agent turns rotated files `X.log.N` into `X.log.N.gz`; the supervisor renumbers and deletes those as well."""
+    ready_by: str = ""
+    """Who says that a start is complete: "" the agent (`note`), "notify" the worker's READY=1, "message" its message "ready"."""
+    notify: bool = False
+    """NOTIFY_SOCKET is set for the program (sd_notify(3))."""
+    watchdog_seconds: float = 0.0
+    """With `notify`: once ready, WATCHDOG=1 must come this often, or the process has failed; 0: no watchdog."""
+    channel: bool = False
+    """The program gets a message channel as Node's child_process.fork() makes it."""
+    shutdown_message: bool = False
+    """With `channel`: a stop begins with the message "shutdown", and half of the grace has passed before the signal."""
+    listen_address: str = ""
+    listen_port: int = 0
+    """A listening socket bound by the supervisor, shared by all workers of the app that name it; 0: none."""
     extra: dict[str, Any] = field(default_factory=dict)
     """The agent's own notes (revision, spec digest, …), kept and returned untouched."""
 
@@ -106,6 +119,8 @@ class Worker:
     """Why the last process ended, in words: "exit code 1", "killed by SIGKILL", "exec: No such file or directory"."""
     ever_ready: bool = False
     """The present process was noted ready at some time."""
+    status_text: str = ""
+    """What the present process last said of itself (STATUS= of sd_notify(3))."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

@@ -33,6 +33,7 @@ def launch_of(message: Mapping[str, Any]) -> Launch:
     if not launch.argv or not launch.argv[0] or any("=" in name or not name for name in launch.env):
         raise ProtocolError("argv is empty, or a name in env is not valid")
     _check_policy(launch)
+    _check_contact(launch)
     if len(json.dumps(message["launch"])) > MAX_LAUNCH_BYTES:
         raise ProtocolError(f"launch is longer than {MAX_LAUNCH_BYTES} bytes")
     return launch
@@ -96,6 +97,26 @@ def _check_identity(launch: Launch) -> None:
 
 def _whole_numbers(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(value, int) for value in values)
+
+
+def _check_contact(launch: Launch) -> None:
+    """Readiness, channel and listening socket."""
+    for name in ("notify", "channel", "shutdown_message"):
+        if not isinstance(getattr(launch, name), bool):
+            raise ProtocolError(f"{name} must be true or false")
+    _seconds("watchdog_seconds", launch.watchdog_seconds)
+    if launch.ready_by not in ("", "notify", "message"):
+        raise ProtocolError(f"ready_by {launch.ready_by!r} is not known")
+    if (launch.ready_by == "notify" or launch.watchdog_seconds) and not launch.notify:
+        raise ProtocolError("READY=1 and a watchdog need notify")
+    if (launch.ready_by == "message" or launch.shutdown_message) and not launch.channel:
+        raise ProtocolError("messages need channel")
+    if not isinstance(launch.listen_address, str) or "\0" in launch.listen_address:
+        raise ProtocolError("listen_address must be a text")
+    if not isinstance(launch.listen_port, int) or not 0 <= launch.listen_port < 65_536:
+        raise ProtocolError("listen_port must be a port number, 0 for none")
+    if launch.listen_port and not launch.listen_address:
+        raise ProtocolError("listen_port needs listen_address")
 
 
 def _signal(value: object) -> int:

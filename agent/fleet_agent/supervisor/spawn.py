@@ -13,11 +13,12 @@ in words through the report pipe, which closes at execve.
 """
 
 import errno
+import fcntl
 import functools
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fleet_agent.supervisor.processes import read_stat
@@ -30,6 +31,7 @@ _RELEASE = b"."
 _NOT_STARTED = 127
 _MAX_REPORT_BYTES = 4096
 _MAX_DESCRIPTOR = 1 << 30
+FIRST_INHERITED = 3
 
 Record = Callable[[int, int], None]
 """Called with pid and start ticks; the child's program runs only after it returned."""
@@ -52,6 +54,19 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """What a process gets from the supervisor beside its launch."""
+
+    inherit: tuple[int, ...] = ()
+    """Descriptors, the supervisor's own, that become 3, 4, … in the process. No number may come twice."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Set over the launch's. Where LISTEN_FDS is among it, LISTEN_PID is added (sd_listen_fds(3))."""
+
+
+NOTHING_HANDED = Handed()
+
+
+@dataclass(frozen=True)
 class Spawned:
     """A released process. The descriptors are the caller's to close."""
 
@@ -62,7 +77,7 @@ class Spawned:
     """Non-blocking: ends at execve, or brings the reason why there was none."""
 
 
-def spawn(launch: Launch, output: Output, record: Record) -> Spawned:
+def spawn(launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
     """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
     try:
         release_read, release_write = os.pipe2(os.O_CLOEXEC)
@@ -85,7 +100,7 @@ def spawn(launch: Launch, output: Output, record: Record) -> Spawned:
         if pid != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if pid == 0:
-        _become(launch, output, release_read, report_write)
+        _become(launch, output, handed, release_read, report_write)
     _close(release_read, report_write)
     pidfd = -1
     try:
@@ -127,14 +142,15 @@ def _start_ticks(pid: int) -> int:
     return stat.start_ticks
 
 
-def _become(launch: Launch, output: Output, release: int, report: int) -> NoReturn:
+def _become(launch: Launch, output: Output, handed: Handed, release: int, report: int) -> NoReturn:
     """The child. It must not return, and not touch what it shares with the supervisor."""
     try:
         os.setsid()
-        _close_all_but(release, report)
+        _close_all_but(release, report, *handed.inherit)
         _reset_signals()
         if os.read(release, 1) == _RELEASE:
-            _execute(launch, output)
+            report = _inherit(handed.inherit, report)
+            _execute(launch, output, _environment(launch, handed))
     except _Refused as error:
         os.write(report, str(error).encode())
     except OSError as error:
@@ -151,6 +167,26 @@ def _close_all_but(*kept: int) -> None:
         os.closerange(first, descriptor)
         first = descriptor + 1
     os.closerange(first, _MAX_DESCRIPTOR)
+
+
+def _inherit(descriptors: tuple[int, ...], report: int) -> int:
+    """Number them from 3 on. All are copied out of the way first; returns the report pipe's new number."""
+    if not descriptors:
+        return report
+    beyond = FIRST_INHERITED + len(descriptors)
+    copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, beyond) for descriptor in (report, *descriptors)]
+    for number, copy in enumerate(copies[1:], FIRST_INHERITED):
+        os.dup2(copy, number)
+    return copies[0]
+
+
+def _environment(launch: Launch, handed: Handed) -> Mapping[str, str]:
+    if not handed.env:
+        return launch.env
+    environment = {**launch.env, **handed.env}
+    if "LISTEN_FDS" in handed.env:
+        environment["LISTEN_PID"] = str(os.getpid())
+    return environment
 
 
 @functools.cache
@@ -170,7 +206,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _execute(launch: Launch, output: Output) -> NoReturn:
+def _execute(launch: Launch, output: Output, environment: Mapping[str, str]) -> NoReturn:
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     # Read-write: the FIFO then always has a reader, and no death of the supervisor can raise SIGPIPE in the worker.
     os.dup2(os.open(output.out, os.O_RDWR), 1)
@@ -178,6 +214,6 @@ def _execute(launch: Launch, output: Output) -> NoReturn:
     os.umask(_UMASK)
     os.chdir(launch.cwd)
     try:
-        os.execvpe(launch.argv[0], launch.argv, launch.env)  # noqa: S606
+        os.execvpe(launch.argv[0], launch.argv, environment)  # noqa: S606
     except OSError as error:
         raise _Refused(f"exec {launch.argv[0]}: {error.strerror}") from error

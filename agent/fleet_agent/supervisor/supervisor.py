@@ -23,7 +23,7 @@ from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
 from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Sessions, Tree, living_by_session, open_verified
 from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
-from fleet_agent.supervisor.spawn import Output, Spawned, SpawnError, read_report, spawn
+from fleet_agent.supervisor.spawn import NOTHING_HANDED, Handed, Output, Spawned, SpawnError, read_report, spawn
 
 _REAPING_SECONDS = 0.1
 """How long the exit status of an adopted process may stay unknown between its end and its reaping by init."""
@@ -34,7 +34,9 @@ Emit = Callable[[Mapping[str, Any]], None]
 class Spawner(Protocol):
     """`spawn.spawn`, or a test's, that dies on the way."""
 
-    def __call__(self, launch: Launch, output: Output, record: Callable[[int, int], None]) -> Spawned: ...
+    def __call__(
+        self, launch: Launch, output: Output, record: Callable[[int, int], None], handed: Handed
+    ) -> Spawned: ...
 
 
 def random_jitter() -> float:
@@ -253,7 +255,7 @@ class Supervisor:
 
         try:
             output = Output(*self._open_logs(held).paths)
-            spawned = self._spawn(before.wanted or before.launch, output, record)
+            spawned = self._spawn(before.wanted or before.launch, output, record, NOTHING_HANDED)
         except SpawnError as error:
             self._step(held, lives.ended(before, str(error), now(), self._jitter()))
             return

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from fleet_agent.supervisor.host import Host
 from fleet_agent.supervisor.protocol import Launch
-from fleet_agent.supervisor.spawn import Output, Spawned, spawn
+from fleet_agent.supervisor.spawn import NOTHING_HANDED, Handed, Output, Spawned, spawn
 
 
 def die() -> NoReturn:
@@ -28,10 +28,12 @@ class DyingSpawner:
         self._file = file
         self._starts_before = starts_before
 
-    def __call__(self, launch: Launch, output: Output, record: Callable[[int, int], None]) -> Spawned:
+    def __call__(
+        self, launch: Launch, output: Output, record: Callable[[int, int], None], handed: Handed = NOTHING_HANDED
+    ) -> Spawned:
         if self._starts_before:
             self._starts_before -= 1
-            return spawn(launch, output, record)
+            return spawn(launch, output, record, handed)
         if self._point == "before fork":
             self._file.write_text("0")
             die()
@@ -44,7 +46,7 @@ class DyingSpawner:
             if self._point == "between journal and release":
                 die()
 
-        spawn(launch, output, record_or_die)
+        spawn(launch, output, record_or_die, handed)
         die()
 
 
