@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from fleetctl.settings import Settings
-from fleetctl.wording import parse_duration
+from fleetctl.wording import parse_bytes, parse_duration
 
 OUTPUT_FORMATS = ("table", "json", "yaml")
+_OWN = "Options"
 
 
 class DurationType(click.ParamType[float]):
@@ -34,6 +35,24 @@ class PositiveDurationType(DurationType):
 
 
 DURATION = DurationType()
+POSITIVE_DURATION = PositiveDurationType()
+
+
+class BytesType(click.ParamType[int]):
+    """Bytes, written 300M, 1.5G or 1048576."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+BYTES = BytesType()
 
 
 class AddressesType(click.ParamType[tuple[str, ...]]):
@@ -80,6 +99,20 @@ def global_options() -> list[click.Option]:
 GLOBAL_NAMES = tuple(str(option.name) for option in global_options())
 
 
+class SectionOption(click.Option):
+    """An option that the help shows under a title of its own."""
+
+    def __init__(self, *args: Any, section: str = _OWN, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Without the range: whoever leaves it is told."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
+
 class FleetCommand(click.Command):
     """A command that takes the global options too and hands its callback the merged Settings first."""
 
@@ -94,13 +127,18 @@ class FleetCommand(click.Command):
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own: list[tuple[str, str]] = []
+        sections: dict[str, list[tuple[str, str]]] = {_OWN: []}
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None and not isinstance(param, click.Argument):
-                (shared if param.name in GLOBAL_NAMES else own).append(record)
-        for title, records in (("Options", own), ("Global options", shared)):
+            if record is None or isinstance(param, click.Argument):
+                continue
+            if param.name in GLOBAL_NAMES:
+                shared.append(record)
+            else:
+                title = param.section if isinstance(param, SectionOption) else _OWN
+                sections.setdefault(title, []).append(record)
+        for title, records in (*sections.items(), ("Global options", shared)):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)

@@ -5,6 +5,7 @@ import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)(?:([KMGT])(?:I?B)?|B)?", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -28,6 +29,14 @@ def parse_duration(text: str) -> float:
     if match is None or not math.isfinite(float(match[1])):
         raise ValueError(f"{text!r} is not a duration: write 30s, 5m or 1h")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "300M", "1.5G", "512KiB", "4096": binary units, as systemd and PM2 count; ValueError says what is wrong."""
+    match = _BYTES.fullmatch(text.upper())
+    if match is None or len(text) > 30:
+        raise ValueError(f"{text!r} is not a number of bytes: write 300M, 1.5G or 1048576")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))
 
 
 def size(count: int) -> str:

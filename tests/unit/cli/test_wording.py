@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleetctl.wording import count, duration, parse_duration, printable, size, state_word
+from fleetctl.wording import count, duration, parse_bytes, parse_duration, printable, size, state_word
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,25 @@ def test_one_worker_is_not_workers() -> None:
 
 def test_control_characters_are_left_out() -> None:
     assert printable("a\x1b[2Jb\r\n\x9b31mc\t ") == "a [2Jb 31mc"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("1B", 1),
+        ("64k", 65_536),
+        ("300M", 314_572_800),
+        ("1.5GiB", 3 * 2**29),
+        ("2TB", 2**41),
+    ],
+)
+def test_bytes_are_read_in_binary_units(text: str, number: int) -> None:
+    assert parse_bytes(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1e3", "1 M", "1P", "1Mi", "٣", "9" * 40])
+def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a number of bytes"):
+        parse_bytes(text)

@@ -1,0 +1,324 @@
+"""The options of `start` that describe an app. Each knows the field of the spec it fills and its section of the help."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleet_core.spec import ListenMode, ReadyMethod
+from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, SectionOption
+
+UNLIMITED = -1
+_UNLIMITED_WORDS = frozenset({"unlimited", "infinity"})
+
+_ENVIRONMENT = "Environment"
+LISTENING = "Listening and readiness"
+_STOP = "Stopping and restarting"
+_LIMITS = "Identity and limits"
+_LOG = "Logs"
+_ROLLOUT = "Rollouts"
+
+
+class SpecOption(SectionOption):
+    """`field` is the path of the spec's field, "identity.user"; `collect` makes its value of what was given."""
+
+    def __init__(self, *args: Any, field: str, collect: Callable[[Any], Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.field = tuple(field.split("."))
+        self.collect = collect
+
+
+class _PairType(click.ParamType[tuple[str, str]]):
+    name = "K=V"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, content = value.partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, content
+
+
+class _SlotPairType(click.ParamType[tuple[int, str, str]]):
+    name = "SLOT:K=V"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str, str]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9][0-9]{0,8}):([^=]+)=(.*)", value, re.DOTALL)
+        if match is None:
+            self.fail(f"{value!r} is not SLOT:KEY=VALUE, for example 1:ROLE=primary", param, ctx)
+        return int(match[1]), match[2], match[3]
+
+
+class _LimitType(click.ParamType[tuple[str, dict[str, int]]]):
+    """NAME=SOFT[:HARD], as systemd's Limit…= takes them: one value sets both."""
+
+    name = "NAME=SOFT[:HARD]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, dict[str, int]]:
+        if isinstance(value, tuple):
+            return value
+        name, _, numbers = value.partition("=")
+        soft_text, colon, hard_text = numbers.partition(":")
+        try:
+            soft = _limit(soft_text)
+            hard = _limit(hard_text) if colon else soft
+        except ValueError:
+            self.fail(f"{value!r} is not NAME=SOFT[:HARD], for example NOFILE=65536 or CORE=0:unlimited", param, ctx)
+        if hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
+            self.fail(f"{value!r}: the soft limit is above the hard one", param, ctx)
+        return name.upper().removeprefix("RLIMIT_"), {"soft": soft, "hard": hard}
+
+
+class _CommandType(click.ParamType[tuple[str, ...]]):
+    """A command line, split as a shell would split it (no shell runs it)."""
+
+    name = "command"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            words = tuple(shlex.split(value))
+        except ValueError as error:
+            self.fail(f"{value!r} cannot be split into words: {str(error).lower()}", param, ctx)
+        if not words:
+            self.fail("it is empty: write a program and its arguments", param, ctx)
+        return words
+
+
+class _SignalType(click.ParamType[str]):
+    """SIGINT, INT or int; whether there is such a signal is the spec's rule."""
+
+    name = "signal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return f"SIG{str(value).upper().removeprefix('SIG')}"
+
+
+class _ModeType(click.Choice[str]):
+    """A choice written with hyphens, as options are, for a field written with underscores."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(value, param, ctx).replace("-", "_")
+
+
+class _ReadyType(click.Choice[str]):
+    """A way to be ready; "auto", which says nothing, becomes ""."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        chosen = super().convert(value, param, ctx)
+        return "" if chosen == "auto" else chosen
+
+
+def _limit(text: str) -> int:
+    """Raises ValueError."""
+    if text.lower() in _UNLIMITED_WORDS:
+        return UNLIMITED
+    if not text.isascii() or not text.isdecimal() or len(text) > 19:
+        raise ValueError(text)
+    return int(text)
+
+
+def _by_slot(triples: Iterable[tuple[int, str, str]]) -> dict[int, dict[str, str]]:
+    slots: dict[int, dict[str, str]] = {}
+    for slot, key, content in triples:
+        slots.setdefault(slot, {})[key] = content
+    return slots
+
+
+def _option(*names: str, section: str, field: str, **attributes: Any) -> Callable[[Any], Any]:
+    return click.option(*names, cls=SpecOption, section=section, field=field, **attributes)
+
+
+_METHODS = ("auto", *(method.value for method in ReadyMethod))
+
+_OPTIONS = (
+    click.option(
+        "--http",
+        cls=SpecOption,
+        field="route.http",
+        metavar="ADDR",
+        help="Where the balancers listen for it: 127.0.0.1:8080 or :8080.",
+    ),
+    click.option(
+        "--cwd",
+        cls=SpecOption,
+        field="cwd",
+        collect=str,
+        type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+        help="Its working directory; default: this one.",
+    ),
+    # Environment
+    _option(
+        "-e", "--env", section=_ENVIRONMENT, field="env", collect=dict, multiple=True, type=_PairType(),
+        metavar="K=V", help="Add to its environment; may be repeated.",
+    ),
+    _option(
+        "--env-file", section=_ENVIRONMENT, field="env_files", multiple=True, metavar="FILE",
+        help="Read K=V lines from a file on the host, at each start; -e wins. May be repeated.",
+    ),
+    _option(
+        "--worker-env", section=_ENVIRONMENT, field="worker_env", collect=_by_slot, multiple=True,
+        type=_SlotPairType(), metavar="SLOT:K=V", help="For the worker in this slot alone: 1:ROLE=primary.",
+    ),
+    # Listening and readiness
+    _option(
+        "--listen", "listen_mode", section=LISTENING, field="listen_mode", type=click.Choice([mode.value for mode in ListenMode]),
+        help="Its own port each; one socket a host, inherited by all; or none. Default: port.",
+    ),
+    _option(
+        "--port", section=LISTENING, field="declared_port", type=click.IntRange(1, 65_535), metavar="N",
+        help="The port in its source; default: its first listen.",
+    ),
+    _option(
+        "--ready", section=LISTENING, field="ready.method", type=_ReadyType(_METHODS),
+        metavar="|".join(_METHODS), help="How it is found out that a worker is ready.",
+    ),
+    _option(
+        "--ready-path", section=LISTENING, field="ready.http_path", metavar="PATH",
+        help="Ready when a GET of it answers 200 to 399.",
+    ),
+    _option(
+        "--ready-command", section=LISTENING, field="ready.command", type=_CommandType(), metavar="'CMD …'",
+        help="Ready when it exits with 0; run on the host, without a shell.",
+    ),
+    _option(
+        "--start-timeout", section=LISTENING, field="ready.start_timeout_seconds", type=POSITIVE_DURATION,
+        metavar="TIME", help="Not ready after this long is a failure; default: 30s.",
+    ),
+    _option(
+        "--min-uptime", section=LISTENING, field="ready.min_uptime_seconds", type=DURATION, metavar="TIME",
+        help="Alive this long is ready, where nothing else says so; default: 1s.",
+    ),
+    _option(
+        "--check-interval", section=LISTENING, field="ready.interval_seconds", type=POSITIVE_DURATION, metavar="TIME",
+        help="Between two checks of a ready worker; default: 5s.",
+    ),
+    _option(
+        "--check-timeout", section=LISTENING, field="ready.timeout_seconds", type=POSITIVE_DURATION, metavar="TIME",
+        help="Longest that one check may take; default: 5s.",
+    ),
+    _option(
+        "--check-failures", section=LISTENING, field="ready.unready_threshold", type=click.IntRange(min=1), metavar="N",
+        help="Failed checks in a row that make it unready; default: 3.",
+    ),
+    _option(
+        "--watchdog", section=LISTENING, field="ready.watchdog_seconds", type=POSITIVE_DURATION, metavar="TIME",
+        help="Restart it when it sends no WATCHDOG=1 for this long.",
+    ),
+    # Stopping and restarting
+    _option(
+        "--stop-signal", section=_STOP, field="stop.signal", type=_SignalType(), metavar="SIGNAL",
+        help="Default: SIGTERM.",
+    ),
+    _option(
+        "--grace", section=_STOP, field="stop.grace_seconds", type=DURATION, metavar="TIME",
+        help="Between the stop signal and SIGKILL; default: 10s.",
+    ),
+    _option(
+        "--shutdown-message", section=_STOP, field="stop.shutdown_message", is_flag=True, default=None,
+        help="Send Node's message 'shutdown' first; the signal follows after half of --grace.",
+    ),
+    _option(
+        "--restart", section=_STOP, field="restart.mode", type=_ModeType(["always", "on-failure", "never"]),
+        help="When a worker that ended by itself is started again; default: always.",
+    ),
+    _option(
+        "--stop-exit-code", section=_STOP, field="restart.stop_exit_codes", multiple=True,
+        type=click.IntRange(0, 255), metavar="N", help="Ended with this, it stays down; may be repeated.",
+    ),
+    _option(
+        "--max-restarts", section=_STOP, field="restart.max_restarts", type=click.IntRange(min=0), metavar="N",
+        help="More within --restart-window, and it is failed; default: 10.",
+    ),
+    _option(
+        "--restart-window", section=_STOP, field="restart.window_seconds", type=POSITIVE_DURATION, metavar="TIME",
+        help="What --max-restarts counts in; default: 5m.",
+    ),
+    _option(
+        "--cron-restart", section=_STOP, field="cron_restart", metavar="'0 3 * * *'",
+        help="Replace each worker, gracefully, at these times (crontab(5), the host's clock).",
+    ),
+    # Identity and limits
+    _option("--user", section=_LIMITS, field="identity.user", metavar="USER", help="Run as this user of the host."),
+    _option(
+        "--group", section=_LIMITS, field="identity.group", metavar="GROUP", help="Default: the user's primary group."
+    ),
+    _option("--umask", section=_LIMITS, field="identity.umask", metavar="OCTAL", help="Default: 022."),
+    _option(
+        "--nice", section=_LIMITS, field="identity.nice", type=click.IntRange(-20, 19), metavar="N",
+        help="From -20, which is served first, to 19.",
+    ),
+    _option(
+        "--limit", section=_LIMITS, field="identity.resource_limits", collect=dict, multiple=True,
+        type=_LimitType(), metavar="NAME=SOFT[:HARD]", help="setrlimit(2): NOFILE=65536, CORE=0:unlimited. Repeatable.",
+    ),
+    _option(
+        "--max-memory", section=_LIMITS, field="limits.memory_restart_bytes", type=BYTES, metavar="SIZE",
+        help="Above this (300M, 1G) a worker is replaced, gracefully.",
+    ),
+    _option(
+        "--memory-limit", section=_LIMITS, field="limits.memory_max_bytes", type=BYTES, metavar="SIZE",
+        help="cgroup: above this the kernel ends it.",
+    ),
+    _option(
+        "--cpu-limit", section=_LIMITS, field="limits.cpu_max_cores", type=click.FloatRange(0, min_open=True),
+        metavar="CORES", help="cgroup: 0.5 is half of one core.",
+    ),
+    _option(
+        "--pids-limit", section=_LIMITS, field="limits.pids_max", type=click.IntRange(min=1), metavar="N",
+        help="cgroup: processes and threads in all.",
+    ),
+    # Logs
+    _option(
+        "--log-timestamps", section=_LOG, field="log.timestamps", is_flag=True, default=None,
+        help="Begin each line with the time it was read.",
+    ),
+    _option(
+        "--log-json", section=_LOG, field="log.json_lines", is_flag=True, default=None,
+        help="Keep each line as a JSON object.",
+    ),
+    _option(
+        "--log-max-size", section=_LOG, field="log.max_bytes", type=BYTES, metavar="SIZE",
+        help="Rotate at this size; default: 10M.",
+    ),
+    _option(
+        "--log-files", section=_LOG, field="log.max_files", type=click.IntRange(min=0), metavar="N",
+        help="Rotated files kept; default: 5.",
+    ),
+    _option(
+        "--log-max-age", section=_LOG, field="log.max_age_seconds", type=POSITIVE_DURATION, metavar="TIME",
+        help="Rotate after, and delete what is older (7d).",
+    ),
+    _option(
+        "--log-compress", section=_LOG, field="log.compress", is_flag=True, default=None, help="gzip rotated files."
+    ),
+    # Rollouts
+    _option(
+        "--min-ready", section=_ROLLOUT, field="rollout.min_ready_seconds", type=DURATION, metavar="TIME",
+        help="A new worker must stay ready this long; default: 0.5s.",
+    ),
+    _option(
+        "--drain-timeout", section=_ROLLOUT, field="rollout.drain_timeout_seconds", type=DURATION, metavar="TIME",
+        help="Longest wait for requests in flight; default: 30s.",
+    ),
+    _option(
+        "--max-surge", section=_ROLLOUT, field="rollout.max_surge", type=click.IntRange(0, 1000), metavar="N",
+        help="Extra workers per host while replacing; 0: stop first.",
+    ),
+)  # fmt: skip
+
+
+def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: every option that describes an app, in the order of the help."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,120 @@
+"""What the command line says of a new app, as a spec. Every complaint names the option that has to change."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, Runtime
+from fleetctl.app_options import SpecOption
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.target import Command
+
+Field = tuple[str, ...]
+"""Where a value lies in the spec: ("identity", "user")."""
+
+_FOR_PORTS = (ReadyMethod.LISTEN, ReadyMethod.TCP)
+
+
+class Wish:
+    """The fields of a spec that were given, by their place, and the option that gave each."""
+
+    def __init__(self, values: Mapping[Field, Any], options: Mapping[Field, str]) -> None:
+        self._values = dict(values)
+        self._options = dict(options)
+
+    @classmethod
+    def of(cls, options: Iterable[SpecOption], given: Mapping[str, Any]) -> "Wish":
+        """`given`: the option's name in click → its value; None, or nothing of several: not given."""
+        values: dict[Field, Any] = {}
+        names: dict[Field, str] = {}
+        for option in options:
+            value = given[str(option.name)]
+            names[option.field] = max(option.opts, key=len)
+            if value is not None and value != ():
+                values[option.field] = option.collect(value) if option.collect else value
+        return cls(values, names)
+
+    def __bool__(self) -> bool:
+        """It says anything, so it cannot be meant for an app that exists."""
+        return bool(self._values)
+
+    def spec(self, name: str, command: Command) -> AppSpec:
+        """Raises CliError."""
+        self._check(command)
+        fields: dict[str, Any] = {
+            "name": name,
+            "argv": command.argv,
+            "cwd": str(Path.cwd()),
+            "runtime": Runtime.NODE if command.node else Runtime.PROGRAM,
+        }
+        for place, value in self._implied().items():
+            holder = fields
+            for part in place[:-1]:
+                holder = holder.setdefault(part, {})
+            holder[place[-1]] = value
+        try:
+            return AppSpec(**fields)
+        except ValidationError as error:
+            raise CliError(ExitCode.USAGE, self._complaint(error)) from error
+
+    def _implied(self) -> dict[Field, Any]:
+        """What was given, and what follows from it."""
+        values = dict(self._values)
+        if not values.get(("ready", "method")):
+            values.pop(("ready", "method"), None)
+            if ("ready", "command") in values:
+                values["ready", "method"] = ReadyMethod.COMMAND
+        if values.get(("rollout", "max_surge")) == 0:
+            # Stop first, then start: one worker at a time is missing.
+            values["rollout", "max_unavailable"] = 1
+        return values
+
+    def _check(self, command: Command) -> None:
+        """The spec's rules over several fields, in the words of the options. Raises CliError."""
+        values = self._values
+        listen = values.get(("listen_mode",), ListenMode.PORT)
+        method = values.get(("ready", "method"), "")
+        path, probe = values.get(("ready", "http_path")), values.get(("ready", "command"))
+        complaints = (
+            (method == "http" and not path, "--ready http needs --ready-path, for example --ready-path /health"),
+            (method == "command" and not probe, "--ready command needs --ready-command, for example './check --fast'"),
+            (path and probe, "--ready-path and --ready-command exclude each other"),
+            (path and method not in ("", "http"), f"--ready-path is for --ready http, not {method}"),
+            (probe and method not in ("", "command"), f"--ready-command is for --ready command, not {method}"),
+            (
+                method == "message" and not command.node,
+                "--ready message is for Node programs (process.send('ready')): use --ready notify, listen or http",
+            ),
+            (
+                method in _FOR_PORTS and listen != ListenMode.PORT,
+                f"--ready {method} needs a port of the worker's own: it does not go with --listen {listen}",
+            ),
+            (path and listen == ListenMode.NONE, "--ready-path needs a port: it does not go with --listen none"),
+            (
+                values.get(("route", "http")) and listen == ListenMode.NONE,
+                "--http needs something that listens: it does not go with --listen none",
+            ),
+            (
+                ("declared_port",) in values and listen == ListenMode.NONE,
+                "--port says what to listen on: it does not go with --listen none",
+            ),
+            (
+                ("stop", "shutdown_message") in values and not command.node,
+                "--shutdown-message is for Node programs: others are stopped by --stop-signal",
+            ),
+        )
+        for broken, complaint in complaints:
+            if broken:
+                raise CliError(ExitCode.USAGE, complaint)
+
+    def _complaint(self, error: ValidationError) -> str:
+        """The first broken rule, after the option whose field it is about."""
+        first = error.errors()[0]
+        place = tuple(str(part) for part in first["loc"])
+        option = next(
+            (self._options[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self._options), ""
+        )
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        return f"{option or '.'.join(place)}: {message}" if place else message

@@ -1,0 +1,189 @@
+"""What the options of `start` make of an app."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, RestartMode, Runtime
+from fleetctl.app_options import SpecOption
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.main import cli, run
+from fleetctl.target import Command
+from fleetctl.wish import Wish
+
+
+def wish(*arguments: str) -> Wish:
+    command = cli.get_command(click.Context(cli), "start")
+    assert command is not None
+    context = command.make_context("start", ["./a.js", *arguments])
+    options = [option for option in command.params if isinstance(option, SpecOption)]
+    return Wish.of(options, context.params)
+
+
+def spec(*arguments: str, node: bool = True) -> AppSpec:
+    return wish(*arguments).spec("a", Command(("/bin/a",), node, "a"))
+
+
+def test_without_options_an_app_has_the_defaults_of_the_spec() -> None:
+    assert not wish()
+    made = spec()
+    assert made == AppSpec(name="a", argv=("/bin/a",), cwd=str(Path.cwd()), runtime=Runtime.NODE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place", "value"),
+    [
+        (("--http", ":80"), "route.http", ":80"),
+        (("--user", "www"), "identity.user", "www"),
+        (("--group", "www"), "identity.group", "www"),
+        (("--umask", "027"), "identity.umask", "027"),
+        (("--nice", "-5"), "identity.nice", -5),
+        (("--ready", "notify"), "ready.method", ReadyMethod.NOTIFY),
+        (("--ready", "auto"), "ready.method", None),
+        (("--ready-path", "/up"), "ready.http_path", "/up"),
+        (("--ready-command", "./check 'a b'"), "ready.command", ("./check", "a b")),
+        (("--ready-command", "./check"), "ready.method", ReadyMethod.COMMAND),
+        (("--start-timeout", "1m"), "ready.start_timeout_seconds", 60),
+        (("--min-uptime", "500ms"), "ready.min_uptime_seconds", 0.5),
+        (("--watchdog", "10"), "ready.watchdog_seconds", 10),
+        (("--check-interval", "1s"), "ready.interval_seconds", 1),
+        (("--check-timeout", "2s"), "ready.timeout_seconds", 2),
+        (("--check-failures", "5"), "ready.unready_threshold", 5),
+        (("--listen", "socket"), "listen_mode", ListenMode.SOCKET),
+        (("--stop-signal", "int"), "stop.signal", "SIGINT"),
+        (("--stop-signal", "SIGUSR2"), "stop.signal", "SIGUSR2"),
+        (("--grace", "0"), "stop.grace_seconds", 0),
+        (("--shutdown-message",), "stop.shutdown_message", True),
+        (("--restart", "on-failure"), "restart.mode", RestartMode.ON_FAILURE),
+        (("--stop-exit-code", "0", "--stop-exit-code", "78"), "restart.stop_exit_codes", (0, 78)),
+        (("--max-restarts", "0"), "restart.max_restarts", 0),
+        (("--restart-window", "1h"), "restart.window_seconds", 3600),
+        (("--cron-restart", "0 3 * * *"), "cron_restart", "0 3 * * *"),
+        (("--max-memory", "300M"), "limits.memory_restart_bytes", 300 * 1024**2),
+        (("--memory-limit", "1.5G"), "limits.memory_max_bytes", 3 * 2**29),
+        (("--cpu-limit", "0.5"), "limits.cpu_max_cores", 0.5),
+        (("--pids-limit", "64"), "limits.pids_max", 64),
+        (("--env-file", ".env", "--env-file", "b.env"), "env_files", (".env", "b.env")),
+        (("-e", "A=1", "-e", "B=x=y"), "env", {"A": "1", "B": "x=y"}),
+        (
+            ("--worker-env", "1:A=1", "--worker-env", "2:A=", "--worker-env", "1:B=2"),
+            "worker_env",
+            {1: {"A": "1", "B": "2"}, 2: {"A": ""}},
+        ),
+        (("--log-timestamps",), "log.timestamps", True),
+        (("--log-json",), "log.json_lines", True),
+        (("--log-max-size", "64K"), "log.max_bytes", 65_536),
+        (("--log-files", "0"), "log.max_files", 0),
+        (("--log-max-age", "7d"), "log.max_age_seconds", 7 * 86_400),
+        (("--log-compress",), "log.compress", True),
+        (("--max-surge", "0"), "rollout.max_unavailable", 1),
+    ],
+)
+def test_an_option_fills_its_field(arguments: tuple[str, ...], place: str, value: Any) -> None:
+    assert wish(*arguments)
+    found: Any = spec(*arguments)
+    for part in place.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "soft", "hard"),
+    [
+        ("NOFILE=65536", "NOFILE", 65_536, 65_536),
+        ("nofile=1024:4096", "NOFILE", 1024, 4096),
+        ("RLIMIT_CORE=0:unlimited", "CORE", 0, -1),
+        ("AS=infinity", "AS", -1, -1),
+    ],
+)
+def test_one_value_sets_both_limits(text: str, name: str, soft: int, hard: int) -> None:
+    limit = spec("--limit", text, "--limit", "NPROC=5").identity.resource_limits[name]
+    assert (limit.soft, limit.hard) == (soft, hard)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("--umask", "999"), "--umask"),
+        (("--nice", "20"), "--nice"),
+        (("--limit", "NOFILE"), "--limit"),
+        (("--limit", "NOFILE=many"), "--limit"),
+        (("--limit", "NOFILE=2:1"), "--limit"),
+        (("--limit", "NOFILE=unlimited:1"), "--limit"),
+        (("--limit", "WINGS=2"), "--limit"),
+        (("--ready", "soon"), "--ready"),
+        (("--ready", "http"), "--ready-path"),
+        (("--ready", "command"), "--ready-command"),
+        (("--ready", "tcp", "--ready-path", "/"), "--ready-path"),
+        (("--ready", "tcp", "--ready-command", "true"), "--ready-command"),
+        (("--ready-path", "/", "--ready-command", "true"), "--ready-path"),
+        (("--ready-path", "up"), "--ready-path"),
+        (("--ready-command", "'"), "--ready-command"),
+        (("--ready-command", " "), "--ready-command"),
+        (("--ready", "listen", "--listen", "none"), "--listen none"),
+        (("--ready", "tcp", "--no-port"), "--listen none"),
+        (("--ready-path", "/", "--no-port"), "--listen none"),
+        (("--http", ":80", "--no-port"), "--listen none"),
+        (("--port", "80", "--no-port"), "--port"),
+        (("--listen", "socket", "--no-port"), "--no-port"),
+        (("--http", "here"), "--http"),
+        (("--start-timeout", "0"), "--start-timeout"),
+        (("--start-timeout", "2d"), "--start-timeout"),
+        (("--watchdog", "often"), "--watchdog"),
+        (("--stop-signal", "SIGNOPE"), "--stop-signal"),
+        (("--grace", "-1"), "--grace"),
+        (("--restart", "maybe"), "--restart"),
+        (("--stop-exit-code", "256"), "--stop-exit-code"),
+        (("--max-restarts", "-1"), "--max-restarts"),
+        (("--cron-restart", "at noon"), "--cron-restart"),
+        (("--max-memory", "lots"), "--max-memory"),
+        (("--memory-limit", "9999999999T"), "--memory-limit"),
+        (("--cpu-limit", "0"), "--cpu-limit"),
+        (("--cpu-limit", "nan"), "--cpu-limit"),
+        (("--pids-limit", "0"), "--pids-limit"),
+        (("--worker-env", "0:A=1"), "--worker-env"),
+        (("--worker-env", "A=1"), "--worker-env"),
+        (("-e", "A"), "--env"),
+        (("--log-max-size", "1"), "--log-max-size"),
+        (("--log-files", "many"), "--log-files"),
+        (("--log-max-age", "30000d"), "--log-max-age"),
+        (("-n", "My App"), "--name"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_its_option(
+    script: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], option: str
+) -> None:
+    assert run(["start", str(script), *arguments]) == ExitCode.USAGE
+    error = capsys.readouterr().err.splitlines()
+    assert option in error[0]
+    assert len(error) == 1 or (len(error) == 2 and error[1].startswith("  `fleetctl start --help`"))
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script, and no fleet: what is wrong is found without one."""
+    monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "none.toml"))
+    path = tmp_path / "job"
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("argument", [("--ready", "message"), ("--shutdown-message",)])
+def test_what_needs_nodes_channel_is_for_node_alone(argument: tuple[str, ...]) -> None:
+    assert spec(*argument, node=True)
+    with pytest.raises(CliError, match="is for Node programs"):
+        spec(*argument, node=False)
+
+
+def test_every_field_of_a_spec_is_filled_by_one_option_at_most() -> None:
+    command = cli.get_command(click.Context(cli), "start")
+    assert command is not None
+    fields = [option.field for option in command.params if isinstance(option, SpecOption)]
+    assert len(fields) == len(set(fields))
+    for field in fields:
+        known: Any = AppSpec
+        for part in field:
+            known = known.model_fields[part].annotation
