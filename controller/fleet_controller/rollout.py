@@ -52,7 +52,7 @@ class _Planning:
         self.app = situation.app
         self.policy = situation.spec.rollout
         self.at_once = situation.rollout is not None and situation.rollout.at_once
-        self.routed_app = situation.spec.listen_mode is ListenMode.PORT
+        self.routed_app = situation.spec.listen_mode is not ListenMode.NONE
         self.workers = {worker.id: worker for worker in situation.workers}
         self.slots: dict[tuple[str, int], list[WorkerView]] = defaultdict(list)
         for worker in sorted(situation.workers, key=lambda worker: worker.id):
