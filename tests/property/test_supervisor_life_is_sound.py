@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fleet_agent.supervisor import life as lives
-from fleet_agent.supervisor.life import SIGKILL, Effect, Life, Signal, Start
+from fleet_agent.supervisor.life import SIGKILL, Ask, Effect, Life, Signal, Start
 from fleet_agent.supervisor.protocol import Key, Launch
 
 LAUNCH = Launch(["a"], "/", {}, max_restarts=4, window_seconds=30, stable_seconds=5, backoff_initial_seconds=1)
@@ -22,6 +22,7 @@ class WorkerLife(RuleBasedStateMachine):
         self.next_pid = 1
         self.signals: list[int] = []
         self.stop_asked = self.failed = False
+        self.listens = True
         self.life = Life(Key("a", 1, 1), LAUNCH, LAUNCH)
         self.apply(lives.begin(Key("a", 1, 1), LAUNCH))
 
@@ -35,6 +36,10 @@ class WorkerLife(RuleBasedStateMachine):
             assert self.pid, "a signal, and no process"
             assert effect.number == SIGKILL or not self.signals, "the stop signal goes out once"
             self.signals.append(effect.number)
+        elif isinstance(effect, Ask):
+            assert not self.signals, "a signal overtook the message"
+            if not self.listens:
+                self.apply(lives.unheard(self.life, self.now))
         else:
             assert effect == Start()
             assert not self.pid, "never two processes for one worker"
@@ -47,9 +52,13 @@ class WorkerLife(RuleBasedStateMachine):
         self.now += seconds
         self.apply(lives.due(self.life, self.now))
 
-    @rule(restarts=st.integers(0, 4))
-    def run(self, restarts: int) -> None:
-        self.apply(lives.run(self.life, replace(LAUNCH, max_restarts=restarts)))
+    @rule(restarts=st.integers(0, 4), message=st.booleans())
+    def run(self, restarts: int, message: bool) -> None:
+        self.apply(lives.run(self.life, replace(LAUNCH, max_restarts=restarts, shutdown_message=message)))
+
+    @rule(listens=st.booleans())
+    def listens_to_messages(self, listens: bool) -> None:
+        self.listens = listens
 
     @rule(grace=st.floats(0, 20))
     def stop(self, grace: float) -> None:
@@ -86,7 +95,8 @@ class WorkerLife(RuleBasedStateMachine):
         assert life.deadline is None or life.state in {"backoff", "stopping"}
         assert life.state != "backoff" or life.deadline is not None
         assert life.state != "exited" or life.wanted is None
-        assert bool(self.signals) == (life.state == "stopping"), (
+        assert not life.unsent or not self.signals
+        assert bool(self.signals or life.unsent) == (life.state == "stopping"), (
             "a process is signalled when, and only when, it shall end"
         )
         assert life.state != "stopping" or self.stop_asked or self.failed

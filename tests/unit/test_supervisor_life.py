@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fleet_agent.supervisor import life as lives
-from fleet_agent.supervisor.life import SIGKILL, Life, Signal, Start
+from fleet_agent.supervisor.life import SIGKILL, Ask, Life, Signal, Start
 from fleet_agent.supervisor.protocol import Key, Launch
 
 KEY = Key("shop", 1, 1)
@@ -176,3 +176,54 @@ def test_after_a_reboot_what_was_wanted_starts_and_what_was_not_is_exited() -> N
 def test_a_pause_taken_over_never_lasts_longer_than_the_longest_one() -> None:
     waiting = replace(lives.begin(KEY, LAUNCH)[0], state="backoff", deadline=1e9)
     assert lives.resume(waiting, 5.0)[0].deadline == 13.0
+
+
+ASKED = replace(LAUNCH, channel=True, shutdown_message=True)
+
+
+def test_a_program_that_takes_the_shutdown_message_has_half_the_grace_before_the_signal() -> None:
+    life, effects = lives.stop(alive(launch=ASKED), 15, 10, 100.0)
+    assert (life.state, effects) == ("stopping", (Ask(),))
+    assert lives.due(life, 104.9) == (life, ())
+    life, effects = lives.due(life, 105.0)
+    assert (effects, life.deadline, life.killed) == ((Signal(15),), 110.0, False)
+    life, effects = lives.due(life, 110.0)
+    assert (effects, life.killed) == ((Signal(SIGKILL),), True)
+
+
+def test_a_message_that_nobody_takes_is_followed_by_the_signal_at_once_with_the_whole_grace() -> None:
+    life, _ = lives.stop(alive(launch=ASKED), 15, 10, 100.0)
+    life, effects = lives.unheard(life, 100.0)
+    assert (effects, life.deadline, life.unsent) == ((Signal(15),), 110.0, 0)
+    assert lives.unheard(life, 101.0) == (life, ())
+
+
+def test_a_second_stop_without_grace_ends_the_wait_for_the_message() -> None:
+    life, _ = lives.stop(alive(launch=ASKED), 15, 10, 100.0)
+    life, effects = lives.stop(life, 15, 0, 101.0)
+    assert effects == ()
+    life, effects = lives.due(life, 101.0)
+    assert effects == (Signal(15),)
+    assert lives.due(life, 101.0)[1] == (Signal(SIGKILL),)
+
+
+def test_the_first_word_of_being_ready_counts_only_from_whom_the_launch_names() -> None:
+    starting = alive(launch=replace(LAUNCH, notify=True, ready_by="notify"))
+    assert lives.note(starting, 100, ready=True) == (starting, ())
+    assert lives.note(starting, 100, ready=True, by="message") == (starting, ())
+    running, _ = lives.note(starting, 100, ready=True, by="notify")
+    assert running.state == "running"
+    unready, _ = lives.note(running, 100, ready=False)
+    assert lives.note(unready, 100, ready=True)[0].state == "running"
+
+
+def test_what_a_process_said_of_itself_ends_with_it() -> None:
+    life, _ = lives.status(alive(), 100, "loading")
+    assert lives.report(life).status_text == "loading"
+    assert lives.status(life, 99, "of another") == (life, ())
+    assert lives.ended(life, "exit code 1", 1.0, 0.0)[0].status_text == ""
+
+
+def test_a_missed_watchdog_is_told_with_its_own_signal() -> None:
+    life, effects = lives.fail(ready(), 100, "watchdog: nothing heard for 5 s", 20.0, 6)
+    assert (life.state, life.reason, effects) == ("stopping", "watchdog: nothing heard for 5 s", (Signal(6),))

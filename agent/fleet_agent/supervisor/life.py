@@ -36,7 +36,12 @@ class Signal:
     number: int
 
 
-Effect = Start | Signal
+@dataclass(frozen=True)
+class Ask:
+    """Send the message "shutdown" to the program, and report `unheard` where nothing takes it."""
+
+
+Effect = Start | Signal | Ask
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,13 @@ class Life:
     reason: str = ""
     ever_ready: bool = False
     deadline: float | None = None
-    """In backoff: when to start. In stopping: when to kill; None once that was done."""
+    """In backoff: when to start. In stopping: when to kill, or, where `unsent`, to signal; None once killed."""
+    unsent: int = 0
+    """In stopping: the signal that is held back while a program that was asked shuts down; 0: it was sent."""
+    signal_seconds: float = 0.0
+    """With `unsent`: how long after that signal to kill."""
+    status_text: str = ""
+    """What the present process last said of itself."""
     failing: str = ""
     """In stopping: why its end counts as a crash; empty where a stop was asked for."""
     streak: int = 0
@@ -93,24 +104,48 @@ def stop(life: Life, number: int, grace_seconds: float, now: float) -> Step:
     if life.state == "exited":
         return life, ()
     if life.state == "stopping":
-        deadline = None if life.deadline is None else min(life.deadline, now + grace_seconds)
-        return replace(life, wanted=None, failing="", deadline=deadline), ()
+        before_signal = grace_seconds / 2 if life.unsent else grace_seconds
+        deadline = None if life.deadline is None else min(life.deadline, now + before_signal)
+        signal_seconds = min(life.signal_seconds, grace_seconds / 2)
+        return replace(life, wanted=None, failing="", deadline=deadline, signal_seconds=signal_seconds), ()
     if not life.pid:
         return replace(life, wanted=None, state="exited", deadline=None), ()
+    if life.launch.shutdown_message:
+        half = grace_seconds / 2
+        asked = replace(life, wanted=None, state="stopping", deadline=now + half, unsent=number, signal_seconds=half)
+        return asked, (Ask(),)
     return replace(life, wanted=None, state="stopping", deadline=now + grace_seconds), (Signal(number),)
 
 
-def note(life: Life, pid: int, *, ready: bool) -> Step:
-    """The agent found the process ready or not; a finding on a process that is gone or on its way out means nothing."""
+def unheard(life: Life, now: float) -> Step:
+    """Nothing took the message: the signal now, and what is left of the grace after it."""
+    if not life.unsent or life.deadline is None:
+        return life, ()
+    left = max(0.0, life.deadline - now) + life.signal_seconds
+    return replace(life, deadline=now + left, unsent=0, signal_seconds=0.0), (Signal(life.unsent),)
+
+
+def note(life: Life, pid: int, *, ready: bool, by: str = "") -> Step:
+    """The process was found ready or not, or said so itself; of a process that is gone or on its way out that means nothing.
+
+    The first word of being ready counts only from the one `Launch.ready_by` names, so that no probe overtakes it.
+    """
     if not pid or life.pid != pid or life.state == "stopping":
+        return life, ()
+    if ready and not life.ever_ready and by != life.launch.ready_by:
         return life, ()
     if ready:
         return replace(life, state="running", ever_ready=True), ()
     return replace(life, state="unready" if life.ever_ready else "starting"), ()
 
 
-def fail(life: Life, pid: int, reason: str, now: float) -> Step:
-    """The agent gave the process up: the ladder, then what follows a crash."""
+def status(life: Life, pid: int, text: str) -> Step:
+    """The process said what it is doing."""
+    return (replace(life, status_text=text) if pid and life.pid == pid else life), ()
+
+
+def fail(life: Life, pid: int, reason: str, now: float, number: int = 0) -> Step:
+    """The process was given up: the ladder, from signal `number` on (0: the launch's own), then what follows a crash."""
     if not pid or life.pid != pid or life.state == "stopping":
         return life, ()
     failing = replace(
@@ -120,7 +155,7 @@ def fail(life: Life, pid: int, reason: str, now: float) -> Step:
         reason=reason,
         deadline=now + life.launch.grace_seconds,
     )
-    return failing, (Signal(life.launch.stop_signal),)
+    return failing, (Signal(number or life.launch.stop_signal),)
 
 
 def started(life: Life, pid: int, start_ticks: int, now: float) -> Life:
@@ -134,6 +169,7 @@ def started(life: Life, pid: int, start_ticks: int, now: float) -> Life:
         started=now,
         ever_ready=False,
         deadline=None,
+        status_text="",
     )
 
 
@@ -142,14 +178,28 @@ def ended(life: Life, reason: str, now: float, jitter: float) -> Step:
     ran_seconds = now - life.started if life.pid else 0.0
     failing = life.failing
     asked_for = life.state == "stopping" and not failing
-    gone = replace(
-        life, pid=0, start_ticks=0, started=0.0, ever_ready=False, deadline=None, failing="", reason=failing or reason
-    )
+    gone = _without_process(life, failing or reason)
     if life.wanted is None:
         return replace(gone, state="exited"), ()
     if asked_for:
         return replace(gone, state="starting", streak=0), (Start(),)
     return _crashed(gone, life.wanted, ran_seconds, now, jitter)
+
+
+def _without_process(life: Life, reason: str) -> Life:
+    return replace(
+        life,
+        pid=0,
+        start_ticks=0,
+        started=0.0,
+        ever_ready=False,
+        deadline=None,
+        unsent=0,
+        signal_seconds=0.0,
+        status_text="",
+        failing="",
+        reason=reason,
+    )
 
 
 def _crashed(gone: Life, policy: Launch, ran_seconds: float, now: float, jitter: float) -> Step:
@@ -172,6 +222,8 @@ def due(life: Life, now: float) -> Step:
         return life, ()
     if life.state == "backoff":
         return replace(life, state="starting", deadline=None), (Start(),)
+    if life.unsent:
+        return replace(life, deadline=now + life.signal_seconds, unsent=0, signal_seconds=0.0), (Signal(life.unsent),)
     return replace(life, deadline=None), (Signal(SIGKILL),)
 
 
@@ -182,7 +234,7 @@ def resume(life: Life, now: float) -> Step:
     if life.state == "backoff":
         latest = now + (life.wanted or life.launch).backoff_max_seconds
         return replace(life, deadline=min(life.deadline or now, latest)), ()
-    gone = replace(life, pid=0, start_ticks=0, started=0.0, ever_ready=False, deadline=None, failing="")
+    gone = _without_process(life, life.reason)
     if life.wanted is None:
         return replace(gone, state="exited"), ()
     return replace(gone, state="starting"), (Start(),)
@@ -200,4 +252,5 @@ def report(life: Life) -> Worker:
         restarts=life.restarts,
         reason=life.reason,
         ever_ready=life.ever_ready,
+        status_text=life.status_text,
     )

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.journal import Journal, Record, file_stem
-from fleet_agent.supervisor.life import Effect, Life, Start, Step
+from fleet_agent.supervisor.life import Ask, Effect, Life, Start, Step
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
 from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Sessions, Tree, living_by_session, open_verified
@@ -217,6 +217,8 @@ class Supervisor:
         for effect in effects:
             if isinstance(effect, Start):
                 self._start(held)
+            elif isinstance(effect, Ask):
+                self._step(held, lives.unheard(held.life, now()))
             elif held.tree is not None and effect.number == signal.SIGKILL:
                 held.tree.kill_all()
             elif held.tree is not None:
