@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
-
-_SICK = (types_pb2.WORKER_STATE_FAILED, types_pb2.WORKER_STATE_BACKOFF, types_pb2.WORKER_STATE_UNREADY)
+from fleetctl.ailing import is_sick, worst_first
 
 _AGAIN = {
     control_pb2.ROLLOUT_KIND_START: "start {app}",
@@ -15,19 +14,15 @@ _AGAIN = {
 }
 
 
-def is_sick(worker: types_pb2.WorkerStatus) -> bool:
-    return worker.state in _SICK
-
-
 def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) -> list[str]:
     """Next steps for one app, the most urgent first; empty: nothing needs doing."""
     if app.state == control_pb2.APP_STATE_STOPPED:
         return [f"it is stopped: `fleetctl start {app.name}` starts it again"]
     advice = []
     running = app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_RUNNING
-    sick = [worker for worker in workers if is_sick(worker)]
+    sick = [worker for worker in worst_first(workers) if is_sick(worker)]
     if sick:
-        worst = min(sick, key=lambda worker: _SICK.index(worker.state))
+        worst = sick[0]
         name = views.worker_name(worst.id)
         advice.append(f"see why {name} is {views.worker_state(worst)}: `fleetctl logs --worker {name} --lines 50`")
     if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:

@@ -1,5 +1,6 @@
 """How fleetctl fails: one clear line, perhaps a second with the next step, and an exit code scripts can rely on."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -17,10 +18,12 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """Ends the command. `hint` is the next step, where one is known; it is dropped where the message names one itself."""
+    """Ends the command. `hint` is the next step, where one is known; it is dropped where the message names one itself.
+    `details` are lines between the two."""
 
-    def __init__(self, exit_code: ExitCode, message: str, hint: str = "") -> None:
+    def __init__(self, exit_code: ExitCode, message: str, hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message)
+        self.details = tuple(details)
         self.exit_code = exit_code
         self.message = message
         self.hint = "" if "fleetctl " in message else hint

@@ -36,6 +36,8 @@ WORKER_COLUMNS = (
     Column("MEMORY", right=True, rank=3),
     Column("CPU", right=True, rank=4),
 )
+# What was asked for stays the longest.
+_WIDE_COLUMNS = (Column("FDS", right=True), Column("THREADS", right=True), Column("STATUS", rank=7))
 
 
 @fleet_command("ls")
@@ -55,7 +57,8 @@ def ls(settings: Settings) -> None:
 
 @fleet_command("ps")
 @click.argument("app", required=False, default="")
-def ps(settings: Settings, app: str) -> None:
+@click.option("-w", "--wide", is_flag=True, help="Show open files and threads, and what they say of themselves.")
+def ps(settings: Settings, app: str, wide: bool) -> None:  # noqa: FBT001
     """List the workers."""
     output = Output(settings)
     workers = sort_workers(asyncio.run(_fetch_workers(settings, app)))
@@ -65,6 +68,10 @@ def ps(settings: Settings, app: str) -> None:
         output.names(views.worker_name(worker.id) for worker in workers)
     elif not workers:
         output.line(f"{app} has no workers: fleetctl status {app}" if app else "no workers: fleetctl ls shows the apps")
+    elif wide:
+        output.table(
+            (*WORKER_COLUMNS, *_WIDE_COLUMNS), [[*worker_row(worker), *_wide_cells(worker)] for worker in workers]
+        )
     else:
         output.table(WORKER_COLUMNS, [worker_row(worker) for worker in workers])
 
@@ -134,6 +141,12 @@ def worker_row(worker: types_pb2.WorkerStatus) -> list[str | Text]:
         size(worker.rss_bytes) if alive else dash,
         f"{worker.cpu_percent:.1f}%" if alive else dash,
     ]
+
+
+def _wide_cells(worker: types_pb2.WorkerStatus) -> list[str | Text]:
+    if not worker.pid:
+        return [Text("-", "dim"), Text("-", "dim"), ""]
+    return [str(worker.open_files), str(worker.threads), worker.status_text]
 
 
 def sort_workers(workers: list[types_pb2.WorkerStatus]) -> list[types_pb2.WorkerStatus]:

@@ -8,15 +8,17 @@ from contextlib import aclosing
 import click
 
 from fleet.v1 import control_pb2
-from fleetctl.command import fleet_command
+from fleetctl.command import POSITIVE_DURATION, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, UnavailableError
 from fleetctl.lifecycle import parse_worker
 from fleetctl.output import Output
 from fleetctl.settings import Settings
-from fleetctl.wording import count, duration
+from fleetctl.wording import coloured_line, count, duration, printed_line
 
 _RECONNECT_SECONDS = 0.5
+_USUAL_LINES = 20
+_MOST_LINES = 1_000_000
 _UNFOLLOWED_SECONDS = 60.0
 # Of the 256-colour palette, those that are legible on black and on white.
 _COLOURS = (32, 35, 70, 97, 103, 130, 133, 136, 166, 168, 172, 175)
@@ -27,16 +29,30 @@ _RED, _RESET = "\x1b[31m", "\x1b[0m"
 @click.argument("app", required=False, default="")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @click.option(
-    "--lines", type=click.IntRange(0, 1_000_000), default=20, show_default=True, help="The last N of each stream."
+    "--lines",
+    type=click.IntRange(0, _MOST_LINES),
+    metavar="N",
+    help="The last N of each worker's streams; default: 20, or all with --since.",
 )
+@click.option("--since", type=POSITIVE_DURATION, metavar="TIME", help="Only what was written in the last 10m, 1h, 2d.")
 @click.option("--host", metavar="HOST", default="", help="Only this host's workers.")
 @click.option("--worker", metavar="APP/HOST/SLOT", default="", help="Only this worker.")
-def logs(settings: Settings, app: str, follow: bool, lines: int, host: str, worker: str) -> None:  # noqa: FBT001
+def logs(
+    settings: Settings,
+    app: str,
+    follow: bool,  # noqa: FBT001
+    lines: int | None,
+    since: float | None,
+    host: str,
+    worker: str,
+) -> None:
     """Print what workers write, and follow it with -f.
 
     A line begins with its worker, then | for standard output or ! for standard error.
     """
-    request = control_pb2.StreamLogsRequest(app=app, host=host, lines=lines, follow=follow)
+    if lines is None:
+        lines = _MOST_LINES if since else _USUAL_LINES
+    request = control_pb2.StreamLogsRequest(app=app, host=host, lines=lines, follow=follow, since_seconds=since or 0)
     if worker:
         slot = parse_worker(worker, app)
         if host and host != slot.host:
@@ -86,6 +102,9 @@ class LogPrinter:
         worker = _worker(entry)
         bar = "!" if entry.stream == "stderr" else "|"
         text = entry.text.decode(errors="replace")
+        if self._output.console.is_terminal:
+            # A program may print anything; it may not move the cursor over other workers' lines, nor switch screens.
+            text = coloured_line(text) if self._coloured else printed_line(text)
         if not self._coloured:
             return f"{worker:<{self._width}} {bar} {text}\n"
         colour = f"\x1b[38;5;{_COLOURS[zlib.crc32(worker.encode()) % len(_COLOURS)]}m"
@@ -128,7 +147,7 @@ async def _follow(connection: Connection, request: control_pb2.StreamLogsRequest
         else:
             if not request.follow:
                 return
-        request.lines = 0  # those printed already are not wanted again
+        request.lines, request.since_seconds = 0, 0  # those printed already are not wanted again
         await asyncio.sleep(_RECONNECT_SECONDS)
 
 

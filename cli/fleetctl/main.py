@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -116,7 +117,7 @@ def run(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="fleetctl", standalone_mode=False)
         sys.stdout.flush()
     except CliError as error:
-        return _fail(error.exit_code, error.message, error.hint)
+        return _fail(error.exit_code, error.message, error.hint, error.details)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return ExitCode.USAGE
@@ -147,10 +148,11 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def _fail(code: int, message: str, hint: str = "") -> int:
+def _fail(code: int, message: str, hint: str = "", details: Sequence[str] = ()) -> int:
     click.echo(f"fleetctl: {message}", err=True)
-    if hint:
-        click.echo(f"  {hint}", err=True)
+    for line in (*details, hint):
+        if line:
+            click.echo(f"  {line}", err=True)
     return code
 
 

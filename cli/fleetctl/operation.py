@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import NoReturn
 
-from fleet.v1 import control_pb2
+from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
+from fleetctl.ailing import culprits, headline, symptoms
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, UnavailableError
 from fleetctl.output import Output
@@ -19,6 +20,8 @@ from fleetctl.settings import Settings
 from fleetctl.wording import count, duration, printable
 
 _PAUSE_SECONDS = 0.5
+_SYMPTOMS_SECONDS = 3.0
+_MOST_CULPRITS = 3
 
 Begin = Callable[[Connection], Awaitable[control_pb2.Rollout]]
 
@@ -44,20 +47,22 @@ class _Operation:
         self._app = app
         self._rollout: control_pb2.Rollout | None = None
         self._timed_out = False
+        self._culprits: list[types_pb2.WorkerStatus] = []
 
     async def run(self, begin: Begin, *, no_wait: bool) -> None:
         async with Connection.open(self._settings) as connection:
             self._rollout = await begin(connection)
             self._app = self._rollout.app or self._app
-            if no_wait or self._ended():
-                return
-            with choose_progress(self._output) as progress:
-                progress.update(self._rollout)
-                try:
-                    async with asyncio.timeout(self._settings.operation_seconds):
-                        await self._watch(connection, progress)
-                except TimeoutError:
-                    self._timed_out = True
+            if not no_wait and not self._ended():
+                with choose_progress(self._output) as progress:
+                    progress.update(self._rollout)
+                    try:
+                        async with asyncio.timeout(self._settings.operation_seconds):
+                            await self._watch(connection, progress)
+                    except TimeoutError:
+                        self._timed_out = True
+            if self._rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
+                self._culprits = culprits(await self._workers(connection), self._rollout.message)
 
     def conclude(self, *, no_wait: bool) -> None:
         """Say how it ended; raises CliError where that is not as asked."""
@@ -65,7 +70,7 @@ class _Operation:
         if rollout is None:
             raise CliError(ExitCode.FAILED, "the controller named no rollout", "`fleetctl status` shows what happens")
         if self._settings.structured:
-            self._output.document(views.outcome_view(rollout))
+            self._output.document({**views.outcome_view(rollout), **self._blamed()})
         elif self._settings.quiet and no_wait:
             self._output.names([rollout.id])
         if self._timed_out:
@@ -78,7 +83,8 @@ class _Operation:
             raise CliError(
                 ExitCode.FAILED,
                 f"{self._what()} failed: {printable(rollout.message) or 'no reason was given'}",
-                f"what was good runs on; look with `fleetctl status {self._app}` and `fleetctl logs {self._app}`",
+                self._next_step(),
+                self._symptoms(),
             )
         if rollout.state == control_pb2.ROLLOUT_STATE_SUPERSEDED:
             raise CliError(
@@ -118,6 +124,40 @@ class _Operation:
                     f"{error.message.partition(';')[0]}; the rollout does not depend on it, waiting for news"
                 )
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _workers(self, connection: Connection) -> list[types_pb2.WorkerStatus]:
+        """As they are now; nothing where they cannot be had: the failure itself is what has to be told."""
+        request = control_pb2.ListWorkersRequest(app=self._app)
+        try:
+            async with asyncio.timeout(_SYMPTOMS_SECONDS):
+                return list((await connection.call(lambda stub: stub.ListWorkers, request)).workers)
+        except (CliError, TimeoutError):
+            return []
+
+    def _symptoms(self) -> list[str]:
+        lines: list[str] = []
+        for worker in self._culprits[:_MOST_CULPRITS]:
+            # Its reason is most often the rollout's message, which was just read.
+            told = symptoms(worker)
+            known = printable(worker.reason)
+            if self._rollout is not None and known and known in printable(self._rollout.message):
+                told.remove(known)
+            lines += [f"{views.worker_name(worker.id)} is {headline(worker)}", *(f"  {line}" for line in told)]
+        if len(self._culprits) > _MOST_CULPRITS:
+            lines.append(f"and {count(len(self._culprits) - _MOST_CULPRITS, 'more worker')} not well")
+        return lines
+
+    def _next_step(self) -> str:
+        if not self._culprits:
+            return f"what was good runs on; look with `fleetctl status {self._app}` and `fleetctl logs {self._app}`"
+        first = views.worker_name(self._culprits[0].id)
+        return f"what was good runs on; look with `fleetctl status {self._app}` and `fleetctl logs --worker {first}`"
+
+    def _blamed(self) -> dict[str, object]:
+        """Of a failed rollout, the workers that are not well."""
+        if self._rollout is None or self._rollout.state != control_pb2.ROLLOUT_STATE_FAILED:
+            return {}
+        return {"ailing": [views.worker_view(worker) for worker in self._culprits]}
 
     def _what(self) -> str:
         kind = views.rollout_kind(self._rollout) if self._rollout is not None else "rollout"

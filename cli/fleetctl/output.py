@@ -42,12 +42,13 @@ STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. On a terminal too narrow for all, the columns with the highest `rank` are left out first; rank 0
-    always stays."""
+    """A column of a table, at least `width` wide. On a terminal too narrow for all, the columns with the highest `rank` are
+    left out first; rank 0 always stays."""
 
     title: str
     right: bool = False
     rank: int = 0
+    width: int = 0
 
 
 def make_console(stream: TextIO, settings: Settings) -> Console:
@@ -123,18 +124,7 @@ class Output:
         sys.stdout.writelines(f"{name}\n" for name in names)
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], indent: int = 0) -> None:
-        cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
-        widths = [
-            max([cell_len(column.title), *(row[index].cell_len for row in cells)])
-            for index, column in enumerate(columns)
-        ]
-        kept = _fitting(columns, widths, self.console.width - indent)
-        lines = [
-            _aligned(
-                [row[index] for index in kept], [widths[index] for index in kept], [columns[index] for index in kept]
-            )
-            for row in ([Text(column.title, "bold") for column in columns], *cells)
-        ]
+        lines = table_lines(columns, rows, self.console.width - indent)
         margin = " " * indent
         if self.console.is_terminal:
             self.console.print(Text("\n").join(Text(margin) + line for line in lines), soft_wrap=True)
@@ -157,6 +147,20 @@ class Output:
 def state(word: str) -> Text:
     """A state in its colour."""
     return Text(word, STYLES.get(word, ""))
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], space: int) -> list[Text]:
+    """A heading and a line for each row, within `space` columns of the terminal if that can be done."""
+    cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
+    widths = [
+        max([column.width, cell_len(column.title), *(row[index].cell_len for row in cells)])
+        for index, column in enumerate(columns)
+    ]
+    kept = _fitting(columns, widths, space)
+    return [
+        _aligned([row[index] for index in kept], [widths[index] for index in kept], [columns[index] for index in kept])
+        for row in ([Text(column.title, "bold") for column in columns], *cells)
+    ]
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], space: int) -> list[int]:

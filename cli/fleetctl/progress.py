@@ -74,7 +74,9 @@ class LineProgress(SilentProgress):
 
     def update(self, rollout: control_pb2.Rollout) -> None:
         for host in rollout.hosts:
-            self._tell(host.host, f"{host.steps_done}/{host.steps} {host.doing}".rstrip())
+            # Between two steps of a host there is nothing to say.
+            if host.doing or host.steps_done >= host.steps:
+                self._tell(host.host, f"{host.steps_done}/{host.steps} {host.doing}".rstrip())
         if rollout.state == control_pb2.ROLLOUT_STATE_RUNNING:
             self._tell(rollout.app, rollout.message)
 

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import rollout, views
-from fleetctl.advice import app_advice, fleet_advice, is_sick
+from fleetctl.advice import app_advice, fleet_advice
+from fleetctl.ailing import headline, is_ailing, symptoms, worst_first
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
@@ -39,6 +40,8 @@ _WORKER_COLUMNS = (
     Column("MEMORY", right=True, rank=4),
     Column("CPU", right=True, rank=3),
 )
+_MOST_AILING = 5
+_MOST_REASONS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +128,35 @@ def _show_app(output: Output, fleet: _Fleet, app: control_pb2.App) -> None:
         output.table(_WORKER_COLUMNS, [worker_row(worker) for worker in workers])
     else:
         output.line("no workers")
-    reasons = [worker for worker in workers if worker.reason]
+    _show_ailing(output, worst_first(workers))
+    reasons = [worker for worker in workers if worker.reason and not is_ailing(worker)]
     if reasons:
         output.line()
-        output.line(("why they last ended", "bold"))
-        for worker in reasons:
-            style = "red" if is_sick(worker) else ""
-            output.paragraph(f"{views.worker_name(worker.id)}: {worker.reason}", style=style)
+        output.line(("why these last ended", "bold"))
+        for worker in reasons[:_MOST_REASONS]:
+            output.paragraph(f"{views.worker_name(worker.id)}: {worker.reason}")
+        _tell_more(output, len(reasons) - _MOST_REASONS)
     _show_steps(output, [*app_advice(app, workers), *fleet_advice(fleet.hosts, fleet.balancers)])
+
+
+def _show_ailing(output: Output, workers: list[types_pb2.WorkerStatus]) -> None:
+    if not workers:
+        return
+    output.line()
+    output.line(("not well", "bold red"))
+    for worker in workers[:_MOST_AILING]:
+        output.line("  ", (views.worker_name(worker.id), "bold"), "  ", (headline(worker), "red"))
+        for line in symptoms(worker):
+            if line.startswith(" "):  # printed by the worker: as it is
+                output.line(f"    {line}")
+            else:
+                output.paragraph(line, indent=4)
+    _tell_more(output, len(workers) - _MOST_AILING)
+
+
+def _tell_more(output: Output, number: int) -> None:
+    if number > 0:
+        output.line((f"  and {count(number, 'more worker')}: -o json shows all", "dim"))
 
 
 def _show_steps(output: Output, steps: list[str]) -> None:

@@ -74,6 +74,10 @@ def worker_view(worker: types_pb2.WorkerStatus) -> dict[str, Any]:
         "cpu_percent": round(worker.cpu_percent, 1),
         "address": worker.address,
         "reason": worker.reason,
+        "open_files": worker.open_files,
+        "threads": worker.threads,
+        "status": worker.status_text,
+        "last_lines": list(worker.last_lines),
     }
 
 

@@ -6,6 +6,10 @@ import re
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)(?:([KMGT])(?:I?B)?|B)?", re.ASCII)
+# Escape sequences of a terminal (ECMA-48): CSI; the strings OSC, DCS, SOS, PM and APC up to their end; two characters.
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROL_BUT_COLOUR = re.compile(r"[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;:]*m)")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -64,4 +68,17 @@ def count(number: int, noun: str) -> str:
 
 def printable(text: str) -> str:
     """Text from elsewhere on one line, without the control characters that could move the cursor of a terminal."""
-    return _UNPRINTABLE.sub(" ", text).strip()
+    return _UNPRINTABLE.sub(" ", _SEQUENCE.sub("", text)).strip()
+
+
+def printed_line(text: str) -> str:
+    """A line that a program printed, as plain text: its indentation stays, its colours go."""
+    return _UNPRINTABLE.sub("", _SEQUENCE.sub("", text).expandtabs()).rstrip()
+
+
+def coloured_line(text: str) -> str:
+    """A line that a program printed, harmless on a terminal: only tabs and its colours (SGR, ECMA-48) stay."""
+    if text.isprintable():
+        return text
+    kept = _SEQUENCE.sub(lambda match: match[0] if _COLOUR.fullmatch(match[0]) else "", text)
+    return _CONTROL_BUT_COLOUR.sub("", kept)

@@ -53,6 +53,14 @@ def test_a_worker_is_asked_for_by_its_name(fleetctl: Fleetctl, control: FakeCont
     assert (request.app, request.host, request.slot, request.lines) == ("my-app", "host1", 3, 7)
 
 
+def test_since_asks_for_every_line_of_that_time_unless_told_otherwise(fleetctl: Fleetctl, control: FakeControl) -> None:
+    fleetctl("logs", "--since", "10m")
+    fleetctl("logs", "--since", "2d", "--lines", "5")
+    everything, few = control.of(control_pb2.StreamLogsRequest)
+    assert (everything.since_seconds, everything.lines) == (600, 1_000_000)
+    assert (few.since_seconds, few.lines) == (172_800, 5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -60,6 +68,8 @@ def test_a_worker_is_asked_for_by_its_name(fleetctl: Fleetctl, control: FakeCont
         (("other", "--worker", "my-app/host1/3"), "is not one of other"),
         (("--host", "host2", "--worker", "my-app/host1/3"), "is not on host2"),
         (("--lines", "-1"), "--lines"),
+        (("--since", "0"), "--since"),
+        (("--since", "yesterday"), "--since"),
     ],
 )
 def test_bad_arguments_are_usage_errors(

@@ -61,6 +61,44 @@ def test_a_failed_rollout_exits_1_with_its_message_and_the_next_step(fleetctl: F
     assert json.loads(result.out)["state"] == "failed"
 
 
+def test_a_failed_rollout_shows_what_the_worker_printed_last(fleetctl: Fleetctl, control: FakeControl) -> None:
+    reason = "exit code 3; given up after 2 restarts"
+    control.answers["WatchRollout"] = [fake.ended("failed", message=f"worker my-app/host1/2 failed: {reason}")]
+    unready = fake.worker(state=types_pb2.WORKER_STATE_UNREADY)
+    failed = fake.worker(
+        slot=2,
+        state=types_pb2.WORKER_STATE_FAILED,
+        restarts=2,
+        reason=reason,
+        last_lines=["starting", "  no \x1b[1mdatabase"],
+    )
+    control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(workers=[fake.worker(slot=3), unready, failed])
+    result = fleetctl("soft-restart", "my-app")
+    assert result.code == 1
+    assert result.err.splitlines() == [
+        f"fleetctl: restart of my-app failed: worker my-app/host1/2 failed: {reason}",
+        "  my-app/host1/2 is failed after 2 restarts",
+        "    it printed last:",
+        "      | starting",
+        "      |   no database",
+        "  my-app/host1/1 is unready",
+        "  what was good runs on; look with `fleetctl status my-app` and `fleetctl logs --worker my-app/host1/2`",
+    ]
+    document = json.loads(fleetctl("soft-restart", "my-app", "-o", "json").out)
+    assert [worker["id"] for worker in document["ailing"]] == ["my-app/host1/2", "my-app/host1/1"]
+
+
+def test_a_failed_rollout_is_told_also_where_its_workers_cannot_be_had(
+    fleetctl: Fleetctl, control: FakeControl
+) -> None:
+    control.answers["WatchRollout"] = [fake.ended("failed", message="worker my-app/host1/2 failed")]
+    control.fail("ListWorkers", grpc.StatusCode.NOT_FOUND, "there is no app my-app")
+    result = fleetctl("soft-restart", "my-app")
+    assert result.code == 1
+    assert "worker my-app/host1/2 failed" in result.err
+    assert "no app" not in result.err
+
+
 def test_a_superseded_rollout_is_no_success(fleetctl: Fleetctl, control: FakeControl) -> None:
     control.answers["WatchRollout"] = [fake.ended("superseded")]
     result = fleetctl("stop", "my-app")

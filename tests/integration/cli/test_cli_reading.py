@@ -164,16 +164,53 @@ def test_status_of_an_app_names_reasons_and_the_next_step(fleetctl: Fleetctl, co
     answer_workers(
         control,
         fake.worker(),
-        fake.worker(slot=2, state=types_pb2.WORKER_STATE_BACKOFF, pid=0, reason="killed by SIGSEGV"),
+        fake.worker(
+            slot=2,
+            state=types_pb2.WORKER_STATE_BACKOFF,
+            pid=0,
+            restarts=3,
+            reason="killed by SIGSEGV",
+            status_text="loading",
+            last_lines=["first", "  \x1b[31mat main\x1b[0m"],
+        ),
+        fake.worker(slot=3, reason="exit code 1"),
     )
     control.answers["ListBalancers"] = control_pb2.ListBalancersResponse(balancers=[fake.balancer(connected=False)])
     out = fleetctl("status", "my-app").out
     assert "2 of 3 ready" in out
     assert "! host2 came back" in out
-    assert "my-app/host1/2: killed by SIGSEGV" in out
+    assert (
+        "not well\n"
+        "  my-app/host1/2  backoff after 3 restarts\n"
+        "    killed by SIGSEGV\n"
+        "    its status: loading\n"
+        "    it printed last:\n"
+        "      | first\n"
+        "      |   at main\n"
+    ) in out
+    assert "why these last ended\n  my-app/host1/3: exit code 1\n" in out
     assert "fleetctl logs --worker my-app/host1/2 --lines 50" in out
     assert "balancer lb1 is away" in out
     assert "other" not in out
+
+
+def test_of_many_that_are_not_well_some_are_told_and_the_rest_counted(fleetctl: Fleetctl, control: FakeControl) -> None:
+    answer_apps(control, fake.app(ready=0))
+    failed = [fake.worker(slot=n, state=types_pb2.WORKER_STATE_FAILED, pid=0, reason="no") for n in range(1, 41)]
+    answer_workers(control, *failed)
+    out = fleetctl("status", "my-app").out
+    assert "and 35 more workers" in out
+    assert len(out.splitlines()) < 65
+
+
+def test_wide_shows_open_files_threads_and_status(fleetctl: Fleetctl, control: FakeControl) -> None:
+    answer_workers(control, fake.worker(open_files=23, threads=11, status_text="serving"), fake.worker(slot=2, pid=0))
+    heading, first, second = fleetctl("ps", "--wide").out.splitlines()
+    assert heading.split()[-3:] == ["FDS", "THREADS", "STATUS"]
+    assert first.split()[-3:] == ["23", "11", "serving"]
+    assert second.split()[-2:] == ["-", "-"]
+    document = json.loads(fleetctl("ps", "-o", "json").out)
+    assert (document[0]["open_files"], document[0]["threads"], document[0]["status"]) == (23, 11, "serving")
 
 
 def test_status_of_the_fleet_shows_what_a_rollout_waits_for(fleetctl: Fleetctl, control: FakeControl) -> None:
@@ -190,7 +227,7 @@ def test_text_from_elsewhere_cannot_move_the_cursor(fleetctl: Fleetctl, control:
     answer_apps(control, fake.app(notices=["evil\x1b[2J\r\nnews [bold]x[/bold]"]))
     out = fleetctl("status", "my-app").out
     assert "\x1b" not in out
-    assert "! evil [2J news [bold]x[/bold]" in out
+    assert "! evil news [bold]x[/bold]" in out
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,18 @@ def test_following_logs_ends_quietly_at_ctrl_c(open_terminal: OpenTerminal, cont
     assert "\x1b[31m!" in terminal.seen
 
 
+def test_what_a_worker_prints_cannot_break_the_terminal(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    text = b"\x1b[2J\x1b[?1049h\x1b]0;mine\x07\x1b[32mgreen\rdone"
+    entry = control_pb2.LogEntry(app="my-app", host="host1", slot=1, stream="stdout", text=text)
+    control.answers["StreamLogs"] = [control_pb2.StreamLogsResponse(entries=[entry])]
+    terminal = open_terminal("logs")
+    assert terminal.end() == 0
+    assert terminal.seen.endswith("\x1b[0m \x1b[32mgreendone\x1b[0m\r\n")
+    terminal = open_terminal("logs", "--no-color")
+    assert terminal.end() == 0
+    assert terminal.seen == "my-app/host1/1 | greendone\r\n"
+
+
 def test_remove_asks_on_a_terminal_and_takes_no_for_an_answer(
     open_terminal: OpenTerminal, control: FakeControl
 ) -> None:

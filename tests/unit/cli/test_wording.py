@@ -2,7 +2,17 @@
 
 import pytest
 
-from fleetctl.wording import count, duration, parse_bytes, parse_duration, printable, size, state_word
+from fleetctl.wording import (
+    coloured_line,
+    count,
+    duration,
+    parse_bytes,
+    parse_duration,
+    printable,
+    printed_line,
+    size,
+    state_word,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,28 @@ def test_one_worker_is_not_workers() -> None:
 
 
 def test_control_characters_are_left_out() -> None:
-    assert printable("a\x1b[2Jb\r\n\x9b31mc\t ") == "a [2Jb 31mc"
+    assert printable("a\x1b[2Jb\r\n\x9b31mc\t ") == "ab 31mc"
+
+
+def test_a_printed_line_keeps_its_indentation_and_nothing_else_of_its_form() -> None:
+    assert printed_line("\tat \x1b[31mmain\x1b[0m (\x1b]0;title\x07a.js)\a \r") == "        at main (a.js)"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("plain é", "plain é"),
+        ("\x1b[1;31mred\x1b[0m\ttab", "\x1b[1;31mred\x1b[0m\ttab"),
+        ("a\x1b[2J\x1b[Hb\x1b[?1049hc\rd\x1bce", "abcde"),
+        ("a\x1b]0;title\x1b\\b\x1b]52;c;x\x07c", "abc"),
+        ("a\x1b]0;no end", "a"),
+        ("a\x1b", "a"),
+        ("a\x1b[31", "a31"),
+        ("\x9b2J\x00", "2J"),
+    ],
+)
+def test_of_a_programs_line_only_text_and_colours_reach_a_terminal(text: str, kept: str) -> None:
+    assert coloured_line(text) == kept
 
 
 @pytest.mark.parametrize(
