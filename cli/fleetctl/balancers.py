@@ -9,6 +9,7 @@ from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
+from fleetctl.names import complete_apps
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
 
@@ -46,7 +47,7 @@ def ls(settings: Settings) -> None:
 
 
 @fleet_command("upstreams")
-@click.argument("app", required=False, default="")
+@click.argument("app", required=False, default="", shell_complete=complete_apps)
 def upstreams(settings: Settings, app: str) -> None:
     """Show where the balancers send requests, and who has applied it."""
     output = Output(settings)

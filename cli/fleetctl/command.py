@@ -73,6 +73,15 @@ class AddressesType(click.ParamType[tuple[str, ...]]):
         return addresses
 
 
+def _complete_contexts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from fleetctl.contexts import ContextError, load_contexts
+
+    try:
+        return [name for name in sorted(load_contexts().by_name) if name.startswith(incomplete)]
+    except ContextError:
+        return []
+
+
 def global_options() -> list[click.Option]:
     """Fresh parameters: click ties each to one command."""
     return [
@@ -82,7 +91,12 @@ def global_options() -> list[click.Option]:
             metavar="ADDR[,ADDR]",
             help="Controllers to talk to, with the context's certificates.",
         ),
-        click.Option(["--context"], metavar="NAME", help="The fleet to talk to; default: the current one."),
+        click.Option(
+            ["--context"],
+            metavar="NAME",
+            shell_complete=_complete_contexts,
+            help="The fleet to talk to; default: the current one.",
+        ),
         click.Option(["-o", "--output"], type=click.Choice(OUTPUT_FORMATS), help="How to print; default: table."),
         click.Option(["-q", "--quiet"], is_flag=True, help="Names only; no progress."),
         click.Option(["--no-color"], is_flag=True, help="Plain text, as with NO_COLOR."),

@@ -6,15 +6,18 @@ from fleet.v1 import control_pb2
 from fleet_core.ids import SlotId
 from fleetctl.command import NO_WAIT, fleet_command
 from fleetctl.connection import Connection
+from fleetctl.names import complete_apps, complete_workers
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Output
 from fleetctl.settings import Settings
 
-_WORKER = click.option("--worker", metavar="APP/HOST/SLOT", default="", help="Only this worker.")
+_WORKER = click.option(
+    "--worker", metavar="APP/HOST/SLOT", shell_complete=complete_workers, default="", help="Only this worker."
+)
 
 
 @fleet_command("soft-restart")
-@click.argument("app", required=False, default="")
+@click.argument("app", required=False, default="", shell_complete=complete_apps)
 @_WORKER
 @NO_WAIT
 def soft_restart(settings: Settings, app: str, worker: str, no_wait: bool) -> None:  # noqa: FBT001
@@ -27,7 +30,7 @@ def soft_restart(settings: Settings, app: str, worker: str, no_wait: bool) -> No
 
 
 @fleet_command("restart")
-@click.argument("app", required=False, default="")
+@click.argument("app", required=False, default="", shell_complete=complete_apps)
 @click.option("--now", is_flag=True, help="Stop and start at once, without draining: requests in flight fail.")
 @_WORKER
 @NO_WAIT
@@ -40,7 +43,7 @@ def restart(settings: Settings, app: str, now: bool, worker: str, no_wait: bool)
 
 
 @fleet_command("stop")
-@click.argument("app")
+@click.argument("app", shell_complete=complete_apps)
 @click.option("--now", is_flag=True, help="Skip draining: requests in flight fail.")
 @NO_WAIT
 def stop(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noqa: FBT001
@@ -57,7 +60,7 @@ def stop(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noq
 
 
 @fleet_command("remove")
-@click.argument("app")
+@click.argument("app", shell_complete=complete_apps)
 @click.option("--now", is_flag=True, help="Skip draining: requests in flight fail.")
 @NO_WAIT
 def remove(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noqa: FBT001

@@ -9,6 +9,7 @@ from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
+from fleetctl.names import complete_apps
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
 from fleetctl.wording import count, duration, size
@@ -56,7 +57,7 @@ def ls(settings: Settings) -> None:
 
 
 @fleet_command("ps")
-@click.argument("app", required=False, default="")
+@click.argument("app", required=False, default="", shell_complete=complete_apps)
 @click.option("-w", "--wide", is_flag=True, help="Show open files and threads, and what they say of themselves.")
 def ps(settings: Settings, app: str, wide: bool) -> None:  # noqa: FBT001
     """List the workers."""

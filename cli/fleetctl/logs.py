@@ -12,6 +12,7 @@ from fleetctl.command import POSITIVE_DURATION, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, UnavailableError
 from fleetctl.lifecycle import parse_worker
+from fleetctl.names import complete_apps, complete_hosts, complete_workers
 from fleetctl.output import Output
 from fleetctl.settings import Settings
 from fleetctl.wording import coloured_line, count, duration, printed_line
@@ -26,7 +27,7 @@ _RED, _RESET = "\x1b[31m", "\x1b[0m"
 
 
 @fleet_command("logs")
-@click.argument("app", required=False, default="")
+@click.argument("app", required=False, default="", shell_complete=complete_apps)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @click.option(
     "--lines",
@@ -35,8 +36,10 @@ _RED, _RESET = "\x1b[31m", "\x1b[0m"
     help="The last N of each worker's streams; default: 20, or all with --since.",
 )
 @click.option("--since", type=POSITIVE_DURATION, metavar="TIME", help="Only what was written in the last 10m, 1h, 2d.")
-@click.option("--host", metavar="HOST", default="", help="Only this host's workers.")
-@click.option("--worker", metavar="APP/HOST/SLOT", default="", help="Only this worker.")
+@click.option("--host", metavar="HOST", shell_complete=complete_hosts, default="", help="Only this host's workers.")
+@click.option(
+    "--worker", metavar="APP/HOST/SLOT", shell_complete=complete_workers, default="", help="Only this worker."
+)
 def logs(
     settings: Settings,
     app: str,

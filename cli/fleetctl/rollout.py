@@ -8,6 +8,7 @@ from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
+from fleetctl.names import complete_apps
 from fleetctl.operation import carry_out, newest_rollout
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
@@ -22,7 +23,7 @@ def rollout() -> None:
 
 
 @fleet_command("status")
-@click.argument("app")
+@click.argument("app", shell_complete=complete_apps)
 @click.option("--watch", "-w", is_flag=True, help="Follow it to its end; the exit code is the operation's.")
 def status(settings: Settings, app: str, watch: bool) -> None:  # noqa: FBT001
     """Show an app's newest rollout."""

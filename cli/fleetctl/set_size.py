@@ -10,6 +10,7 @@ from fleetctl import views
 from fleetctl.command import NO_WAIT, FleetCommand, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
+from fleetctl.names import complete_apps, complete_hosts
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Column, Output
 from fleetctl.settings import Settings
@@ -39,10 +40,14 @@ class _SetSizeCommand(FleetCommand):
 
 
 @fleet_command("set-size", cls=_SetSizeCommand)
-@click.argument("app")
+@click.argument("app", shell_complete=complete_apps)
 @click.argument("size", type=SizeType())
 @click.option(
-    "--host", metavar="HOST", default="", help="Only on this host; the app's other hosts keep what they have."
+    "--host",
+    metavar="HOST",
+    shell_complete=complete_hosts,
+    default="",
+    help="Only on this host; the app's other hosts keep what they have.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @NO_WAIT

@@ -13,6 +13,7 @@ from fleetctl.app_options import LISTENING, SpecOption, spec_options
 from fleetctl.command import NO_WAIT, SectionOption, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
+from fleetctl.names import complete_hosts, complete_targets
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Output
 from fleetctl.settings import Settings
@@ -22,11 +23,18 @@ from fleetctl.wish import Wish
 
 
 @fleet_command("start")
-@click.argument("target")
+@click.argument("target", shell_complete=complete_targets)
 @click.argument("arguments", nargs=-1)
 @click.option("-n", "--name", default="", help="The app's name; default: the script's, or its folder's.")
 @click.option("-i", "--size", type=SizeType(), metavar="SIZE", help="Workers in all: 8, or cpu for one per core.")
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Run on these hosts only; may be repeated.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    shell_complete=complete_hosts,
+    help="Run on these hosts only; may be repeated.",
+)
 @spec_options
 @click.option(
     "--no-port",

@@ -15,6 +15,7 @@ from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.listing import NO_APPS, app_row, sort_workers, worker_row
+from fleetctl.names import complete_apps
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
 from fleetctl.wording import count
@@ -58,7 +59,7 @@ class _Fleet:
 
 
 @fleet_command("status")
-@click.argument("app", required=False, default="")
+@click.argument("app", required=False, default="", shell_complete=complete_apps)
 def status(settings: Settings, app: str) -> None:
     """Show how the fleet or one app is, and what to do next."""
     output = Output(settings)

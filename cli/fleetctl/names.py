@@ -1,0 +1,69 @@
+"""Completion of names in a shell: apps, hosts and workers, as the controller knows them.
+
+A shell waits while this runs: whatever does not answer at once completes to nothing, without a word.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+from fleet.v1 import control_pb2
+from fleetctl import views
+from fleetctl.command import GLOBAL_NAMES
+from fleetctl.connection import Connection
+from fleetctl.errors import CliError
+from fleetctl.settings import Settings
+
+_PATIENCE_SECONDS = 0.5
+
+Ask = Callable[[Connection], Awaitable[Iterable[str]]]
+
+
+def complete_apps(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _known(ctx, incomplete, _apps)
+
+
+def complete_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _known(ctx, incomplete, _hosts)
+
+
+def complete_workers(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _known(ctx, incomplete, _workers)
+
+
+def complete_targets(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A file, or an app that can be started again."""
+    return [CompletionItem(incomplete, type="file"), *complete_apps(ctx, _param, incomplete)]
+
+
+async def _apps(connection: Connection) -> Iterable[str]:
+    response = await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())
+    return (app.name for app in response.apps)
+
+
+async def _hosts(connection: Connection) -> Iterable[str]:
+    response = await connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest())
+    return (host.name for host in response.hosts)
+
+
+async def _workers(connection: Connection) -> Iterable[str]:
+    response = await connection.call(lambda stub: stub.ListWorkers, control_pb2.ListWorkersRequest())
+    return (views.worker_name(worker.id) for worker in response.workers)
+
+
+def _known(ctx: click.Context, incomplete: str, ask: Ask) -> list[CompletionItem]:
+    settings = Settings()
+    for given in (ctx.find_root().params, ctx.params):
+        settings = settings.overridden({name: given.get(name) for name in GLOBAL_NAMES})
+    try:
+        names = asyncio.run(_answer(settings, ask))
+    except (CliError, TimeoutError):
+        return []
+    return [CompletionItem(name) for name in sorted(set(names)) if name.startswith(incomplete)]
+
+
+async def _answer(settings: Settings, ask: Ask) -> list[str]:
+    async with asyncio.timeout(_PATIENCE_SECONDS), Connection.open(settings) as connection:
+        return list(await ask(connection))

@@ -1,0 +1,85 @@
+"""Names that a shell completes, as the controller knows them."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from click.shell_completion import BashComplete
+
+from fleet.v1 import control_pb2
+from fleetctl.main import cli
+from tests.integration.cli import fake_control as fake
+from tests.integration.cli.fake_control import FakeControl, FakeController
+
+
+def completed(line: str) -> list[str]:
+    *words, incomplete = line.split(" ")
+    found = BashComplete(cli, {}, "fleetctl", "_FLEETCTL_COMPLETE").get_completions(words, incomplete)
+    return [item.value for item in found if item.type == "plain"]
+
+
+@pytest.fixture
+def fleet(controller: FakeController, control: FakeControl, point_at: Callable[..., None]) -> FakeControl:
+    point_at(controller.address)
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(apps=[fake.app("shop"), fake.app("api")])
+    control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host("paris"), fake.host("oslo")])
+    control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(
+        workers=[fake.worker("oslo", 1, "shop"), fake.worker("oslo", 1, "api")]
+    )
+    return control
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("status ", ["api", "shop"]),
+        ("stop s", ["shop"]),
+        ("rollout status a", ["api"]),
+        ("start s", ["shop"]),
+        ("set-size shop 4 --host ", ["oslo", "paris"]),
+        ("logs --host p", ["paris"]),
+        ("restart --worker ", ["api/oslo/1", "shop/oslo/1"]),
+        ("logs shop --worker s", ["shop/oslo/1"]),
+        ("--context t", ["test"]),
+        ("start ./a.js --ready-c", ["--ready-command"]),
+    ],
+)
+@pytest.mark.usefixtures("fleet")
+def test_names_are_completed(line: str, names: list[str]) -> None:
+    assert completed(line) == names
+
+
+def test_the_controller_named_on_the_line_is_asked(
+    fleet: FakeControl, controller: FakeController, point_at: Callable[..., None]
+) -> None:
+    point_at("127.0.0.1:1")
+    assert completed(f"-C {controller.address} status ") == ["api", "shop"]
+    assert completed(f"status -C {controller.address} ") == ["api", "shop"]
+
+
+def test_without_a_fleet_nothing_is_completed_and_nothing_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "none.toml"))
+    assert completed("status ") == []
+    (tmp_path / "none.toml").write_text("[")
+    assert completed("--context ") == completed("status ") == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("trouble", ["refusing", "silent"])
+def test_a_shell_does_not_wait_for_a_controller_in_trouble(
+    fleet: FakeControl, trouble: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if trouble == "refusing":
+        fleet.fail("ListApps", grpc.StatusCode.UNAVAILABLE, "does not lead", "")
+    else:
+        fleet.answers["ListApps"] = lambda _request, _context: (
+            fleet.released.wait(20) and control_pb2.ListAppsResponse()
+        )
+    began = time.monotonic()
+    assert completed("status ") == []
+    assert time.monotonic() - began < 5
+    assert capfd.readouterr() == ("", "")
