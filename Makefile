@@ -60,9 +60,12 @@ soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft resta
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
 
-bench: bench-restarts ## every benchmark
+bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and circus (hours; ARGS="--repetitions 2 --cases crash" for less)
+	$(BIN)/python -m tests.bench.host $(ARGS)
+
+bench: bench-restarts bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
-	rm -rf $(VENV) $(EXPRESS)/node_modules .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(EXPRESS)/node_modules .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup proto lock fmt lint type demo test test-unit soak bench bench-restarts clean
+.PHONY: help setup proto lock fmt lint type demo test test-unit soak bench bench-restarts bench-host clean

@@ -1,0 +1,78 @@
+"""From 1 worker to many."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.bench.host.app import App, Serving, server, sleeper
+from tests.bench.host.case import Case
+from tests.bench.host.processes import NewProcesses, alive, sample_until
+from tests.bench.host.subject import NotAvailableError, Subject
+from tests.bench.host.subjects.circus import Circus
+from tests.bench.host.subjects.fleet import Fleetctl
+from tests.bench.host.subjects.floor import Floor
+from tests.bench.host.subjects.pm2 import Pm2
+from tests.bench.host.subjects.supervisor import SupervisorAlone
+from tests.bench.host.subjects.supervisord import Supervisord
+from tests.bench.host.targets import Target
+
+_SECONDS = 120.0
+_WHOLE = "s, command → all there"
+_CLI = "s, a command as such"
+_NET = "s, less a command as such"
+
+
+class _Growth(Case):
+    subjects = (Floor, SupervisorAlone, Fleetctl, Pm2, Supervisord, Circus)
+
+    def _grow(self, subject: Subject, app: App, count: Callable[[], int]) -> dict[str, list[float]]:
+        subject.run(app, 1)
+        sample_until(lambda: count() == 1, "the first worker", 60.0)
+        time.sleep(1.0)
+        command_seconds = _seconds_of(subject)
+        began = time.perf_counter()
+        work = subject.grow(app, 1, self.plan.size)
+        sample_until(lambda: count() >= self.plan.size, f"{self.plan.size} workers", _SECONDS)
+        whole = time.perf_counter() - began
+        work.finish()
+        return {_WHOLE: [whole], _CLI: [command_seconds], _NET: [whole - command_seconds]}
+
+
+class Trivial(_Growth):
+    name = "grow-trivial"
+    title = "1 → 64 workers that do nothing, until each process has become the program."
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        return [Target(_NET, name, 1.5, of="floor") for name in ("supervisor", "fleetctl")]
+
+    def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
+        app = sleeper(str(time.monotonic_ns()))
+        watch = NewProcesses(app.argv)
+        return self._grow(subject, app, lambda: len(watch.look()))
+
+
+class Node(_Growth):
+    name = "grow-node"
+    title = "1 → 64 Node http workers, each on a port of its own, until the last accepts."
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        return [Target(_NET, name, 1.15, of="floor") for name in ("supervisor", "fleetctl")]
+
+    def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
+        samples = self._grow(subject, server(folder, Serving.ALONE), lambda: sum(1 for _ in folder.iterdir()))
+        if dead := [path.name for path in folder.iterdir() if not alive(int(path.name))]:
+            raise NotAvailableError(f"workers ended while others started: {', '.join(dead)}")
+        return samples
+
+
+def _seconds_of(subject: Subject) -> float:
+    """The subject's smallest command, the second time: the first finds its files not in memory."""
+    argv = subject.cli()
+    if not argv:
+        return 0.0
+    subject.do(*argv)
+    began = time.perf_counter()
+    subject.do(*argv)
+    return time.perf_counter() - began

@@ -1,0 +1,71 @@
+"""What workers that do nothing cost."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench.host.app import sleeper
+from tests.bench.host.case import Case
+from tests.bench.host.processes import NewProcesses, cpu_seconds, pss_mib, sample_until
+from tests.bench.host.subject import Subject
+from tests.bench.host.subjects.circus import Circus
+from tests.bench.host.subjects.fleet import Fleetctl
+from tests.bench.host.subjects.floor import Floor
+from tests.bench.host.subjects.pm2 import Pm2
+from tests.bench.host.subjects.supervisord import Supervisord
+from tests.bench.host.targets import Target
+
+_SETTLING_SECONDS = 5.0
+_MOST_SUPERVISOR_MIB = 15.0
+
+
+class Idle(Case):
+    """Only grows while a subject lives: each size is measured on the way up."""
+
+    name = "idle"
+    title = (
+        "Processor time and memory of the daemons on the host with so many idle workers. fleetctl: agent and supervisor "
+        "together, metrics on; each also alone."
+    )
+    subjects = (Floor, Fleetctl, Pm2, Supervisord, Circus)
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        found: list[Target] = []
+        for size in self.plan.idle_sizes:
+            found.append(Target(self._cpu(size), "fleetctl", 1, of="supervisord", strict=True))
+            found.append(Target(self._memory(size), "fleetctl", 1, of="pm2", strict=True))
+            found.append(Target(f"{self._memory(size)}, supervisor", "fleetctl", _MOST_SUPERVISOR_MIB, strict=True))
+        return found
+
+    def _cpu(self, size: int) -> str:
+        return f"ms of CPU in {self.plan.idle_seconds:g} s, {size} workers"
+
+    def _memory(self, size: int) -> str:
+        return f"MiB PSS, {size} workers"
+
+    def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
+        app = sleeper(str(time.monotonic_ns()))
+        watch = NewProcesses(app.argv)
+        subject.run(app, 1)
+        samples: dict[str, list[float]] = {}
+        present = 1
+        for size in self.plan.idle_sizes:
+            subject.grow(app, present, size).finish()
+            sample_until(lambda wanted=size: len(watch.look()) >= wanted, f"{size} workers", 60.0)  # type: ignore[misc]
+            present = size
+            time.sleep(_SETTLING_SECONDS)
+            samples |= self._look(subject.daemons(), size)
+        return samples
+
+    def _look(self, daemons: dict[str, int], size: int) -> dict[str, list[float]]:
+        before = {role: cpu_seconds(pid) for role, pid in daemons.items()}
+        time.sleep(self.plan.idle_seconds)
+        cpu = {role: (cpu_seconds(pid) - before[role]) * 1000 for role, pid in daemons.items()}
+        memory = {role: pss_mib(pid) for role, pid in daemons.items()}
+        found = {self._cpu(size): [sum(cpu.values())], self._memory(size): [sum(memory.values())]}
+        if len(daemons) > 1:
+            for role in daemons:
+                found[f"{self._cpu(size)}, {role}"] = [cpu[role]]
+                found[f"{self._memory(size)}, {role}"] = [memory[role]]
+        return found

@@ -1,0 +1,136 @@
+"""What /proc tells of other processes, and waiting for it, at one sampling interval for every subject."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+SAMPLE_SECONDS = 0.0005
+_EXEC_SECONDS = 1.0
+"""A process that has not become the wanted program so long after its start is another's."""
+
+_T = TypeVar("_T")
+
+
+class BenchError(Exception):
+    """A measurement could not be made; the text says why."""
+
+
+def sample_until(condition: Callable[[], _T], what: str, seconds: float, pause: float = SAMPLE_SECONDS) -> _T:
+    """The first true result. Raises BenchError at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise BenchError(f"after {seconds:g} s still not: {what}")
+        time.sleep(pause)
+    return result
+
+
+class NewProcesses:
+    """Those that became `argv` since this object was made, found without reading all of /proc at each look.
+
+    /proc/loadavg ends with the pid most recently handed out (man 5 proc), so only those since the last look are asked.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._wanted = b"".join(os.fsencode(argument) + b"\0" for argument in argv)
+        self._newest = _newest_pid()
+        self._candidates: dict[int, float] = {}
+        self.found: set[int] = set()
+
+    def look(self) -> set[int]:
+        newest, now = _newest_pid(), time.monotonic()
+        if newest >= self._newest:
+            fresh: Sequence[int] = range(self._newest + 1, newest + 1)
+        else:  # the numbers began again from below
+            fresh = [pid for pid in all_pids() if pid > self._newest or pid <= newest]
+        self._newest = newest
+        self._candidates.update(dict.fromkeys(fresh, now + _EXEC_SECONDS))
+        for pid, deadline in list(self._candidates.items()):
+            command = command_line(pid)
+            if command == self._wanted:
+                self.found.add(pid)
+            if command is None or command == self._wanted or now > deadline:
+                del self._candidates[pid]
+        return self.found
+
+
+def _newest_pid() -> int:
+    return int(Path("/proc/loadavg").read_bytes().rsplit(None, 1)[1])
+
+
+def all_pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names are wanted, not paths
+
+
+def command_line(pid: int) -> bytes | None:
+    """b"" of a zombie; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:  # noqa: PTH123 - in the sampling loop
+            return file.read()
+    except OSError:
+        return None
+
+
+def alive(pid: int) -> bool:
+    return bool(command_line(pid))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Time on a processor of all its threads, to the nanosecond (Documentation/scheduler/sched-stats)."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def pss_mib(pid: int) -> float:
+    """Its memory, what it shares divided by those who share (man 5 proc, smaps_rollup)."""
+    return _field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / 1024
+
+
+def peak_rss_mib(pid: int) -> float:
+    return _field(Path(f"/proc/{pid}/status"), "VmHWM:") / 1024
+
+
+def _field(path: Path, name: str) -> int:
+    for line in path.read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise BenchError(f"{path} has no line {name}")
+
+
+def of_folder(folder: Path) -> dict[int, str]:
+    """Pid → command line of every live process that has a path below `folder` in its command line or environment."""
+    mark = os.fsencode(folder) + b"/"
+    found: dict[int, str] = {}
+    for pid in all_pids():
+        command = command_line(pid)
+        if not command or pid == os.getpid():
+            continue
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if mark in command or mark in environment:
+            found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+def kill_and_wait(pid: int, seconds: float = 10.0) -> None:
+    """SIGKILL, through a pidfd, so that no later owner of the number is hit. Raises BenchError when it stays."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if not select.select([descriptor], [], [], seconds)[0]:
+            raise BenchError(f"process {pid} does not end after SIGKILL")
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)

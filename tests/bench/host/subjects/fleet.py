@@ -1,0 +1,67 @@
+"""fleetctl: one host of `fleetctl up`, driven by its command line."""
+
+from pathlib import Path
+
+from tests.bench.host.app import LOG_FILES, LOG_MAX_BYTES, App, Serving
+from tests.bench.host.install import Tools
+from tests.bench.host.subject import NotAvailableError, Subject, Work, free_ports
+from tests.integration.fleet.harness import Fleet
+
+_USAGE = 2
+_LISTEN = {Serving.NOTHING: "none", Serving.ALONE: "port", Serving.SHARED: "port", Serving.INHERITED: "socket"}
+
+
+class Fleetctl(Subject):
+    """The whole system of one host. Its clients go through its balancer, except to an inherited socket, which is asked itself."""
+
+    name = "fleetctl"
+
+    def __init__(self, folder: Path, tools: Tools) -> None:
+        super().__init__(folder, tools)
+        self._fleet = Fleet(folder / "fleet", hosts=1)
+        self._route = f"127.0.0.1:{free_ports(1)}"
+        self.environment = dict(self._fleet.environment)
+
+    def start(self) -> None:
+        self._fleet.start()
+
+    def stop(self) -> None:
+        self._fleet.close()
+
+    def run(self, app: App, size: int) -> None:
+        options = ["-n", app.name, "-i", str(size), "--listen", _LISTEN[app.serving]]
+        options += [word for name, value in app.env.items() for word in ("-e", f"{name}={value}")]
+        if app.serving is Serving.SHARED:
+            options += ["--http", self._route]
+        if app.timestamps:
+            options += ["--log-timestamps"]
+        if app.name == "writer":
+            options += ["--log-max-size", str(LOG_MAX_BYTES), "--log-files", str(LOG_FILES)]
+        program, *arguments = app.argv[1:] if app.node else app.argv
+        started = self._fleet.run("start", program, *options, *(("--", *arguments) if arguments else ()))
+        if started.code == _USAGE:
+            raise NotAvailableError(started.errors.strip().splitlines()[-1])
+        if started.code and app.serving is Serving.INHERITED:
+            raise NotAvailableError(f"socket mode: {started.errors.strip()}")
+        assert started.code == 0, started.errors
+
+    def grow(self, app: App, present: int, size: int) -> Work:
+        return self.begin(self.tools.own / "fleetctl", "set-size", app.name, str(size), "--yes")
+
+    def reload(self, app: App, size: int) -> Work:
+        return self.begin(self.tools.own / "fleetctl", "soft-restart", app.name)
+
+    def daemons(self) -> dict[str, int]:
+        return {role: self._fleet.daemon(role)[1] for role in ("supervisor", "agent")}
+
+    def cli(self) -> list[str | Path]:
+        return [self.tools.own / "fleetctl", "ls"]
+
+    def addresses(self, app: App) -> list[str]:
+        if app.serving is Serving.SHARED:
+            return [self._route]
+        workers = self._fleet.workers(app.name)
+        return sorted({f"{worker.get('address') or '127.0.0.1'}:{worker['port']}" for worker in workers})
+
+    def log_files(self, app: App) -> list[Path]:
+        return sorted((self._fleet.data_dir / "hosts" / "host1" / "log" / app.name).glob("*.out.log*"))
