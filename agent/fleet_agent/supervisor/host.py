@@ -12,7 +12,9 @@ from types import FrameType
 from typing import Any
 
 from fleet_agent.supervisor import processes
+from fleet_agent.supervisor.contacts import Contacts
 from fleet_agent.supervisor.journal import Journal
+from fleet_agent.supervisor.kept import Kept
 from fleet_agent.supervisor.logs import Logs
 from fleet_agent.supervisor.loop import READ, Loop
 from fleet_agent.supervisor.server import Client, Server
@@ -32,16 +34,18 @@ class Host:
     def __init__(self, runtime_dir: Path, log_dir: Path, socket_path: Path, spawner: Spawner = spawn) -> None:
         """Adopts what is there, then listens. Raises OSError, and BlockingIOError where another supervisor runs."""
         with ExitStack() as owned:
-            runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
             owned.callback(os.close, _lock(runtime_dir / "supervisor.lock"))
             self._loop = owned.enter_context(closing(Loop()))
             self._watch_signals(owned)
             place = processes.here()
             journal = Journal(runtime_dir / "journal", place)
+            kept = Kept(service_manager.take_stored())
+            contacts = owned.enter_context(closing(Contacts(self._loop, runtime_dir / "contact", kept)))
             logs = Logs(self._loop, runtime_dir / "fifos", log_dir)
             self._server: Server | None = None
             supervisor = owned.enter_context(
-                closing(Supervisor(self._loop, journal, logs, self._emit, spawner=spawner))
+                closing(Supervisor(self._loop, journal, logs, contacts, self._emit, spawner=spawner))
             )
             supervisor.adopt(journal.read(), place)
             self._service = Service(supervisor)

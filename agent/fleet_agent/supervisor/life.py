@@ -68,6 +68,8 @@ class Life:
     """With `unsent`: how long after that signal to kill."""
     status_text: str = ""
     """What the present process last said of itself."""
+    channel_inode: int = 0
+    """By which the supervisor's end of the present process's channel is known again; 0: it has none."""
     failing: str = ""
     """In stopping: why its end counts as a crash; empty where a stop was asked for."""
     streak: int = 0
@@ -128,11 +130,12 @@ def unheard(life: Life, now: float) -> Step:
 def note(life: Life, pid: int, *, ready: bool, by: str = "") -> Step:
     """The process was found ready or not, or said so itself; of a process that is gone or on its way out that means nothing.
 
-    The first word of being ready counts only from the one `Launch.ready_by` names, so that no probe overtakes it.
+    The first word of being ready counts only from the one `Launch.ready_by` names, so that no probe overtakes it; later the
+    agent's findings count too.
     """
     if not pid or life.pid != pid or life.state == "stopping":
         return life, ()
-    if ready and not life.ever_ready and by != life.launch.ready_by:
+    if ready and by != life.launch.ready_by and (by or not life.ever_ready):
         return life, ()
     if ready:
         return replace(life, state="running", ever_ready=True), ()

@@ -199,6 +199,11 @@ class Tree:
                 os.close(descriptor)
         return members
 
+    def holds(self, pid: int) -> bool:
+        """Is it a living process of this tree: by its session, or by the marks where it has left that."""
+        stat = read_stat(pid)
+        return stat is not None and (stat.session == self.pid or self._marked(pid))
+
     def _marked(self, pid: int) -> bool:
         if not self._marks:
             return False

@@ -12,18 +12,21 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.contact import Contact, Hears
+from fleet_agent.supervisor.contacts import Contacts
 from fleet_agent.supervisor.journal import Journal, Record, file_stem
 from fleet_agent.supervisor.life import Ask, Effect, Life, Start, Step
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
+from fleet_agent.supervisor.notify import Said
 from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Sessions, Tree, living_by_session, open_verified
 from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
-from fleet_agent.supervisor.spawn import NOTHING_HANDED, Handed, Output, Spawned, SpawnError, read_report, spawn
+from fleet_agent.supervisor.spawn import Handed, Output, Spawned, SpawnError, read_report, spawn
 
 _REAPING_SECONDS = 0.1
 """How long the exit status of an adopted process may stay unknown between its end and its reaping by init."""
@@ -51,6 +54,7 @@ class _Held:
     life: Life
     tree: Tree | None = None
     logs: WorkerLogs | None = None
+    contact: Contact | None = None
     timer: Timer | None = None
     report: int = -1
     """Descriptor on which execve's failure is told; -1 once that is settled."""
@@ -68,6 +72,7 @@ class Supervisor:
         loop: Loop,
         journal: Journal,
         logs: Logs,
+        contacts: Contacts,
         emit: Emit,
         *,
         spawner: Spawner = spawn,
@@ -76,6 +81,7 @@ class Supervisor:
         self._loop = loop
         self._journal = journal
         self._logs = logs
+        self._contacts = contacts
         self._emit = emit
         self._spawn = spawner
         self._jitter = jitter
@@ -97,6 +103,8 @@ class Supervisor:
                 held.timer.cancel()
             if held.logs is not None:
                 held.logs.close()
+            if held.contact is not None:
+                held.contact.close(for_good=False)
         self._workers.clear()
 
     # What the agent asks for
@@ -162,6 +170,7 @@ class Supervisor:
 
     def adopt(self, records: list[Record], place: Place) -> None:
         """Take over what another supervisor left, before anybody is served."""
+        self._contacts.adopt_listeners(record.life for record in records if record.place == place)
         for record in records:
             held = self._workers[record.life.key] = _Held(record.life)
             if held.life.state not in lives.ENDED:
@@ -170,6 +179,8 @@ class Supervisor:
                 self._adopt_process(held)
             else:
                 self._step(held, lives.resume(held.life, now()), adopted=True)
+        self._contacts.adopted()
+        self._release_listeners()
 
     def _adopt_logs(self, held: _Held) -> None:
         try:
@@ -187,7 +198,17 @@ class Supervisor:
         if pidfd is None:
             self._leader_ended(held, held.tree.outcome() or UNKNOWN_EXIT)
         else:
+            self._adopt_contact(held, pidfd)
             self._loop.watch(pidfd, READ, partial(self._on_pidfd, held, held.tree))
+
+    def _adopt_contact(self, held: _Held, pidfd: int) -> None:
+        try:
+            held.contact = self._contacts.adopt(held.life, pidfd, self._hears(held))
+        except OSError as error:
+            reason = error.strerror or error
+            print(f"fleet-supervisor: {held.life.key.app}/{held.life.key.slot}: sockets: {reason}", file=sys.stderr)
+        if held.contact is not None and held.life.ever_ready and held.life.state != "stopping":
+            held.contact.arm_watchdog()
 
     def _open_logs(self, held: _Held) -> WorkerLogs:
         """Raises SpawnError."""
@@ -211,14 +232,25 @@ class Supervisor:
         if Start() not in effects:
             self._write(held.life)
         self._tell(held, before)
+        if held.life.state != before.state:
+            self._on_state(held, before)
         self._carry_out(held, effects)
+
+    def _on_state(self, held: _Held, before: Life) -> None:
+        if held.contact is not None and held.life.state == "running":
+            held.contact.arm_watchdog()
+        elif held.contact is not None and held.life.state == "stopping":
+            held.contact.disarm_watchdog()
+        if before.launch.listen_port and held.life.state in lives.ENDED:
+            self._release_listeners()
 
     def _carry_out(self, held: _Held, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
             if isinstance(effect, Start):
                 self._start(held)
             elif isinstance(effect, Ask):
-                self._step(held, lives.unheard(held.life, now()))
+                if held.contact is None or not held.contact.ask_to_shut_down():
+                    self._step(held, lives.unheard(held.life, now()))
             elif held.tree is not None and effect.number == signal.SIGKILL:
                 held.tree.kill_all()
             elif held.tree is not None:
@@ -250,15 +282,21 @@ class Supervisor:
 
     def _start(self, held: _Held) -> None:
         before = held.life
+        launch = before.wanted or before.launch
 
         def record(pid: int, start_ticks: int) -> None:
             held.life = lives.started(before, pid, start_ticks, now())
+            if held.contact is not None:
+                held.contact.record(pid, start_ticks)
+                held.life = replace(held.life, channel_inode=held.contact.inode)
             self._journal.write(held.life)
 
         try:
             output = Output(*self._open_logs(held).paths)
-            spawned = self._spawn(before.wanted or before.launch, output, record, NOTHING_HANDED)
+            held.contact, handed = self._contacts.open(before.key, launch, self._hears(held))
+            spawned = self._spawn(launch, output, record, handed)
         except SpawnError as error:
+            self._end_contact(held)
             self._step(held, lives.ended(before, str(error), now(), self._jitter()))
             return
         held.leader_reason = None
@@ -266,6 +304,10 @@ class Supervisor:
         held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
         self._loop.watch(spawned.pidfd, READ, partial(self._on_pidfd, held, held.tree))
         self._loop.watch(spawned.report, READ, partial(self._on_report, held))
+        if held.contact is not None:
+            held.contact.watch()
+        if before.launch.listen_port and before.launch != launch:
+            self._release_listeners()
         self._tell(held, None)
 
     def _on_report(self, held: _Held, mask: int) -> None:
@@ -285,7 +327,36 @@ class Supervisor:
         held.report = -1
         return reason or ""
 
+    def _hears(self, held: _Held) -> Hears:
+        return Hears(
+            belongs=lambda pid: held.tree is not None and held.tree.holds(pid),
+            notified=partial(self._on_notified, held),
+            said_ready=partial(self._on_said_ready, held),
+            missed=partial(self._on_missed, held),
+        )
+
+    def _end_contact(self, held: _Held) -> None:
+        if held.contact is not None:
+            held.contact.close(for_good=True)
+            held.contact = None
+
+    def _release_listeners(self) -> None:
+        self._contacts.release_listeners(held.life for held in self._workers.values())
+
     # From the world to a step of a life
+
+    def _on_notified(self, held: _Held, said: Said) -> None:
+        if said.status is not None:
+            self._step(held, lives.status(held.life, held.life.pid, said.status))
+        if said.ready is not None:
+            self._step(held, lives.note(held.life, held.life.pid, ready=said.ready, by="notify"))
+
+    def _on_said_ready(self, held: _Held) -> None:
+        self._step(held, lives.note(held.life, held.life.pid, ready=True, by="message"))
+
+    def _on_missed(self, held: _Held) -> None:
+        reason = f"watchdog: nothing heard for {held.life.launch.watchdog_seconds:g} s"
+        self._step(held, lives.fail(held.life, held.life.pid, reason, now(), signal.SIGABRT))
 
     def _on_pidfd(self, held: _Held, tree: Tree, mask: int) -> None:
         if held.tree is not tree or held.leader_reason is not None or tree.pidfd is None:
@@ -349,6 +420,7 @@ class Supervisor:
         tree.reap()
         tree.close()
         held.tree = None
+        self._end_contact(held)
         self._step(held, lives.ended(held.life, held.leader_reason or UNKNOWN_EXIT, now(), self._jitter()))
         self._tell_when_down()
 

@@ -1,0 +1,64 @@
+"""Descriptors that outlive this process: notify sockets, channels, listening sockets.
+
+Each has two homes, and either is enough. The service manager's fd store (sd_pid_notify_with_fds(3)) hands them to the next
+supervisor. And a worker inherits a copy of what the supervisor holds for it: while the worker lives nothing it talks to can
+close, whoever else dies, and the next supervisor gets it back with pidfd_getfd(2), where ptrace(2) of the worker is allowed.
+"""
+
+import os
+import sys
+
+from fleet_core import service_manager
+
+_PIDFD_GETFD = 438
+"""System call number, on every architecture."""
+
+
+class Kept:
+    """What the service manager passed in, until it is taken, and what it is to keep."""
+
+    def __init__(self, stored: dict[str, list[int]]) -> None:
+        """Owns the descriptors in `stored`."""
+        self._stored = stored
+
+    def close(self) -> None:
+        """Closes what was not taken; it stays in the store."""
+        for descriptors in self._stored.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._stored.clear()
+
+    def keep(self, name: str, descriptor: int) -> None:
+        """Where there is no service manager, the worker's copy is all there is."""
+        service_manager.store(name, descriptor)
+
+    def take(self, name: str) -> int | None:
+        """A descriptor, the caller's to close, that stays in the store as well."""
+        descriptors = self._stored.pop(name, None)
+        if not descriptors:
+            return None
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
+        return descriptors[0]
+
+    def drop(self, name: str) -> None:
+        """Out of the store."""
+        service_manager.forget(name)
+
+    def drop_unclaimed(self) -> None:
+        """To be called when everything that lives was adopted: what nobody took belonged to the dead."""
+        for name in self._stored:
+            service_manager.forget(name)
+        self.close()
+
+
+def copy_from(pidfd: int, number: int) -> int | None:
+    """The descriptor `number` of another process; None where it has none, or may not be asked."""
+    import ctypes  # costs memory, and only a supervisor without an fd store needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = int(libc.syscall(_PIDFD_GETFD, pidfd, number, 0))
+    if descriptor >= 0:
+        return descriptor
+    print(f"fleet-supervisor: pidfd_getfd: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+    return None
