@@ -4,9 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := core agent controller balancer cli tests scripts
+CODE := core agent controller balancer cli tests scripts examples
 PROTOS := $(wildcard proto/fleet/v1/*.proto)
 EXPRESS := examples/express
+NODE_EXAMPLES := express fastify nestjs
+EXAMPLES := $(NODE_EXAMPLES:%=examples/%/node_modules/.installed) examples/.venv/.installed examples/go/hello
 # How often `make soak` and `make bench-restarts` repeat.
 ROUNDS ?= 10
 
@@ -20,9 +22,23 @@ $(VENV)/.installed: pyproject.toml requirements-dev.lock
 
 setup: $(VENV)/.installed ## make the virtual environment with everything for development
 
-$(EXPRESS)/node_modules/.installed: $(EXPRESS)/package.json $(EXPRESS)/package-lock.json
-	npm ci --prefix $(EXPRESS) --no-audit --no-fund --loglevel=error
+$(NODE_EXAMPLES:%=examples/%/node_modules/.installed): examples/%/node_modules/.installed: examples/%/package.json examples/%/package-lock.json
+	npm ci --prefix examples/$* --include=dev --no-audit --no-fund --loglevel=error
+	npm run build --prefix examples/$* --if-present --loglevel=error
 	touch $@
+
+examples/nestjs/node_modules/.installed: examples/nestjs/tsconfig.json $(wildcard examples/nestjs/src/*.ts)
+
+examples/.venv/.installed: $(wildcard examples/*/requirements.txt)
+	$(PYTHON) -m venv examples/.venv
+	examples/.venv/bin/pip install --quiet --disable-pip-version-check $(^:%=-r %)
+	touch $@
+
+# Without Go its example is left out, and its test is skipped.
+examples/go/hello: examples/go/main.go examples/go/go.mod
+	@if command -v go >/dev/null; then cd examples/go && CGO_ENABLED=0 go build -o hello .; else echo 'no go on PATH: examples/go is not built'; fi
+
+examples: $(EXAMPLES) ## install what the examples of docs/apps.md need
 
 demo: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## three hosts, an Express app, a resize and a soft restart under load
 	$(BIN)/python scripts/demo.py
@@ -48,7 +64,7 @@ type: $(VENV)/.installed ## mypy strict
 	$(BIN)/mypy
 	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/bench scripts
 
-test: lint type $(EXPRESS)/node_modules/.installed ## everything this machine can run: lint, types, all tests
+test: lint type $(EXAMPLES) ## everything this machine can run: lint, types, all tests
 	$(BIN)/pytest
 
 test-unit: $(VENV)/.installed ## the tests of pure code: no network, seconds
@@ -66,6 +82,6 @@ bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and
 bench: bench-restarts bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
-	rm -rf $(VENV) $(EXPRESS)/node_modules .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup proto lock fmt lint type demo test test-unit soak bench bench-restarts bench-host clean
+.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak bench bench-restarts bench-host clean
