@@ -1,0 +1,79 @@
+"""The arrows of import, as docs/architecture.md draws them."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_OWN = {"fleet", "fleet_core", "fleet_agent", "fleet_controller", "fleet_balancer", "fleetctl"}
+_FOLDERS = {
+    "core/fleet_core": {"fleet"},
+    "agent/fleet_agent": {"fleet", "fleet_core"},
+    "controller/fleet_controller": {"fleet", "fleet_core"},
+    "balancer/fleet_balancer": {"fleet", "fleet_core"},
+    "cli/fleetctl": {"fleet", "fleet_core"},
+}
+_PURE = [
+    "controller/fleet_controller/rollout.py",
+    "controller/fleet_controller/placement.py",
+    "controller/fleet_controller/operations.py",
+    "controller/fleet_controller/views.py",
+    "controller/fleet_controller/records.py",
+    "agent/fleet_agent/reconcile.py",
+    "agent/fleet_agent/launch.py",
+    "agent/fleet_agent/readiness.py",
+    "agent/fleet_agent/supervisor/life.py",
+    "balancer/fleet_balancer/haproxy/slots.py",
+    "balancer/fleet_balancer/haproxy/config.py",
+    "cli/fleetctl/up/layout.py",
+    "cli/fleetctl/up/services.py",
+]
+_OF_THE_WORLD = {"asyncio", "grpc", "socket", "time", "threading", "subprocess"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of what a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((_ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", _FOLDERS)
+def test_a_package_imports_only_itself_the_core_and_the_contracts(folder: str) -> None:
+    allowed = {*_FOLDERS[folder], Path(folder).name}
+    for path in modules(folder):
+        foreign = {name for name in imported(path) if name.split(".")[0] in _OWN - allowed}
+        assert not foreign, f"{path.relative_to(_ROOT)} imports {foreign}"
+
+
+def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
+    for path in modules("agent/fleet_agent/supervisor"):
+        for name in imported(path):
+            own = name.startswith(("fleet_agent.supervisor", "fleet_core.service_manager")) or name == "fleet_core"
+            assert own or name.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_only_the_store_knows_etcd() -> None:
+    for path in modules("controller/fleet_controller"):
+        if path.parent.name != "store":
+            assert not [name for name in imported(path) if name.startswith("etcd3aio")], path.name
+
+
+@pytest.mark.parametrize("module", _PURE)
+def test_decisions_touch_no_clock_and_no_wire(module: str) -> None:
+    touched = {name for name in imported(_ROOT / module) if name.split(".")[0] in _OF_THE_WORLD}
+    assert not touched, f"{module} imports {touched}"
+
+
+def test_no_module_is_too_long_to_be_read_at_a_sitting() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for folder in _FOLDERS for path in modules(folder)}
+    assert {str(path.relative_to(_ROOT)): length for path, length in lengths.items() if length > 450} == {}
