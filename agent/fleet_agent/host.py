@@ -8,18 +8,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from fleet.v1 import types_pb2
+from fleet_agent.accounts import find_account
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
-from fleet_agent.launch import Extra, HostContext
+from fleet_agent.env_files import EnvFileError, EnvFiles
+from fleet_agent.launch import Extra, HostContext, Local
 from fleet_agent.ports import PortTable, read_ports, write_ports
 from fleet_agent.readiness import Rule
 from fleet_agent.reconcile import Command, Run, Wanted, reconcile
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor.protocol import Key, Worker
 from fleet_core.config import PortRange
+from fleet_core.spec import AppSpec
 
 _LOG = logging.getLogger(__name__)
 _Content = TypeVar("_Content")
@@ -42,6 +46,7 @@ class Host:
         self._commands: list[Command] = []
         self.workers: dict[Key, Worker] = {}
         self._listeners = listeners
+        self._env_files = EnvFiles()
         self._assignment_path = state_dir / "assignment.json"
         self._ports_path = state_dir / "ports.json"
         self._held = read_assignment(self._assignment_path)
@@ -143,7 +148,8 @@ class Host:
         self._refresh_due = False
         if not self.supervisor_known.is_set():
             return
-        plan = reconcile(self._wanted, self.workers, self._ports, self._told, self.context, self._listening_ports())
+        wanted = self._localised()
+        plan = reconcile(wanted, self.workers, self._ports, self._told, self.context, self._listening_ports())
         self._ports = plan.ports
         for key, reason in self._refused.items():
             if key in plan.statuses and key not in self.workers:
@@ -157,6 +163,30 @@ class Host:
             self.commands_waiting.set()
         self.on_refresh()
 
+    def look_again(self) -> None:
+        """Plan anew where the plan hangs on what nobody tells of: files and accounts of this host."""
+        if any(_is_local(wanted) for wanted in self._wanted.values()):
+            self._refresh_soon()
+
+    def _localised(self) -> dict[Key, Wanted]:
+        """The targets, with what this host knows of their apps now."""
+        found: dict[str, Local] = {}
+        wanted = dict(self._wanted)
+        for key, target in self._wanted.items():
+            if _is_local(target) and isinstance(target.spec, AppSpec):
+                local = found.get(target.spec_digest) or self._local(target.spec)
+                found[target.spec_digest] = local
+                wanted[key] = replace(target, local=local)
+        return wanted
+
+    def _local(self, spec: AppSpec) -> Local:
+        account = find_account(spec.identity.user) if spec.identity.user else None
+        variables = account.variables() if account else None
+        try:
+            return Local(self._env_files.variables(spec.env_files, spec.cwd), variables)
+        except EnvFileError as error:
+            return Local({}, variables, str(error))
+
     def _listening_ports(self) -> frozenset[int]:
         """Looked up only when a port may have to be given out."""
         live = {key for key, worker in self.workers.items() if worker.state != "exited"}
@@ -167,3 +197,7 @@ class Host:
         except OSError as error:
             _LOG.error("cannot see which ports are taken: %s", error)
             return frozenset()
+
+
+def _is_local(wanted: Wanted) -> bool:
+    return isinstance(wanted.spec, AppSpec) and bool(wanted.spec.env_files or wanted.spec.identity.user)

@@ -2,11 +2,11 @@
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet_agent.supervisor.protocol import Key, Launch
-from fleet_core.spec import AppSpec, ListenMode, Runtime
+from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, Runtime
 
 _INHERITED = ("PATH", "HOME", "LANG", "TZ")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,6 +23,20 @@ class HostContext:
     """The agent's own; only PATH, HOME, LANG and TZ of it reach a worker."""
     node_preload: str
     """Absolute path of node/preload.js."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of every worker on this host, from the agent's configuration."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """What this host alone knows of one app; looked up anew for each plan."""
+
+    file_variables: Mapping[str, str] = field(default_factory=dict)
+    """From the spec's env files."""
+    account_variables: Mapping[str, str] | None = None
+    """HOME, USER, LOGNAME and SHELL of the spec's user; None: it runs as the supervisor's own."""
+    problem: str = ""
+    """Why no worker can be started now; empty: nothing is in the way."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,17 @@ class Extra:
         return cls(int(extra.get("revision", 0)), str(extra.get("spec_digest", "")), str(extra.get("address", "")))
 
 
-def build_launch(spec: AppSpec, key: Key, revision: int, spec_digest: str, port: int, host: HostContext) -> Launch:
-    """`port` is 0 where the app's listen mode is none."""
+def build_launch(
+    spec: AppSpec, key: Key, revision: int, spec_digest: str, port: int, host: HostContext, local: Local
+) -> Launch:
+    """`port` is the worker's own, or the one its app shares in listen mode socket; 0 in listen mode none."""
+    shares = spec.listen_mode is ListenMode.SOCKET
+    method = spec.ready.method
     return Launch(
         argv=list(spec.argv),
         cwd=spec.cwd,
-        env=_environment(spec, key, revision, port, host),
-        port=port,
+        env=_environment(spec, key, revision, port, host, local),
+        port=0 if shares else port,
         stop_signal=signal.Signals[spec.stop.signal].value,
         grace_seconds=spec.stop.grace_seconds,
         backoff_initial_seconds=spec.restart.backoff_initial_seconds,
@@ -57,19 +75,49 @@ def build_launch(spec: AppSpec, key: Key, revision: int, spec_digest: str, port:
         max_restarts=spec.restart.max_restarts,
         window_seconds=spec.restart.window_seconds,
         stable_seconds=spec.restart.stable_seconds,
+        restart_mode=spec.restart.mode.value,
+        stop_exit_codes=list(spec.restart.stop_exit_codes),
+        log_max_bytes=spec.log.max_bytes,
+        log_files=spec.log.max_files,
+        log_timestamps=spec.log.timestamps,
+        log_json=spec.log.json_lines,
+        log_max_age_seconds=spec.log.max_age_seconds,
+        log_compress=spec.log.compress,
+        user=spec.identity.user,
+        group=spec.identity.group,
+        umask=int(spec.identity.umask, 8),
+        nice=spec.identity.nice,
+        resource_limits={name: [limit.soft, limit.hard] for name, limit in spec.identity.resource_limits.items()},
+        memory_max_bytes=spec.limits.memory_max_bytes,
+        cpu_max_cores=spec.limits.cpu_max_cores,
+        pids_max=spec.limits.pids_max,
+        ready_by=method.value if method in (ReadyMethod.NOTIFY, ReadyMethod.MESSAGE) else "",
+        notify=method is ReadyMethod.NOTIFY or spec.ready.watchdog_seconds > 0,
+        watchdog_seconds=spec.ready.watchdog_seconds,
+        # For every Node program, because many written for PM2 call process.send('ready') without asking whether it exists.
+        channel=spec.runtime is Runtime.NODE or spec.stop.shutdown_message,
+        shutdown_message=spec.stop.shutdown_message,
+        listen_address=host.address if shares else "",
+        listen_port=port if shares else 0,
         extra=Extra(revision, spec_digest, host.address if port else "").to_json(),
     )
 
 
-def _environment(spec: AppSpec, key: Key, revision: int, port: int, host: HostContext) -> dict[str, str]:
-    """Defaults an app may override, then the app's own, then what it may not: a second PORT would collide."""
+def _environment(spec: AppSpec, key: Key, revision: int, port: int, host: HostContext, local: Local) -> dict[str, str]:
+    """Defaults, then what the host, the env files, the app and the slot say, the later the stronger; then what nobody may
+    override: a second PORT would collide."""
+    listens = spec.listen_mode is not ListenMode.NONE
     env = {name: host.environment[name] for name in _INHERITED if name in host.environment}
     env.setdefault("PATH", _DEFAULT_PATH)
+    if local.account_variables is not None:
+        env.pop("HOME", None)
+        env.update(local.account_variables)
     if spec.runtime is Runtime.NODE:
         env["NODE_ENV"] = "production"
-    if spec.listen_mode is ListenMode.PORT:
+    if listens:
         env["HOST"] = host.address
-    env.update(spec.env)
+    for variables in (host.variables, local.file_variables, spec.env, spec.worker_env.get(key.slot, {})):
+        env.update(variables)
     env.update(
         FLEET_APP=key.app,
         FLEET_HOST=host.name,
@@ -78,13 +126,13 @@ def _environment(spec: AppSpec, key: Key, revision: int, port: int, host: HostCo
         FLEET_REVISION=str(revision),
         FLEET_ADDRESS=host.address,
     )
-    if spec.listen_mode is ListenMode.PORT:
+    if listens:
         # FLEET_PORT beside PORT: `npm start` scripts set PORT themselves, and the preload must know the truth.
         env.update(PORT=str(port), FLEET_PORT=str(port))
         if spec.declared_port:
             env["FLEET_DECLARED_PORT"] = str(spec.declared_port)
     if spec.runtime is Runtime.NODE:
-        env["NODE_OPTIONS"] = f"--require {_quoted(host.node_preload)} {spec.env.get('NODE_OPTIONS', '')}".rstrip()
+        env["NODE_OPTIONS"] = f"--require {_quoted(host.node_preload)} {env.get('NODE_OPTIONS', '')}".rstrip()
     return env
 
 

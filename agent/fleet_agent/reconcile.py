@@ -6,10 +6,10 @@ does not show yet is not repeated either; the caller drops an entry as soon as t
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.v1 import types_pb2
-from fleet_agent.launch import Extra, HostContext, build_launch
+from fleet_agent.launch import Extra, HostContext, Local, build_launch
 from fleet_agent.ports import PortsBusyError, PortsExhaustedError, PortTable
 from fleet_agent.supervisor.protocol import Key, Launch, Worker
 from fleet_core.spec import AppSpec, ListenMode
@@ -34,6 +34,7 @@ class Wanted:
     phase: types_pb2.Phase.ValueType
     spec_digest: str
     spec: AppSpec | str
+    local: Local = field(default_factory=Local)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,13 @@ def reconcile(
     held_ports = {
         key: worker.launch.port for key, worker in workers.items() if worker.launch.port and worker.state != "exited"
     }
-    ports = ports.keep_only([*targets, *workers]).adopt(held_ports)
+    held_sockets = {
+        key.app: worker.launch.listen_port
+        for key, worker in workers.items()
+        if worker.launch.listen_port and worker.state != "exited"
+    }
+    sharing = {*held_sockets, *(key.app for key, target in targets.items() if _shares(target))}
+    ports = ports.keep_only([*targets, *workers], sharing).adopt(held_ports).adopt_shared(held_sockets)
     in_use = dict(held_ports)
     for key, target in targets.items():
         if target.phase == types_pb2.PHASE_RUN and key not in in_use and ports.port_of(key):
@@ -104,14 +111,24 @@ def reconcile(
         if command is not None and told.get(key) != command:
             commands.append(command)
     statuses = {
-        key: _status(key, targets.get(key), workers.get(key), ports.port_of(key), problems.get(key), host)
+        key: _status(key, targets.get(key), workers.get(key), _port(key, targets, ports), problems.get(key), host)
         for key in {*targets, *workers}
     }
     return Plan(commands, statuses, ports)
 
 
 class _UnusableSpecError(Exception):
-    """The spec breaks a rule of this agent's version."""
+    """The spec breaks a rule of this agent's version, or names what this host does not have."""
+
+
+def _shares(wanted: Wanted) -> bool:
+    return isinstance(wanted.spec, AppSpec) and wanted.spec.listen_mode is ListenMode.SOCKET
+
+
+def _port(key: Key, targets: Mapping[Key, Wanted], ports: PortTable) -> int:
+    """The port a worker without a record will have; 0: none, or not known yet."""
+    wanted = targets.get(key)
+    return ports.shared.get(key.app, 0) if wanted is not None and _shares(wanted) else ports.port_of(key)
 
 
 def _down(worker: Worker | None, *, forget: bool) -> Command | None:
@@ -135,12 +152,16 @@ def _up(
     listening: Collection[int],
 ) -> tuple[PortTable, Command | None]:
     key = wanted.key
-    if isinstance(wanted.spec, str):
+    problem = wanted.spec if isinstance(wanted.spec, str) else wanted.local.problem
+    if isinstance(wanted.spec, str) or problem:
         if worker is not None and worker.state != "exited":
             return ports, None
-        raise _UnusableSpecError(wanted.spec)
+        raise _UnusableSpecError(problem)
     port = 0
-    if wanted.spec.listen_mode is ListenMode.PORT:
+    if wanted.spec.listen_mode is ListenMode.SOCKET:
+        ports = ports.share(key.app, in_use.values(), listening)
+        port = ports.shared[key.app]
+    elif wanted.spec.listen_mode is ListenMode.PORT:
         if worker is not None and worker.state != "exited":
             port = worker.launch.port
         elif isinstance(told, Run):
@@ -148,7 +169,7 @@ def _up(
         else:
             ports = ports.give(key, [taken for other, taken in in_use.items() if other != key], listening)
             port = in_use[key] = ports.port_of(key)
-    launch = build_launch(wanted.spec, key, wanted.revision, wanted.spec_digest, port, host)
+    launch = build_launch(wanted.spec, key, wanted.revision, wanted.spec_digest, port, host, wanted.local)
     if worker is not None and worker.state != "exited" and worker.launch == launch:
         return ports, None
     return ports, Run(key, launch)
@@ -173,9 +194,10 @@ def _status(
         status.revision = extra.revision or status.revision
         status.state = _STATES.get(worker.state, types_pb2.WORKER_STATE_UNSPECIFIED)
         status.pid = worker.pid
-        status.port = worker.launch.port
+        status.port = worker.launch.port or worker.launch.listen_port
         status.restarts = worker.restarts
         status.reason = worker.reason
+        status.status_text = worker.status_text
         status.address = (extra.address or host.address) if status.port else ""
     elif wanted is not None:
         stopped = wanted.phase == types_pb2.PHASE_STOP

@@ -91,3 +91,30 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: str) -> No
         read_ports(path, 100, 109)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_workers_that_share_a_socket_keep_its_port_while_any_of_them_is_there() -> None:
+    table = PortTable(100, 105).share("web", used=[100], listening=[101])
+    assert table.shared == {"web": 102}
+    assert table.share("web", used=[], listening=[102]) == table, "what listens there is that socket"
+    assert table.give(Key("shop", 1, 1), [], []).slots["shop", 1].pair == (100, 101)
+    assert table.share("shop", [], []).shared == {"web": 102, "shop": 100}
+    assert table.keep_only([], ["web"]) == table
+    given_back = table.keep_only([])
+    assert (given_back.shared, given_back.returned) == ({}, (102,))
+
+
+def test_the_socket_live_workers_share_wins_over_the_file() -> None:
+    table = PortTable(100, 105).share("shop", [], []).share("web", [], [])
+    assert table.shared == {"shop": 100, "web": 101}
+    assert table.adopt_shared({"web": 101}) == table
+    assert table.adopt_shared({"web": 100}).shared == {"web": 100}
+    assert table.adopt({Key("shop", 1, 1): 101}).shared == {"shop": 100}
+
+
+def test_shared_ports_survive_in_the_file_and_older_files_have_none(tmp_path: Path) -> None:
+    table = PortTable(100, 105).share("web", [], [])
+    write_ports(tmp_path / "ports.json", table)
+    assert read_ports(tmp_path / "ports.json", 100, 105) == table
+    (tmp_path / "old.json").write_text('{"slots": [], "returned": []}')
+    assert read_ports(tmp_path / "old.json", 100, 105) == PortTable(100, 105)
