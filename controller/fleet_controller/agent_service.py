@@ -52,14 +52,15 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             await office.register_host(record)
         except StoreError as error:
             await abort(context, grpc.StatusCode.UNAVAILABLE, f"the host cannot be registered: {error}")
-        await self._refuse_double(hello, office, context)
-        outbox: Outbox[agent_pb2.ControllerMessage] = Outbox()
-        host = office.hosts.join(hello, outbox)
-        _log.info("host %s is connected (agent %s)", host.name, host.agent_version)
         welcome = agent_pb2.ControllerMessage(epoch=office.epoch.to_proto())
         welcome.welcome.protocol_version = PROTOCOL_VERSION
         welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
         yield welcome
+        # Not before the welcome: a call that ends there would leave a host that nobody holds.
+        await self._refuse_double(hello, office, context)
+        outbox: Outbox[agent_pb2.ControllerMessage] = Outbox()
+        host = office.hosts.join(hello, outbox)
+        _log.info("host %s is connected (agent %s)", host.name, host.agent_version)
 
         async def receive(message: agent_pb2.AgentMessage) -> None:
             if host.outbox is outbox:
