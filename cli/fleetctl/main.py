@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "ls": ("fleetctl.listing:ls", "List the apps."),
         "status": ("fleetctl.status:status", "Show how the fleet or one app is, and what to do next."),
         "ps": ("fleetctl.listing:ps", "List the workers."),
+        "top": ("fleetctl.top:top", "Show who uses how much, live on a terminal."),
         "logs": ("fleetctl.logs:logs", "Print what workers write, and follow it with -f."),
         "info": ("fleetctl.listing:info", "Show the controller and the etcd behind it."),
     },

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import grpc
 import pytest
 
 from fleet.v1 import control_pb2, types_pb2
@@ -29,6 +30,7 @@ class Terminal:
 
     def __init__(self, arguments: tuple[str, ...], columns: int, environment: dict[str, str]) -> None:
         self._controller, worker_side = pty.openpty()
+        self._modes = termios.tcgetattr(worker_side)
         fcntl.ioctl(worker_side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
             [*_FLEETCTL, *arguments],
@@ -48,6 +50,20 @@ class Terminal:
             if not self._read(deadline):
                 assert text in self.seen
                 return
+
+    def wait_until_stopped(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is None:
+            assert time.monotonic() < deadline, "it runs on"
+            time.sleep(0.01)
+
+    def restored(self) -> bool:
+        """Its modes are as they were before."""
+        return termios.tcgetattr(self._controller) == self._modes
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._controller, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
 
     def type(self, text: str) -> None:
         os.write(self._controller, text.encode())
@@ -243,3 +259,76 @@ def test_help_imports_neither_grpc_nor_any_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def busy_fleet(control: FakeControl) -> FakeControl:
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(apps=[fake.app()])
+    control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host("host1"), fake.host("host2")])
+    control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(
+        workers=[fake.worker(slot=1, cpu_percent=1, rss_bytes=9 << 20), fake.worker(slot=2, cpu_percent=97.5)]
+    )
+    return control
+
+
+def frame(terminal: Terminal) -> str:
+    """What is on the screen: all since the cursor last went home."""
+    return plain(terminal.seen.rpartition("\x1b[H")[2])
+
+
+def test_top_sorts_by_the_key_that_was_pressed_and_leaves_the_terminal_as_it_was(
+    open_terminal: OpenTerminal, busy_fleet: FakeControl
+) -> None:
+    terminal = open_terminal("top", "--interval", "200ms")
+    terminal.wait_for("quit")
+    terminal.wait_for("CPU▾")
+    assert frame(terminal).index("my-app/host1/2") < frame(terminal).index("my-app/host1/1")
+    busy_fleet.answers["ListWorkers"].workers.append(fake.worker("host2", 1))
+    terminal.wait_for("my-app/host2/1")
+    terminal.type("n")
+    terminal.wait_for("WORKER▾")
+    assert frame(terminal).index("my-app/host1/1") < frame(terminal).index("my-app/host1/2")
+    terminal.type("q")
+    assert terminal.end() == 0
+    assert terminal.seen.count("\x1b[?1049h") == terminal.seen.count("\x1b[?1049l") == 1
+    assert terminal.seen.rindex("\x1b[?25h") > terminal.seen.rindex("\x1b[?25l")
+    assert terminal.restored()
+
+
+def test_top_goes_on_without_its_controller_and_says_so(open_terminal: OpenTerminal, busy_fleet: FakeControl) -> None:
+    terminal = open_terminal("top", "--interval", "100ms")
+    terminal.wait_for("my-app/host1/2")
+    busy_fleet.fail("ListWorkers", grpc.StatusCode.FAILED_PRECONDITION, "etcd does not answer")
+    terminal.wait_for("no news for")
+    terminal.wait_for("etcd does not answer")
+    assert "my-app/host1/2" in frame(terminal)
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.seen
+    assert terminal.restored()
+
+
+def test_top_follows_the_size_of_its_terminal(open_terminal: OpenTerminal, busy_fleet: FakeControl) -> None:
+    terminal = open_terminal("top", "--interval", "1h")
+    terminal.wait_for("UPTIME")
+    assert "THREADS" not in terminal.seen
+    terminal.resize(120)
+    terminal.wait_for("THREADS")
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
+def test_top_lets_itself_be_suspended(open_terminal: OpenTerminal, busy_fleet: FakeControl) -> None:
+    terminal = open_terminal("top", "--interval", "1h")
+    terminal.wait_for("CPU▾")
+    terminal.process.send_signal(signal.SIGTSTP)
+    terminal.wait_for("\x1b[?1049l")
+    terminal.wait_until_stopped()
+    assert terminal.restored()
+    terminal.seen = ""
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.wait_for("CPU▾")
+    terminal.type("n")
+    terminal.wait_for("WORKER▾")
+    terminal.type("q")
+    assert terminal.end() == 0
