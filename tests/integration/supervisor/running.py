@@ -13,6 +13,7 @@ from fleet_agent.supervisor.journal import Journal
 from fleet_agent.supervisor.processes import here, open_verified, read_stat
 from fleet_agent.supervisor.protocol import Key, Launch, Worker
 from fleet_agent.supervisor_client import SupervisorClient, SupervisorUnavailable, WorkerEvent
+from tests.integration.supervisor.fd_store import FdStore
 
 KEY = Key("shop", 1, 1)
 DEADLINE_SECONDS = 20.0
@@ -50,6 +51,8 @@ class RunningSupervisor:
         self.client = SupervisorClient()
         self.workers: dict[Key, Worker] = {}
         self.history: list[Worker] = []
+        self.store: FdStore | None = None
+        """The service manager's, for supervisors started from then on."""
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -62,7 +65,10 @@ class RunningSupervisor:
     async def start(self, *program: str) -> None:
         """`program` instead of fleet-supervisor: a test's own, given the same arguments."""
         folders = ["--runtime-dir", str(self.runtime_dir), "--log-dir", str(self.log_dir)]
-        self._process = await asyncio.create_subprocess_exec(*(program or (*MAIN, "run")), *folders)
+        argv, descriptors = [*(program or (*MAIN, "run")), *folders], ()
+        if self.store is not None:
+            argv, descriptors = self.store.passing(argv)
+        self._process = await asyncio.create_subprocess_exec(*argv, pass_fds=descriptors)
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 assert self._process.returncode is None, "the supervisor ended at once"
@@ -128,6 +134,8 @@ class RunningSupervisor:
             with contextlib.suppress(SupervisorUnavailable):
                 await self.client.stop_all(0.0)
             await self.kill(signal.SIGTERM)
+        if self.store is not None:
+            self.store.close()
         for record in Journal(self.runtime_dir / "journal", here()).read():
             pidfd = open_verified(record.life.pid, record.life.start_ticks) if record.life.pid else None
             if pidfd is not None:
