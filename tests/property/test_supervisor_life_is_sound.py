@@ -11,6 +11,9 @@ from fleet_agent.supervisor.protocol import Key, Launch
 
 LAUNCH = Launch(["a"], "/", {}, max_restarts=4, window_seconds=30, stable_seconds=5, backoff_initial_seconds=1)
 
+ON_SUCCESS = ("on_failure", 0)
+"""Mode and exit code after which nothing is started again."""
+
 
 class WorkerLife(RuleBasedStateMachine):
     """Plays the shell: keeps a process for each Start, and the signals it was sent."""
@@ -52,9 +55,18 @@ class WorkerLife(RuleBasedStateMachine):
         self.now += seconds
         self.apply(lives.due(self.life, self.now))
 
-    @rule(restarts=st.integers(0, 4), message=st.booleans())
-    def run(self, restarts: int, message: bool) -> None:
-        self.apply(lives.run(self.life, replace(LAUNCH, max_restarts=restarts, shutdown_message=message)))
+    @rule(
+        restarts=st.integers(0, 4),
+        asks=st.booleans(),
+        mode=st.sampled_from(["always", "on_failure", "never"]),
+        codes=st.sampled_from([[], [7]]),
+    )
+    def run(self, restarts: int, asks: bool, mode: str, codes: list[int]) -> None:
+        changed = replace(LAUNCH, max_restarts=restarts, shutdown_message=asks)
+        wanted = replace(changed, restart_mode=mode, stop_exit_codes=codes)
+        down_for_good = self.life.state in lives.ENDED and self.life.wanted == wanted
+        self.apply(lives.run(self.life, wanted))
+        assert not (down_for_good and self.pid), "an equal request brings back nothing that is down for good"
 
     @rule(listens=st.booleans())
     def listens_to_messages(self, listens: bool) -> None:
@@ -66,7 +78,7 @@ class WorkerLife(RuleBasedStateMachine):
         self.apply(lives.stop(self.life, 15, grace, self.now))
         assert self.life.state in {"stopping", "exited"}
         if self.life.deadline is not None:
-            assert self.life.deadline <= self.now + grace
+            assert self.life.deadline <= self.now + grace + 1e-9, "but for rounding"
 
     @rule(ready=st.booleans(), pid=st.integers(0, 5))
     def note(self, ready: bool, pid: int) -> None:
@@ -80,12 +92,20 @@ class WorkerLife(RuleBasedStateMachine):
         self.apply(lives.fail(self.life, self.pid, "no answer", self.now))
 
     @precondition(lambda self: self.pid)
-    @rule(jitter=st.floats(0, 0.999))
-    def process_ends(self, jitter: float) -> None:
+    @rule(jitter=st.floats(0, 0.999), exit_code=st.sampled_from([None, 0, 1, 7]))
+    def process_ends(self, jitter: float, exit_code: int | None) -> None:
         self.pid, self.signals = 0, []
-        wanted = self.life.wanted
-        self.apply(lives.ended(self.life, "exit code 1", self.now, jitter))
-        assert (self.life.state == "exited") == (wanted is None)
+        wanted, by_itself, failing = self.life.wanted, self.life.state != "stopping", bool(self.life.failing)
+        self.apply(lives.ended(self.life, "it ended", self.now, jitter, exit_code))
+        if wanted is None:
+            assert self.life.state == "exited"
+        elif by_itself or failing:
+            meant = by_itself and (
+                exit_code in wanted.stop_exit_codes or (wanted.restart_mode, exit_code) == ON_SUCCESS
+            )
+            assert (self.life.state == "exited") == (wanted.restart_mode == "never" or meant)
+        else:
+            assert self.pid, "a stop that was taken back is followed by a start"
 
     @invariant()
     def is_sound(self) -> None:
@@ -94,7 +114,7 @@ class WorkerLife(RuleBasedStateMachine):
         assert bool(life.pid) == (life.state in lives.WITH_PROCESS)
         assert life.deadline is None or life.state in {"backoff", "stopping"}
         assert life.state != "backoff" or life.deadline is not None
-        assert life.state != "exited" or life.wanted is None
+        assert life.state != "exited" or life.wanted is None or life.reason
         assert not life.unsent or not self.signals
         assert bool(self.signals or life.unsent) == (life.state == "stopping"), (
             "a process is signalled when, and only when, it shall end"

@@ -227,3 +227,50 @@ def test_what_a_process_said_of_itself_ends_with_it() -> None:
 def test_a_missed_watchdog_is_told_with_its_own_signal() -> None:
     life, effects = lives.fail(ready(), 100, "watchdog: nothing heard for 5 s", 20.0, 6)
     assert (life.state, life.reason, effects) == ("stopping", "watchdog: nothing heard for 5 s", (Signal(6),))
+
+
+@pytest.mark.parametrize(
+    ("mode", "exit_code", "goes_on"),
+    [
+        ("always", 0, True),
+        ("always", 1, True),
+        ("always", None, True),
+        ("always", 42, False),
+        ("on_failure", 0, False),
+        ("on_failure", 1, True),
+        ("on_failure", None, True),
+        ("on_failure", 42, False),
+        ("never", 0, False),
+        ("never", 1, False),
+        ("never", None, False),
+    ],
+)
+def test_the_restart_mode_and_the_stop_exit_codes_decide_what_follows_an_end(
+    mode: str, exit_code: int | None, goes_on: bool
+) -> None:
+    launch = replace(LAUNCH, restart_mode=mode, stop_exit_codes=[42])
+    life, effects = lives.ended(alive(launch=launch), "as it ended", 1.0, 0.0, exit_code)
+    assert (life.state, effects) == (("starting", (Start(),)) if goes_on else ("exited", ()))
+    assert life.reason == "as it ended"
+
+
+def test_what_exited_for_good_comes_back_only_under_another_launch_or_after_a_stop() -> None:
+    launch = replace(LAUNCH, restart_mode="never")
+    life, _ = lives.ended(alive(launch=launch), "exit code 0", 1.0, 0.0, 0)
+    assert lives.run(life, launch) == (life, ())
+    assert lives.run(life, replace(launch, argv=["other"]))[1] == (Start(),)
+    stopped, effects = lives.stop(life, 15, 10, 2.0)
+    assert (stopped.state, effects) == ("exited", ())
+    assert lives.run(stopped, launch)[1] == (Start(),)
+
+
+def test_a_process_given_up_by_its_checks_is_a_failure_whatever_its_exit_code() -> None:
+    launch = replace(LAUNCH, restart_mode="on_failure")
+    life, _ = lives.fail(alive(launch=launch), 100, "no answer", 1.0)
+    assert lives.ended(life, "exit code 0", 2.0, 0.0, 0)[1] == (Start(),)
+
+
+def test_what_ran_before_the_machine_started_anew_is_not_started_under_never() -> None:
+    launch = replace(LAUNCH, restart_mode="never")
+    assert lives.resume(alive(launch=launch), 5.0)[0].state == "exited"
+    assert lives.resume(lives.begin(KEY, launch)[0], 5.0)[1] == (Start(),)

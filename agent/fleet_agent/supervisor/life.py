@@ -6,7 +6,7 @@
                    ▲   ▲  │                    │         │      crash: the process ended and nobody asked for it
              due   │   │  └──────── crash ─────┴─────────┤
                  backoff │◄──────────────────────────────┤──► failed: more than max_restarts in window_seconds
-                         │ the first one at once         │
+                         │ the first one at once         │──► exited: `restart_mode` or `stop_exit_codes` says so
                          └─── run ── exited ◄── stopping ◄┘ stop, or fail (whose end is a crash)
 ```
 
@@ -94,17 +94,16 @@ def begin(key: Key, launch: Launch) -> Step:
 def run(life: Life, launch: Launch) -> Step:
     """It shall run. A process that runs already is left alone: another launch than its own counts from the next start on.
 
-    A failed worker stays failed under an equal launch, because this request is a state that is sent again and again.
+    One that failed, or exited for good by its policy, stays so under an equal launch, because this request is a state that is
+    sent again and again.
     """
-    if life.state == "exited" or (life.state == "failed" and life.wanted != launch):
+    if life.state in ENDED and life.wanted != launch:
         return begin(life.key, launch)
     return replace(life, wanted=launch), ()
 
 
 def stop(life: Life, number: int, grace_seconds: float, now: float) -> Step:
     """It shall be down. A repeated stop can bring the kill forward, never put it off, and sends no second signal."""
-    if life.state == "exited":
-        return life, ()
     if life.state == "stopping":
         before_signal = grace_seconds / 2 if life.unsent else grace_seconds
         deadline = None if life.deadline is None else min(life.deadline, now + before_signal)
@@ -176,8 +175,12 @@ def started(life: Life, pid: int, start_ticks: int, now: float) -> Life:
     )
 
 
-def ended(life: Life, reason: str, now: float, jitter: float) -> Step:
-    """Its process is gone, with its tree, or could not be made. `jitter`, in [0, 1), shortens a back-off by up to half."""
+def ended(life: Life, reason: str, now: float, jitter: float, exit_code: int | None = None) -> Step:
+    """Its process is gone, with its tree, or could not be made.
+
+    `exit_code` is None after a signal, where the status is unknown and where there was no program. `jitter`, in [0, 1),
+    shortens a back-off by up to half.
+    """
     ran_seconds = now - life.started if life.pid else 0.0
     failing = life.failing
     asked_for = life.state == "stopping" and not failing
@@ -186,7 +189,16 @@ def ended(life: Life, reason: str, now: float, jitter: float) -> Step:
         return replace(gone, state="exited"), ()
     if asked_for:
         return replace(gone, state="starting", streak=0), (Start(),)
+    if not _restarts(life.wanted, None if failing else exit_code):
+        return replace(gone, state="exited"), ()
     return _crashed(gone, life.wanted, ran_seconds, now, jitter)
+
+
+def _restarts(policy: Launch, exit_code: int | None) -> bool:
+    """Whether a process that ended by itself is followed by another. An end without an exit code is a failure."""
+    if policy.restart_mode == "never" or (exit_code is not None and exit_code in policy.stop_exit_codes):
+        return False
+    return policy.restart_mode == "always" or exit_code != 0
 
 
 def _without_process(life: Life, reason: str) -> Life:
@@ -238,7 +250,7 @@ def resume(life: Life, now: float) -> Step:
         latest = now + (life.wanted or life.launch).backoff_max_seconds
         return replace(life, deadline=min(life.deadline or now, latest)), ()
     gone = _without_process(life, life.reason)
-    if life.wanted is None:
+    if life.wanted is None or (life.pid and not _restarts(life.wanted, None)):
         return replace(gone, state="exited"), ()
     return replace(gone, state="starting"), (Start(),)
 

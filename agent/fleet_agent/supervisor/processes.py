@@ -22,6 +22,17 @@ _DEAD_STATES = frozenset("ZXx")
 UNKNOWN_EXIT = "exit status unknown"
 
 
+class End(NamedTuple):
+    """How a process ended."""
+
+    reason: str
+    exit_code: int | None = None
+    """None after a signal, and where it cannot be known."""
+
+
+UNKNOWN_END = End(UNKNOWN_EXIT)
+
+
 class Stat(NamedTuple):
     """The part of /proc/PID/stat that is needed here."""
 
@@ -82,18 +93,18 @@ def open_verified(pid: int, start_ticks: int) -> int | None:
     return descriptor
 
 
-def describe_exit(code: int, status: int) -> str:
-    """Words for `si_code` and `si_status` of waitid(2)."""
+def describe_exit(code: int, status: int) -> End:
+    """What `si_code` and `si_status` of waitid(2) say."""
     if code == os.CLD_EXITED:
-        return f"exit code {status}"
+        return End(f"exit code {status}", status)
     try:
         name = signal.Signals(status).name
     except ValueError:
         name = f"signal {status}"
-    return f"killed by {name}" + (" (core dumped)" if code == os.CLD_DUMPED else "")
+    return End(f"killed by {name}" + (" (core dumped)" if code == os.CLD_DUMPED else ""))
 
 
-def _describe_status(status: int) -> str:
+def _describe_status(status: int) -> End:
     if os.WIFEXITED(status):
         return describe_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
     return describe_exit(os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED, os.WTERMSIG(status))
@@ -119,24 +130,24 @@ class Tree:
             os.close(self.pidfd)
             self.pidfd = None
 
-    def outcome(self) -> str | None:
-        """How the leader ended, in words; None while that cannot be told yet. A child stays unreaped."""
+    def outcome(self) -> End | None:
+        """How the leader ended; None while that cannot be told yet. A child stays unreaped."""
         if self.child and self.pidfd is not None:
             ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             return None if ended is None else describe_exit(ended.si_code, ended.si_status)
         stat = read_stat(self.pid)
         if stat is not None and stat.dead and stat.start_ticks == self._start_ticks:
             return _describe_status(stat.wait_status)
-        return UNKNOWN_EXIT if self.pidfd is None else self._reaped_outcome(self.pidfd)
+        return UNKNOWN_END if self.pidfd is None else self._reaped_outcome(self.pidfd)
 
     @staticmethod
-    def _reaped_outcome(pidfd: int) -> str | None:
+    def _reaped_outcome(pidfd: int) -> End | None:
         info = bytearray(_INFO.size)
         struct.pack_into("=Q", info, 0, _INFO_EXIT)
         try:
             fcntl.ioctl(pidfd, _GET_INFO, info)
         except OSError:  # the kernel is too old, or kept nothing
-            return UNKNOWN_EXIT
+            return UNKNOWN_END
         mask, *_, status = _INFO.unpack(info)
         return _describe_status(status) if mask & _INFO_EXIT else None
 

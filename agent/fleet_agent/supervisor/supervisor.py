@@ -24,7 +24,7 @@ from fleet_agent.supervisor.life import Ask, Effect, Life, Start, Step
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
 from fleet_agent.supervisor.notify import Said
-from fleet_agent.supervisor.processes import UNKNOWN_EXIT, Place, Sessions, Tree, living_by_session, open_verified
+from fleet_agent.supervisor.processes import UNKNOWN_END, End, Place, Sessions, Tree, living_by_session, open_verified
 from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
 from fleet_agent.supervisor.spawn import Handed, Output, Spawned, SpawnError, read_report, spawn
 
@@ -60,7 +60,7 @@ class _Held:
     """Descriptor on which execve's failure is told; -1 once that is settled."""
     members: set[int] = field(default_factory=set)
     """Pidfds of what outlived the leader of a stopping tree."""
-    leader_reason: str | None = None
+    leader_end: End | None = None
     """How the leader ended; None while it lives."""
 
 
@@ -196,7 +196,7 @@ class Supervisor:
         if life.killed:
             held.tree.kill_all()
         if pidfd is None:
-            self._leader_ended(held, held.tree.outcome() or UNKNOWN_EXIT)
+            self._leader_ended(held, held.tree.outcome() or UNKNOWN_END)
         else:
             self._adopt_contact(held, pidfd)
             self._loop.watch(pidfd, READ, partial(self._on_pidfd, held, held.tree))
@@ -299,7 +299,7 @@ class Supervisor:
             self._end_contact(held)
             self._step(held, lives.ended(before, str(error), now(), self._jitter()))
             return
-        held.leader_reason = None
+        held.leader_end = None
         held.report = spawned.report
         held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
         self._loop.watch(spawned.pidfd, READ, partial(self._on_pidfd, held, held.tree))
@@ -359,24 +359,25 @@ class Supervisor:
         self._step(held, lives.fail(held.life, held.life.pid, reason, now(), signal.SIGABRT))
 
     def _on_pidfd(self, held: _Held, tree: Tree, mask: int) -> None:
-        if held.tree is not tree or held.leader_reason is not None or tree.pidfd is None:
+        if held.tree is not tree or held.leader_end is not None or tree.pidfd is None:
             return
         outcome = tree.outcome()
         if outcome is None and mask & HANG_UP:
-            outcome = UNKNOWN_EXIT
+            outcome = UNKNOWN_END
         if outcome is not None:
             self._leader_ended(held, outcome)
         elif not tree.child:
             self._loop.change(tree.pidfd, 0)  # the hang-up that follows reaping is always told
             self._loop.at(now() + _REAPING_SECONDS, partial(self._on_pidfd, held, tree, HANG_UP))
 
-    def _leader_ended(self, held: _Held, outcome: str) -> None:
+    def _leader_ended(self, held: _Held, outcome: End) -> None:
         tree = held.tree
         if tree is None:
             return
         if tree.pidfd is not None:
             self._loop.unwatch(tree.pidfd)
-        held.leader_reason = self._settle_report(held) or outcome
+        refused = self._settle_report(held)
+        held.leader_end = End(refused) if refused else outcome
         if held.life.state == "stopping":
             self._await_members(held, tree)
         else:
@@ -421,7 +422,8 @@ class Supervisor:
         tree.close()
         held.tree = None
         self._end_contact(held)
-        self._step(held, lives.ended(held.life, held.leader_reason or UNKNOWN_EXIT, now(), self._jitter()))
+        end = held.leader_end or UNKNOWN_END
+        self._step(held, lives.ended(held.life, end.reason, now(), self._jitter(), end.exit_code))
         self._tell_when_down()
 
     def _tell_when_down(self) -> None:
