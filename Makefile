@@ -11,6 +11,10 @@ NODE_EXAMPLES := express fastify nestjs
 EXAMPLES := $(NODE_EXAMPLES:%=examples/%/node_modules/.installed) examples/.venv/.installed examples/go/hello
 # How often `make soak` and `make bench-restarts` repeat.
 ROUNDS ?= 10
+# `make faults`: for how long, how many lines a second each worker logs, and whose faults again (default: a random seed's).
+SECONDS ?= 60
+RATE ?= 1000
+SEED ?=
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -62,7 +66,7 @@ lint: $(VENV)/.installed ## style and likely mistakes
 
 type: $(VENV)/.installed ## mypy strict
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/bench scripts
+	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/faults tests/bench scripts
 
 test: lint type $(EXAMPLES) ## everything this machine can run: lint, types, all tests
 	$(BIN)/pytest
@@ -72,6 +76,9 @@ test-unit: $(VENV)/.installed ## the tests of pure code: no network, seconds
 
 soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts and resizes under load, judged by the journals
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS) --resize --steady 60
+
+faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and supervisor under load (SEED, RATE), judged by the journals
+	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED))
 
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
@@ -84,4 +91,4 @@ bench: bench-restarts bench-host ## every benchmark
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak bench bench-restarts bench-host clean
+.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults bench bench-restarts bench-host clean

@@ -105,6 +105,10 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         for worker in report.removed:
             del self.workers[(worker.app, worker.slot, worker.generation)]
 
+    @property
+    def in_session(self) -> bool:
+        return self._outbox is not None
+
     def send(self, epoch: Epoch | None = None, **message: object) -> None:
         assert self._outbox is not None, "no session"
         self._outbox.put_nowait(agent_pb2.ControllerMessage(epoch=(epoch or self.epoch).to_proto(), **message))  # type: ignore[arg-type]

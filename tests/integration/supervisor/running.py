@@ -65,7 +65,8 @@ class RunningSupervisor:
     async def start(self, *program: str) -> None:
         """`program` instead of fleet-supervisor: a test's own, given the same arguments."""
         folders = ["--runtime-dir", str(self.runtime_dir), "--log-dir", str(self.log_dir)]
-        argv, descriptors = [*(program or (*MAIN, "run")), *folders], ()
+        argv = [*(program or (*MAIN, "run")), *folders]
+        descriptors: tuple[int, ...] = ()
         if self.store is not None:
             argv, descriptors = self.store.passing(argv)
         self._process = await asyncio.create_subprocess_exec(*argv, pass_fds=descriptors)

@@ -1,0 +1,1 @@
+"""Seeded kills of one host's supervisor and agent under load, and a judge of what the workers themselves wrote down."""

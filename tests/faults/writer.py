@@ -1,0 +1,70 @@
+"""The worker of the fault test: prints numbered lines and keeps its own journal. Standard library only.
+
+Environment: FAULTS_JOURNAL (a folder), FAULTS_RATE (lines a second), and what the agent gives to every worker.
+
+A line is `ID NUMBER xxx…`, LINE_BYTES long with its newline; ID is `app.slot.generation.pid.start_ticks` and names the process
+for ever. The journal `ID.life` is WORDS unsigned 64-bit numbers in shared memory: each is one store, kept by the kernel whatever
+happens to the process, so it is true at any instant of a SIGKILL.
+"""
+
+import mmap
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+LINE_BYTES = 100
+STARTED, BEAT, ATTEMPTED, WRITTEN, LONGEST_WRITE, TOLD = range(6)
+"""The journal's numbers. Times are nanoseconds of CLOCK_MONOTONIC; ATTEMPTED is counted before a write, WRITTEN after it; TOLD is
+when a stop signal arrived, 0 for never."""
+WORDS = 6
+_TICK_SECONDS = 0.01
+
+
+def _start_ticks() -> int:
+    content = Path("/proc/self/stat").read_text()
+    return int(content[content.rfind(")") + 2 :].split()[19])
+
+
+def _open_journal(folder: Path, name: str, started: int) -> memoryview:
+    """It appears whole: under its name only once it says when the process started."""
+    beside = folder / f"{name}.new"
+    with beside.open("w+b") as file:
+        file.truncate(WORDS * 8)
+        journal = memoryview(mmap.mmap(file.fileno(), WORDS * 8)).cast("Q")
+    journal[STARTED] = journal[BEAT] = started
+    beside.rename(folder / f"{name}.life")
+    return journal
+
+
+def main() -> None:
+    started = time.monotonic_ns()
+    environment = os.environ
+    place = [environment[name] for name in ("FLEET_APP", "FLEET_WORKER_ID", "FLEET_GENERATION")]
+    name = ".".join([*place, str(os.getpid()), str(_start_ticks())])
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda _number, _frame: told.append(time.monotonic_ns()))
+    journal = _open_journal(Path(environment["FAULTS_JOURNAL"]), name, started)
+    rate = float(environment["FAULTS_RATE"])
+    number = 0
+    while not told:
+        due = int((time.monotonic_ns() - started) / 1e9 * rate)
+        # One that was held up does not catch up with a flood: what it owes it prints at no more than ten times its rate.
+        for _ in range(min(due - number, max(1, int(rate * _TICK_SECONDS * 10)))):
+            number += 1
+            line = f"{name} {number} ".encode().ljust(LINE_BYTES - 1, b"x") + b"\n"
+            journal[ATTEMPTED] = number
+            before = time.monotonic_ns()
+            os.write(sys.stdout.fileno(), line)
+            after = time.monotonic_ns()
+            journal[WRITTEN] = number
+            journal[LONGEST_WRITE] = max(journal[LONGEST_WRITE], after - before)
+        journal[BEAT] = time.monotonic_ns()
+        time.sleep(_TICK_SECONDS)
+    journal[TOLD] = told[0]
+    journal[BEAT] = time.monotonic_ns()
+
+
+if __name__ == "__main__":
+    main()
