@@ -80,6 +80,7 @@ class LogPrinter:
         self._coloured = output.console.color_system is not None
         self._width = 0
         self._missed: set[str] = set()
+        self._colours: dict[str, int] = {}
 
     def show(self, response: control_pb2.StreamLogsResponse) -> None:
         entries = response.entries
@@ -101,6 +102,15 @@ class LogPrinter:
     def note(self, text: str) -> None:
         self._output.note(text)
 
+    def _colour(self, worker: str) -> int:
+        """Its own as long as there are enough; most often the same one each time the logs are looked at."""
+        if worker not in self._colours:
+            first = zlib.crc32(worker.encode()) % len(_COLOURS)
+            turns = [*_COLOURS[first:], *_COLOURS[:first]]
+            taken = set(self._colours.values())
+            self._colours[worker] = next((colour for colour in turns if colour not in taken), turns[0])
+        return self._colours[worker]
+
     def _line(self, entry: control_pb2.LogEntry) -> str:
         worker = _worker(entry)
         bar = "!" if entry.stream == "stderr" else "|"
@@ -110,7 +120,7 @@ class LogPrinter:
             text = coloured_line(text) if self._coloured else printed_line(text)
         if not self._coloured:
             return f"{worker:<{self._width}} {bar} {text}\n"
-        colour = f"\x1b[38;5;{_COLOURS[zlib.crc32(worker.encode()) % len(_COLOURS)]}m"
+        colour = f"\x1b[38;5;{self._colour(worker)}m"
         if entry.stream == "stderr":
             bar = f"{_RESET}{_RED}{bar}"
         return f"{colour}{worker:<{self._width}} {bar}{_RESET} {text}{_RESET}\n"

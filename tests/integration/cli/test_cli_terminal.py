@@ -158,6 +158,19 @@ def test_following_logs_ends_quietly_at_ctrl_c(open_terminal: OpenTerminal, cont
     assert "\x1b[31m!" in terminal.seen
 
 
+def test_workers_have_colours_of_their_own(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    entries = [
+        control_pb2.LogEntry(app="my-app", host="host1", slot=slot, stream="stdout", text=b"hello")
+        for slot in (*range(1, 13), 1)
+    ]
+    control.answers["StreamLogs"] = [control_pb2.StreamLogsResponse(entries=entries)]
+    terminal = open_terminal("logs")
+    assert terminal.end() == 0
+    colours = re.findall(r"\x1b\[38;5;(\d+)m", terminal.seen)
+    assert len(set(colours)) == 12
+    assert colours[0] == colours[-1]
+
+
 def test_what_a_worker_prints_cannot_break_the_terminal(open_terminal: OpenTerminal, control: FakeControl) -> None:
     text = b"\x1b[2J\x1b[?1049h\x1b]0;mine\x07\x1b[32mgreen\rdone"
     entry = control_pb2.LogEntry(app="my-app", host="host1", slot=1, stream="stdout", text=text)
