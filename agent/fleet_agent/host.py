@@ -133,7 +133,7 @@ class Host:
             if worker is None or wanted.phase != types_pb2.PHASE_RUN or isinstance(wanted.spec, str):
                 continue
             address = Extra.of(worker.launch).address or self.context.address
-            rules[key] = Rule.of(wanted.spec, address, worker.launch.port)
+            rules[key] = Rule.of(wanted.spec, address, worker.launch.port or worker.launch.listen_port)
         return rules
 
     async def _in_writer(self, write: Callable[[Path, _Content], None], path: Path, content: _Content) -> None:

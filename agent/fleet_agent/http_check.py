@@ -1,4 +1,4 @@
-"""One HTTP GET that asks a worker whether it is well: the smallest client that can, with a deadline."""
+"""Asks a worker whether it is well, by one HTTP GET or one connection: the smallest client that can, with a deadline."""
 
 import asyncio
 
@@ -17,6 +17,19 @@ async def http_finding(address: str, port: int, path: str, timeout: float) -> Fi
     except (OSError, ValueError) as error:
         return Finding(good=False, seen=f"GET {path} on port {port}: {error}")
     return Finding(200 <= status <= 399, f"GET {path} answered {status}")
+
+
+async def tcp_finding(address: str, port: int, timeout: float) -> Finding:
+    """A connection that is accepted is good; it is closed at once, without a byte."""
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(address, port)
+    except TimeoutError:
+        return Finding(good=False, seen=f"port {port} accepted no connection within {timeout:g} s")
+    except OSError as error:
+        return Finding(good=False, seen=f"connection to port {port}: {error}")
+    writer.close()
+    return Finding(good=True, seen=f"port {port} accepts connections")
 
 
 async def _status(address: str, port: int, path: str) -> int:

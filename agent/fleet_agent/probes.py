@@ -1,7 +1,7 @@
 """Checks every worker against its ready rule and hands the verdicts on; the decisions are `readiness`'s.
 
 One look at the listening sockets serves all workers. While any worker is starting it is taken every 20 ms; it costs well under
-a millisecond.
+a millisecond. Whose a socket is need be found out only once: it cannot change hands without the process that holds it.
 """
 
 import asyncio
@@ -9,16 +9,31 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from fleet_agent.http_check import http_finding
+from fleet_agent.command_check import command_finding
+from fleet_agent.http_check import http_finding, tcp_finding
 from fleet_agent.process_tree import read_processes
-from fleet_agent.readiness import Course, Finding, Rule, Verdict, begin, http_pause, judge, uptime_finding
+from fleet_agent.readiness import (
+    OWN_WORD,
+    Course,
+    Finding,
+    Rule,
+    Verdict,
+    asking_pause,
+    begin,
+    heed,
+    judge,
+    silence_finding,
+    uptime_finding,
+)
 from fleet_agent.sockets import Listener, ListenerTable, holds_socket
-from fleet_agent.supervisor.protocol import Key, Worker
+from fleet_agent.supervisor.protocol import Key, Launch, Worker
+from fleet_core.spec import ReadyMethod
 
 _LOG = logging.getLogger(__name__)
 _CHECKED_STATES = frozenset({"starting", "running", "unready"})
 _MAX_REQUESTS = 64
 _SHORTEST_PAUSE_SECONDS = 0.002
+_ASKED = frozenset({ReadyMethod.HTTP, ReadyMethod.TCP, ReadyMethod.COMMAND})
 
 OnVerdict = Callable[[Key, int, Verdict], None]
 
@@ -36,23 +51,31 @@ class Probes:
         self._on_verdict = on_verdict
         self._rules: dict[Key, Rule] = {}
         self._courses: dict[Key, Course] = {}
+        self._launches: dict[Key, Launch] = {}
         self._requests: dict[Key, asyncio.Task[None]] = {}
+        self._found: dict[Key, tuple[int, int]] = {}
+        """The process, and the inode of a socket it was found to hold."""
         self._changed = asyncio.Event()
 
     def watch(self, workers: Mapping[Key, Worker], rules: Mapping[Key, Rule]) -> None:
         """These are the workers now, and the rules of those that are to be checked."""
         now = boot_time()
         courses: dict[Key, Course] = {}
+        launches: dict[Key, Launch] = {}
         for key, rule in rules.items():
             worker = workers.get(key)
             if worker is None or not worker.pid or worker.state not in _CHECKED_STATES:
                 continue
             course = self._courses.get(key)
             known = course is not None and course.pid == worker.pid and self._rules.get(key) == rule
-            courses[key] = course if course is not None and known else begin(rule, worker, now)
+            course = course if course is not None and known else begin(rule, worker, now)
+            courses[key] = heed(rule, course, worker)
+            launches[key] = worker.launch
+        self._launches = launches
         if courses == self._courses and rules == self._rules:
             return
         self._courses, self._rules = courses, dict(rules)
+        self._found = {key: found for key, found in self._found.items() if key in courses}
         for key in self._requests.keys() - courses.keys():
             self._requests[key].cancel()
         self._changed.set()
@@ -94,21 +117,33 @@ class Probes:
         if not due:
             return
         by_port: dict[int, list[Listener]] = {}
-        if any(self._rules[key].port for key in due):
+        if any(_looks(self._rules[key], self._courses[key]) for key in due):
             by_port = self._listeners_by_port()
+        now = boot_time()
         for key in due:
             rule, course = self._rules[key], self._courses[key]
-            if not rule.port:
-                self._conclude(key, course.pid, uptime_finding(rule, course, now))
-                continue
-            finding = listen_finding(rule, course.pid, by_port.get(rule.port, []))
-            if finding.good and rule.http_path:
-                if len(self._requests) < _MAX_REQUESTS:
-                    self._requests[key] = asyncio.create_task(
-                        self._request(key, rule, course), name=f"http-check {key}"
-                    )
-            else:
+            finding: Finding | None = None
+            if _looks(rule, course):
+                finding = self._listen_finding(key, rule, course, by_port.get(rule.port, []))
+            elif rule.method in OWN_WORD:
+                finding = silence_finding(rule)
+            elif rule.method is ReadyMethod.UPTIME or rule.shared:
+                finding = uptime_finding(rule, course, now)
+            asks = rule.method in _ASKED and (finding is None or finding.good)
+            if not asks and finding is not None:
                 self._conclude(key, course.pid, finding)
+            elif len(self._requests) < _MAX_REQUESTS:
+                asking = self._ask(key, rule, course, self._launches[key])
+                self._requests[key] = asyncio.create_task(asking, name=f"check {key}")
+
+    def _listen_finding(self, key: Key, rule: Rule, course: Course, listeners: list[Listener]) -> Finding:
+        found = self._found.get(key)
+        if found is not None and any(found == (course.pid, listener.inode) for listener in listeners):
+            return Finding(good=True, seen=f"it listens on port {rule.port}")
+        finding, inode = listen_finding(rule, course.pid, listeners)
+        if inode:
+            self._found[key] = course.pid, inode
+        return finding
 
     def _listeners_by_port(self) -> dict[int, list[Listener]]:
         by_port: dict[int, list[Listener]] = {}
@@ -119,11 +154,11 @@ class Probes:
             _LOG.error("cannot see which sockets listen: %s", error)
         return by_port
 
-    async def _request(self, key: Key, rule: Rule, course: Course) -> None:
+    async def _ask(self, key: Key, rule: Rule, course: Course, launch: Launch) -> None:
         try:
-            finding = await http_finding(rule.address, rule.port, rule.http_path, rule.timeout_seconds)
-            if not finding.good:
-                await asyncio.sleep(http_pause(course))
+            finding = await _answer(rule, launch)
+            if not finding.good and rule.method is not ReadyMethod.COMMAND:
+                await asyncio.sleep(asking_pause(course))
         finally:
             self._requests.pop(key, None)
             self._changed.set()
@@ -138,16 +173,31 @@ class Probes:
             self._on_verdict(key, pid, verdict)
 
 
-def listen_finding(rule: Rule, pid: int, listeners: list[Listener]) -> Finding:
-    """Does a socket of `pid`'s process tree listen where the balancers will connect? `listeners`: those on the rule's port."""
+def _looks(rule: Rule, course: Course) -> bool:
+    """Before HTTP is first asked, the socket must be the worker's own; afterwards its answer tells more than its socket."""
+    if rule.method is ReadyMethod.HTTP:
+        return not course.was_ready and not rule.shared
+    return rule.method is ReadyMethod.LISTEN
+
+
+async def _answer(rule: Rule, launch: Launch) -> Finding:
+    if rule.method is ReadyMethod.COMMAND:
+        return await command_finding(rule.command, launch, rule.timeout_seconds)
+    if rule.method is ReadyMethod.TCP:
+        return await tcp_finding(rule.address, rule.port, rule.timeout_seconds)
+    return await http_finding(rule.address, rule.port, rule.http_path, rule.timeout_seconds)
+
+
+def listen_finding(rule: Rule, pid: int, listeners: list[Listener]) -> tuple[Finding, int]:
+    """Does a socket of `pid`'s process tree listen where the balancers will connect, and which inode is it (0: not found out)?
+    `listeners`: those on the rule's port."""
     if not listeners:
-        return Finding(good=False, seen=f"nothing listens on port {rule.port}")
+        return Finding(good=False, seen=f"nothing listens on port {rule.port}"), 0
     reachable = [listener for listener in listeners if listener.reachable_at(rule.address)]
     if not reachable:
         bound = ", ".join(sorted({listener.address for listener in listeners}))
-        return Finding(
-            good=False, seen=f"it listens on {bound} port {rule.port}, which {rule.address} does not lead to"
-        )
+        seen = f"it listens on {bound} port {rule.port}, which {rule.address} does not lead to"
+        return Finding(good=False, seen=seen), 0
     tree: set[int] | None = None
     for listener in reachable:
         held = holds_socket([pid], listener.inode)
@@ -156,5 +206,5 @@ def listen_finding(rule: Rule, pid: int, listeners: list[Listener]) -> Finding:
             held = holds_socket(tree, listener.inode)
         # Where another user's descriptors are hidden from us, the port alone must do: it was given to nobody else.
         if held is not False:
-            return Finding(good=True, seen=f"it listens on port {rule.port}")
-    return Finding(good=False, seen=f"port {rule.port} is held by another program")
+            return Finding(good=True, seen=f"it listens on port {rule.port}"), listener.inode if held else 0
+    return Finding(good=False, seen=f"port {rule.port} is held by another program"), 0

@@ -10,10 +10,11 @@ from fleet_agent.probes import listen_finding
 from fleet_agent.process_tree import UsageMeter, read_processes
 from fleet_agent.readiness import Rule
 from fleet_agent.sockets import Listener, ListenerTable, holds_socket
+from fleet_core.spec import ReadyMethod
 
 
 def rule(port: int) -> Rule:
-    return Rule("127.0.0.1", port, "", 30, 1, 5, 5, 3)
+    return Rule(ReadyMethod.LISTEN, "127.0.0.1", port, "", (), 30, 1, 5, 5, 3)
 
 
 @pytest.mark.parametrize("netlink", [True, False])
@@ -26,11 +27,11 @@ def test_a_listening_socket_is_seen_with_its_address_and_owner(netlink: bool) ->
         assert [listener.address for listener in found] == ["127.0.0.1"]
         assert holds_socket([os.getpid()], found[0].inode) is True
         assert holds_socket([os.getpid()], found[0].inode + 1) is False
-        assert listen_finding(rule(port), os.getpid(), found).good
+        assert listen_finding(rule(port), os.getpid(), found)[0].good
 
 
 def test_nothing_listening_is_said_in_words() -> None:
-    assert listen_finding(rule(20_001), 1, []).seen == "nothing listens on port 20001"
+    assert listen_finding(rule(20_001), 1, [])[0].seen == "nothing listens on port 20001"
 
 
 def test_a_listener_of_another_program_does_not_make_a_worker_ready() -> None:
@@ -39,7 +40,7 @@ def test_a_listener_of_another_program_does_not_make_a_worker_ready() -> None:
         found = [listener for listener in ListenerTable().read() if listener.port == port]
         with subprocess.Popen(["sleep", "60"]) as other:
             try:
-                finding = listen_finding(rule(port), other.pid, found)
+                finding, _ = listen_finding(rule(port), other.pid, found)
             finally:
                 other.kill()
     assert (finding.good, finding.seen) == (False, f"port {port} is held by another program")
@@ -62,7 +63,7 @@ def test_a_worker_must_listen_where_the_balancers_connect(bound: str, wanted: st
 
 
 def test_an_unreachable_listener_is_said_in_words() -> None:
-    finding = listen_finding(rule(80), 1, [Listener("10.9.9.9", 80, 1)])
+    finding, _ = listen_finding(rule(80), 1, [Listener("10.9.9.9", 80, 1)])
     assert finding.seen == "it listens on 10.9.9.9 port 80, which 127.0.0.1 does not lead to"
 
 
