@@ -4,6 +4,7 @@ Bound once and inherited, so a connection that comes while every worker restarts
 resets what waits whenever one of its sockets closes; non-blocking, because of several that accept only one gets the connection.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -68,7 +69,11 @@ class Listeners:
 
     def keep_only(self, wanted: Collection[Shared | None]) -> None:
         for shared in [shared for shared in self._sockets if shared not in wanted]:
-            self._sockets.pop(shared).close()
+            listener = self._sockets.pop(shared)
+            with contextlib.suppress(OSError):
+                # Copies may live on for a moment, or with a process that left its tree: none of them shall take connections.
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
             self._kept.drop(shared.stored_name)
 
     def _accept(self, shared: Shared, descriptor: int) -> bool:

@@ -231,9 +231,9 @@ class Supervisor:
             self._set_timer(held)
         if Start() not in effects:
             self._write(held.life)
-        self._tell(held, before)
         if held.life.state != before.state:
             self._on_state(held, before)
+        self._tell(held, before)
         self._carry_out(held, effects)
 
     def _on_state(self, held: _Held, before: Life) -> None:
