@@ -24,10 +24,12 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
     if sick:
         worst = sick[0]
         name = views.worker_name(worst.id)
-        advice.append(f"see why {name} is {views.worker_state(worst)}: `fleetctl logs --worker {name} --lines 50`")
+        advice.append(f"see what {name} wrote before: `fleetctl logs --worker {name} --lines 50`")
     if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
         again = _AGAIN.get(app.rollout.kind, "soft-restart {app}").format(app=app.name, size=app.size)
         advice.append(f"when the cause is mended, say it again: `fleetctl {again}`")
+        if app.rollout.kind == control_pb2.ROLLOUT_KIND_START and app.revision <= 1:
+            advice.append(f"to start it in another way, forget it first: `fleetctl remove {app.name}`")
     elif sick and not running:
         advice.append(f"when the cause is mended, start it anew: `fleetctl restart --worker {name}`")
     if running:

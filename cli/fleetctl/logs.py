@@ -80,10 +80,13 @@ class LogPrinter:
         self._coloured = output.console.color_system is not None
         self._width = 0
         self._missed: set[str] = set()
+        self.shown = 0
+        """Lines printed."""
         self._colours: dict[str, int] = {}
 
     def show(self, response: control_pb2.StreamLogsResponse) -> None:
         entries = response.entries
+        self.shown += len(entries)
         if self._output.settings.structured:
             for entry in entries:
                 self._output.record(_view(entry))
@@ -133,6 +136,8 @@ async def _print(
         try:
             async with asyncio.timeout(limit):
                 await _follow(connection, request, printer)
+                if not printer.shown and not request.follow:
+                    printer.note("no lines")
         except TimeoutError:
             if request.follow:
                 return

@@ -81,6 +81,11 @@ def test_bad_arguments_are_usage_errors(
     assert control.requests == []
 
 
+def test_where_there_is_nothing_it_says_so_beside_the_output(fleetctl: Fleetctl) -> None:
+    result = fleetctl("logs", "--worker", "my-app/host1/9")
+    assert (result.code, result.out, result.err) == (0, "", "no lines\n")
+
+
 def test_following_ends_at_the_timeout(fleetctl: Fleetctl, control: FakeControl) -> None:
     control.answers["StreamLogs"] = control.hold(control_pb2.StreamLogsResponse(entries=[entry(b"hello")]))
     result = fleetctl("logs", "-f", "--timeout", "500ms")

@@ -45,6 +45,14 @@ def test_a_failed_rollout_names_the_command_that_tries_again() -> None:
     assert "`fleetctl set-size a 5`" in step
 
 
+def test_an_app_that_never_started_can_be_forgotten() -> None:
+    failed = app(control_pb2.ROLLOUT_STATE_FAILED, revision=1)
+    failed.rollout.kind = control_pb2.ROLLOUT_KIND_START
+    again, other = app_advice(failed, [])
+    assert "`fleetctl start a`" in again
+    assert "`fleetctl remove a`" in other
+
+
 def test_a_rollout_under_way_can_be_followed() -> None:
     assert app_advice(app(control_pb2.ROLLOUT_STATE_RUNNING, ready=0), []) == [
         "follow the rollout: `fleetctl rollout status a --watch`"
