@@ -46,7 +46,7 @@ def top(settings: Settings, app: str, interval: float, once: bool, sort: str) ->
     name; the arrows scroll; q quits. With -o json, an object a line at each interval.
     """
     if interval < _SHORTEST_SECONDS:
-        raise CliError(ExitCode.USAGE, f"--interval: {duration(interval)} is too short, write at least 100ms")
+        raise CliError(ExitCode.USAGE, "--interval: it is too short, write 100ms or more")
     output = Output(settings)
     order = Order[sort.upper()]
     terminal = output.console.is_terminal and not output.console.is_dumb_terminal
