@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,6 +90,32 @@ def cpu_seconds(pid: int) -> float:
 def pss_mib(pid: int) -> float:
     """Its memory, what it shares divided by those who share (man 5 proc, smaps_rollup)."""
     return _field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / 1024
+
+
+def alone_mib(pids: Collection[int]) -> float:
+    """The memory of these processes together were nothing else on the machine: what they share counts once, and unlike in PSS
+    no stranger pays for a part of it (man 5 proc, smaps)."""
+    anonymous = 0
+    files: dict[tuple[str, ...], int] = {}
+    for pid in pids:
+        for file, resident, own in _mappings(pid):
+            anonymous += own
+            files[file] = max(files.get(file, 0), resident - own)
+    return (anonymous + sum(files.values())) / 1024
+
+
+def _mappings(pid: int) -> Iterator[tuple[tuple[str, ...], int, int]]:
+    """(offset, device and inode; resident KiB; anonymous KiB among them) of each."""
+    file: tuple[str, ...] = ()
+    resident = 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            file = (words[2], words[3], words[4])
+        elif words[0] == "Rss:":
+            resident = int(words[1])
+        elif words[0] == "Anonymous:":
+            yield file, resident, int(words[1])
 
 
 def peak_rss_mib(pid: int) -> float:

@@ -48,12 +48,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(outcome: Outcome, metric: str, subject: str) -> dict[str, float]:
-    """The subject's median divided by the floor's and by each peer's, where that was measured and is not 0."""
+    """The subject's median divided by the floor's and by each peer's, where both were measured and are not 0."""
     own = middle(outcome.samples, metric, subject)
     found: dict[str, float] = {}
     for other in (_FLOOR, *_PEERS):
         reference = middle(outcome.samples, metric, other)
-        if own is not None and reference and other != subject:
+        if own and reference and other != subject:
             found[other] = own / reference
     return found
 

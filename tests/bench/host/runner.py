@@ -1,6 +1,7 @@
 """One run: every case in turn, its subjects alternating, repetition after repetition; never two subjects at a time."""
 
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class Runner:
         except NotAvailableError as error:
             outcome.unavailable[kind.name] = str(error)
             self._progress(f"{label}: not available: {error}")
-        except (BenchError, AssertionError, OSError) as error:
+        except (BenchError, AssertionError, OSError, subprocess.SubprocessError) as error:
             outcome.failures.append(f"{kind.name}, repetition {repetition}: {error}")
             self._progress(f"{label}: failed: {error}")
         else:

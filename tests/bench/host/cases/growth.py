@@ -35,7 +35,11 @@ class _Growth(Case):
         sample_until(lambda: count() >= self.plan.size, f"{self.plan.size} workers", _SECONDS)
         whole = time.perf_counter() - began
         work.finish()
-        return {_WHOLE: [whole], _CLI: [command_seconds], _NET: [whole - command_seconds]}
+        return {
+            _WHOLE: [whole],
+            **({_CLI: [command_seconds]} if command_seconds else {}),
+            _NET: [whole - command_seconds],
+        }
 
 
 class Trivial(_Growth):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.bench.host.app import sleeper
 from tests.bench.host.case import Case
-from tests.bench.host.processes import NewProcesses, cpu_seconds, pss_mib, sample_until
+from tests.bench.host.processes import NewProcesses, alone_mib, cpu_seconds, pss_mib, sample_until
 from tests.bench.host.subject import Subject
 from tests.bench.host.subjects.circus import Circus
 from tests.bench.host.subjects.fleet import Fleetctl
@@ -34,8 +34,9 @@ class Idle(Case):
         found: list[Target] = []
         for size in self.plan.idle_sizes:
             found.append(Target(self._cpu(size), "fleetctl", 1, of="supervisord", strict=True))
-            found.append(Target(self._memory(size), "fleetctl", 1, of="pm2", strict=True))
             found.append(Target(f"{self._memory(size)}, supervisor", "fleetctl", _MOST_SUPERVISOR_MIB, strict=True))
+            for memory in (self._memory(size), self._alone(size)):
+                found.append(Target(memory, "fleetctl", 1, of="pm2", strict=True))
         return found
 
     def _cpu(self, size: int) -> str:
@@ -43,6 +44,9 @@ class Idle(Case):
 
     def _memory(self, size: int) -> str:
         return f"MiB PSS, {size} workers"
+
+    def _alone(self, size: int) -> str:
+        return f"MiB were it alone, {size} workers"
 
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
@@ -63,9 +67,14 @@ class Idle(Case):
         time.sleep(self.plan.idle_seconds)
         cpu = {role: (cpu_seconds(pid) - before[role]) * 1000 for role, pid in daemons.items()}
         memory = {role: pss_mib(pid) for role, pid in daemons.items()}
-        found = {self._cpu(size): [sum(cpu.values())], self._memory(size): [sum(memory.values())]}
+        found = {
+            self._cpu(size): [sum(cpu.values())],
+            self._memory(size): [sum(memory.values())],
+            self._alone(size): [alone_mib(daemons.values())],
+        }
         if len(daemons) > 1:
             for role in daemons:
                 found[f"{self._cpu(size)}, {role}"] = [cpu[role]]
                 found[f"{self._memory(size)}, {role}"] = [memory[role]]
+                found[f"{self._alone(size)}, {role}"] = [alone_mib([daemons[role]])]
         return found

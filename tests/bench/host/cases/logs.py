@@ -26,7 +26,7 @@ _WHOLE = "s, first line → last on disk"
 _WRITER = "s, the worker's own"
 _CPU = "s of CPU, daemon"
 _PEAK = "MiB RSS at most, daemon"
-_LOST = "lines lost"
+_LOST = "lines lost or cut"
 _TWICE = "lines twice"
 _MOST_MIB = 64.0
 _WITHOUT = "pm2"
@@ -48,8 +48,8 @@ class _Flood(Case):
         whole = time.perf_counter() - began
         cpu = cpu_seconds(daemon) - cpu
         sample_until(lambda: done.exists() and done.read_text().endswith("\n"), "the worker is done", 10.0, 0.01)
-        content = b"".join(path.read_bytes() for path in subject.log_files(app))
-        if app.timestamps and content.startswith(b"0000001 x"):
+        content = b"".join(path.read_bytes() for path in sorted(subject.log_files(app), key=_age, reverse=True))
+        if app.timestamps and _LINE.match(content):
             raise NotAvailableError("lines carry no time")
         numbers = [int(number) for number in _LINE.findall(content)]
         return {
@@ -107,6 +107,11 @@ class Timestamps(_Flood):
         go, done = folder / "go", folder / "done"
         app = replace(writer(go, done, self.plan.lines), timestamps=subject.name != _WITHOUT)
         return self._flood(subject, app, go, done)
+
+
+def _age(path: Path) -> int:
+    """0 of the file that is written to; rotated ones are numbered, the oldest highest."""
+    return int(path.suffix[1:]) if path.suffix[1:].isdecimal() else 0
 
 
 def _open_writer(fifo: Path) -> int:

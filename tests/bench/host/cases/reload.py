@@ -20,6 +20,8 @@ _WORKERS = 4
 _DELAY_MS = 50
 _REQUESTS_PER_SECOND = 400
 _RELOAD_SECONDS = 120.0
+_WARMING_SECONDS = 2.0
+"""The first requests meet code that Node has not compiled yet."""
 _AFTER_SECONDS = 1.0
 _SECONDS = "s, all replaced"
 _SENT = "requests sent meanwhile"
@@ -57,7 +59,8 @@ class Reload(Case):
         arguments += [word for address in others for word in ("--url", f"http://{address}")]
         if others:
             arguments += ["--fail-over"]
-        before = self._steady(first, results, arguments)
+        self._steady(first, results, arguments, _WARMING_SECONDS)
+        before = self._steady(first, results, arguments, self.plan.steady_seconds)
         load = Load(first, results, *arguments)
         try:
             load.wait_for_more(_REQUESTS_PER_SECOND)
@@ -83,10 +86,10 @@ class Reload(Case):
             _DURING: [during["latency_ms"]["p99"]],
         }
 
-    def _steady(self, address: str, folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    def _steady(self, address: str, folder: Path, arguments: Sequence[str], seconds: float) -> dict[str, Any]:
         load = Load(address, folder, *arguments)
         try:
-            time.sleep(self.plan.steady_seconds)
+            time.sleep(seconds)
             return load.stop()
         finally:
             load.close()

@@ -8,6 +8,7 @@ from tests.bench.host.subject import NotAvailableError, Subject, Work, free_port
 from tests.integration.fleet.harness import Fleet
 
 _USAGE = 2
+_START_SECONDS = "60"
 _LISTEN = {Serving.NOTHING: "none", Serving.ALONE: "port", Serving.SHARED: "port", Serving.INHERITED: "socket"}
 
 
@@ -29,7 +30,7 @@ class Fleetctl(Subject):
         self._fleet.close()
 
     def run(self, app: App, size: int) -> None:
-        options = ["-n", app.name, "-i", str(size), "--listen", _LISTEN[app.serving]]
+        options = ["--timeout", _START_SECONDS, "-n", app.name, "-i", str(size), "--listen", _LISTEN[app.serving]]
         options += [word for name, value in app.env.items() for word in ("-e", f"{name}={value}")]
         if app.serving is Serving.SHARED:
             options += ["--http", self._route]
