@@ -35,8 +35,8 @@ class Idle(Case):
         for size in self.plan.idle_sizes:
             found.append(Target(self._cpu(size), "fleetctl", 1, of="supervisord", strict=True))
             found.append(Target(f"{self._memory(size)}, supervisor", "fleetctl", _MOST_SUPERVISOR_MIB, strict=True))
-            for memory in (self._memory(size), self._alone(size)):
-                found.append(Target(memory, "fleetctl", 1, of="pm2", strict=True))
+            both = (self._memory(size), self._alone(size))
+            found.extend(Target(memory, "fleetctl", 1, of="pm2", strict=True) for memory in both)
         return found
 
     def _cpu(self, size: int) -> str:
