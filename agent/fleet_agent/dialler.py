@@ -12,6 +12,7 @@ import grpc
 from fleet.v1 import agent_pb2, agent_pb2_grpc
 from fleet_agent.host import Host
 from fleet_agent.session import OpenChannel, Session, SessionEndedError, leader_of
+from fleet_agent.upkeep import UsageSampler
 from fleet_core.ids import Epoch
 
 _LOG = logging.getLogger(__name__)
@@ -29,12 +30,14 @@ class Dialler:
         controllers: Sequence[str],
         open_channel: OpenChannel,
         host: Host,
+        sampler: UsageSampler,
         log_dir: Path,
         make_hello: Callable[[], agent_pb2.AgentHello],
     ) -> None:
         self._controllers = list(controllers)
         self._open_channel = open_channel
         self._host = host
+        self._sampler = sampler
         self._log_dir = log_dir
         self._make_hello = make_hello
         self._pause = _FIRST_PAUSE_SECONDS
@@ -68,13 +71,16 @@ class Dialler:
     async def _converse(self, address: str) -> None:
         def welcomed(epoch: Epoch) -> None:
             self._pause, self._said = _FIRST_PAUSE_SECONDS, ""
+            self._host.session_began()
             _LOG.info("session with controller %s, epoch %s", address, epoch)
 
         channel = self._open_channel(address)
         try:
             stub = agent_pb2_grpc.AgentServiceStub(channel)
-            await Session(stub.Session(), self._host, self._log_dir, self._make_hello()).run(welcomed)
+            session = Session(stub.Session(), self._host, self._sampler, self._log_dir, self._make_hello())
+            await session.run(welcomed)
         finally:
+            self._host.session_ended()
             with contextlib.suppress(asyncio.CancelledError):
                 await channel.close()
 

@@ -18,8 +18,10 @@ from fleet_agent.assignment import HeldAssignment, read_assignment, write_assign
 from fleet_agent.env_files import EnvFileError, EnvFiles
 from fleet_agent.launch import Extra, HostContext, Local
 from fleet_agent.ports import PortTable, read_ports, write_ports
+from fleet_agent.probes import boot_time
 from fleet_agent.readiness import Rule
 from fleet_agent.reconcile import Command, Run, Wanted, reconcile
+from fleet_agent.replacements import Demand
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor.protocol import Key, Worker
 from fleet_core.config import PortRange
@@ -42,6 +44,12 @@ class Host:
         """Set once the supervisor's workers are known: before, nothing true could be reported."""
         self.on_refresh: Callable[[], None] = lambda: None
         """Called after each plan: workers and rules may have changed."""
+        self.processes_changed = asyncio.Event()
+        """Set when a worker's process came or went."""
+        self.demanding = asyncio.Event()
+        """Set while `demands` has something in it."""
+        self.demands: Mapping[Key, Demand] = {}
+        """Processes the controller is to be asked to replace."""
         self.statuses: Mapping[Key, types_pb2.WorkerStatus] = {}
         self._commands: list[Command] = []
         self.workers: dict[Key, Worker] = {}
@@ -56,6 +64,7 @@ class Host:
         self._told: dict[Key, Command] = {}
         self._refused: dict[Key, str] = {}
         self._refresh_due = False
+        self._away_since: float | None = boot_time()
         # One thread, so that writes of one file never overlap, even when whoever waited for the first was cancelled.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state-writer")
 
@@ -93,12 +102,16 @@ class Host:
         self._told.clear()
         self._refused.clear()
         self.supervisor_known.set()
+        self.processes_changed.set()
         self._refresh()
         self.changed.set()
 
     def take(self, worker: Worker) -> None:
         """A worker's record changed."""
+        before = self.workers.get(worker.key)
         self.workers[worker.key] = worker
+        if before is None or before.pid != worker.pid:
+            self.processes_changed.set()
         if worker.state == "exited":
             self._told.pop(worker.key, None)
         self._refresh_soon()
@@ -124,6 +137,39 @@ class Host:
     def commands(self) -> list[Command]:
         """What the supervisor is to be told now, and has not acknowledged yet."""
         return [command for command in self._commands if self._told.get(command.key) != command]
+
+    def running_specs(self) -> dict[Key, AppSpec]:
+        """The specs of the targets that say run."""
+        return {
+            key: wanted.spec
+            for key, wanted in self._wanted.items()
+            if wanted.phase == types_pb2.PHASE_RUN and isinstance(wanted.spec, AppSpec)
+        }
+
+    def demand(self, demands: Mapping[Key, Demand]) -> None:
+        """These processes shall be replaced, and no others."""
+        for key in demands.keys() - self.demands.keys():
+            _LOG.warning("%s/%d@%d (pid %d) is to be replaced: %s", *key, demands[key].pid, demands[key].reason)
+        self.demands = demands
+        if demands:
+            self.demanding.set()
+        else:
+            self.demanding.clear()
+
+    def session_began(self) -> None:
+        self._away_since = None
+
+    def session_ended(self) -> None:
+        if self._away_since is None:
+            self._away_since = boot_time()
+
+    @property
+    def in_session(self) -> bool:
+        return self._away_since is None
+
+    def away_seconds(self, now: float) -> float:
+        """For how long there has been no session with a controller."""
+        return now - self._away_since if self._away_since is not None else 0.0
 
     def rules(self) -> dict[Key, Rule]:
         """How each worker that shall run is checked."""

@@ -16,10 +16,13 @@ from fleet_agent.dialler import Dialler
 from fleet_agent.host import Host
 from fleet_agent.identity import StateDirInUseError, boot_id, host_uid, lock_state_dir
 from fleet_agent.launch import HostContext
+from fleet_agent.metrics import AgentCollector
 from fleet_agent.session import make_hello
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor_link import SupervisorLink
+from fleet_agent.upkeep import Upkeep, UsageSampler
 from fleet_core.config import AgentConfig, ConfigError
+from fleet_core.metrics import serve_metrics
 from fleet_core.service_manager import notify
 from fleet_core.tls import controller_channel
 from fleet_core.version import program_version
@@ -60,12 +63,15 @@ async def run_agent(config: AgentConfig) -> None:
         host = owned.enter_context(closing(Host(context, config.state_dir, config.ports, listeners)))
         link = SupervisorLink(host, config.runtime_dir / "supervisor.sock", listeners)
         hello = partial(make_hello, host, host_uid(config.state_dir), boot_id(), config.labels)
+        sampler = UsageSampler(host)
         dialler = Dialler(
-            config.controllers, lambda address: controller_channel(address, files), host, config.log_dir, hello
+            config.controllers, lambda address: controller_channel(address, files), host, sampler, config.log_dir, hello
         )
+        metrics = await serve_metrics(config.metrics, AgentCollector(host, sampler, link)) if config.metrics else None
         tasks = [
             asyncio.create_task(link.run(), name="supervisor-link"),
             asyncio.create_task(dialler.run(), name="dialler"),
+            asyncio.create_task(Upkeep(host, sampler, link.fail).run(), name="upkeep"),
             asyncio.create_task(stopping.wait(), name="stopping"),
         ]
         notify("READY=1")
@@ -78,6 +84,8 @@ async def run_agent(config: AgentConfig) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if metrics is not None:
+                await metrics.close()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,23 @@ class Process:
     session: int
     cpu_seconds: float
     rss_bytes: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process tree uses."""
+
+    pid: int
+    """Its root."""
+    rss_bytes: int
+    """Shared pages count once for each process."""
+    cpu_seconds: float
+    """Of the processes there are now."""
+    cpu_percent: float
+    """Of one processor, since the reading before; at the first since its start."""
+    open_files: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -26,11 +43,12 @@ class ProcessTable:
 
     processes: Mapping[int, Process]
     _children: Mapping[int, list[int]] = field(repr=False)
+    _sessions: Mapping[int, list[int]] = field(repr=False)
 
     def tree(self, root: int) -> set[int]:
         """`root`, its descendants, and what its session leader `root` left behind when their parents died."""
         found: set[int] = set()
-        waiting = [root, *(process.pid for process in self.processes.values() if process.session == root)]
+        waiting = [root, *self._sessions.get(root, ())]
         while waiting:
             pid = waiting.pop()
             if pid not in found and pid in self.processes:
@@ -38,16 +56,12 @@ class ProcessTable:
                 waiting.extend(self._children.get(pid, ()))
         return found
 
-    def usage(self, root: int) -> tuple[int, float]:
-        """(resident bytes, processor seconds) of a tree. Shared pages count once for each process."""
-        processes = [self.processes[pid] for pid in self.tree(root)]
-        return sum(process.rss_bytes for process in processes), sum(process.cpu_seconds for process in processes)
-
 
 def read_processes() -> ProcessTable:
     """Raises OSError where there is no /proc."""
     processes: dict[int, Process] = {}
     children: dict[int, list[int]] = defaultdict(list)
+    sessions: dict[int, list[int]] = defaultdict(list)
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are all that is needed
         if not name.isdigit():
             continue
@@ -65,10 +79,22 @@ def read_processes() -> ProcessTable:
             session=int(fields[3]),
             cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
             rss_bytes=int(fields[21]) * _PAGE_BYTES,
+            threads=int(fields[17]),
         )
         processes[pid] = process
         children[process.parent].append(pid)
-    return ProcessTable(processes, children)
+        sessions[process.session].append(pid)
+    return ProcessTable(processes, children, sessions)
+
+
+def open_files(pid: int) -> int:
+    """How many descriptors a process holds; 0 where it ended or may not be looked at."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        # The folder's size is their number from Linux 6.2 on; before, it is 0.
+        return os.stat(folder).st_size or len(os.listdir(folder))  # noqa: PTH116, PTH208 - for each process of this host
+    except OSError:
+        return 0
 
 
 class UsageMeter:
@@ -77,21 +103,30 @@ class UsageMeter:
     def __init__(self) -> None:
         self._before: dict[int, tuple[float, float]] = {}
 
-    def measure(self, roots: list[int], now: float) -> dict[int, tuple[int, float]]:
-        """Root → (resident bytes, per cent of one processor since the reading before; 0.0 at the first). Raises OSError."""
+    def measure(self, roots: Mapping[int, float], now: float) -> dict[int, Usage]:
+        """Root → usage of its tree. `roots`: process → when it started, on the clock of `now`. Raises OSError."""
         if not roots:
             self._before = {}
             return {}
         table = read_processes()
-        usage: dict[int, tuple[int, float]] = {}
+        usage: dict[int, Usage] = {}
         after: dict[int, tuple[float, float]] = {}
-        for root in roots:
-            rss_bytes, seconds = table.usage(root)
+        for root, started in roots.items():
+            processes = [table.processes[pid] for pid in table.tree(root)]
+            if not processes:
+                continue
+            seconds = sum(process.cpu_seconds for process in processes)
             after[root] = now, seconds
-            then, seconds_then = self._before.get(root, (now, seconds))
+            then, seconds_then = self._before.get(root, (started, 0.0))
             elapsed = now - then
-            # A process of the tree that ended took its seconds along.
-            percent = max(0.0, seconds - seconds_then) / elapsed * 100 if elapsed > 0 else 0.0
-            usage[root] = rss_bytes, percent
+            usage[root] = Usage(
+                root,
+                rss_bytes=sum(process.rss_bytes for process in processes),
+                cpu_seconds=seconds,
+                # A process of the tree that ended took its seconds along.
+                cpu_percent=max(0.0, seconds - seconds_then) / elapsed * 100 if elapsed > 0 else 0.0,
+                open_files=sum(open_files(process.pid) for process in processes),
+                threads=sum(process.threads for process in processes),
+            )
         self._before = after
         return usage

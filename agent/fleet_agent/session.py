@@ -17,14 +17,15 @@ from fleet_agent.assignment import AssignmentRefusedError, SpecMissingError
 from fleet_agent.host import Host
 from fleet_agent.logs import LogRequests
 from fleet_agent.probes import boot_time
-from fleet_agent.process_tree import UsageMeter
 from fleet_agent.supervisor.protocol import Key
+from fleet_agent.upkeep import UsageSampler
 from fleet_core.ids import Epoch
 from fleet_core.spec import spec_digest
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _LOG = logging.getLogger(__name__)
 _WELCOME_SECONDS = 5.0
+_ASKING_SECONDS = 2.0
 _LEADER_METADATA = "fleet-leader"
 
 Call = grpc.aio.StreamStreamCall[agent_pb2.AgentMessage, agent_pb2.ControllerMessage]
@@ -43,9 +44,12 @@ class SessionEndedError(Exception):
 class Session:
     """One conversation with one controller, from hello to its end."""
 
-    def __init__(self, call: Call, host: Host, log_dir: Path, hello: agent_pb2.AgentHello) -> None:
+    def __init__(
+        self, call: Call, host: Host, sampler: UsageSampler, log_dir: Path, hello: agent_pb2.AgentHello
+    ) -> None:
         self._call = call
         self._host = host
+        self._sampler = sampler
         self._hello = hello
         self._writing = asyncio.Lock()
         self._writes: set[asyncio.Task[None]] = set()
@@ -67,6 +71,7 @@ class Session:
                 raise SessionEndedError(f"the controller asks for a heartbeat every {interval:g} s")
             welcomed(Epoch.from_proto(message.epoch))
             tasks.append(asyncio.create_task(self._send_heartbeats(interval), name="heartbeats"))
+            tasks.append(asyncio.create_task(self._ask_for_replacements(), name="ask-for-replacements"))
             tasks.append(asyncio.create_task(self._take_messages(), name="take-messages"))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -148,24 +153,41 @@ class Session:
             await self._host.changed.wait()
 
     async def _send_heartbeats(self, interval: float) -> None:
-        meter = UsageMeter()
+        """Each shows that the agent lives; usage is in those that follow a new sample."""
+        sent = 0
         while True:
             await asyncio.sleep(interval)
             heartbeat = agent_pb2.AgentHeartbeat()
-            pids = {key: worker.pid for key, worker in self._host.workers.items() if worker.pid}
-            try:
-                usage = meter.measure(list(pids.values()), boot_time())
-            except OSError as error:
-                _LOG.warning("usage cannot be measured: %s", error)
-                usage = {}
-            for key, pid in pids.items():
-                status = self._host.statuses.get(key)
-                if status is None or pid not in usage:
-                    continue
-                rss_bytes, cpu_percent = usage[pid]
-                entry = heartbeat.usage.add(id=status.id, pid=pid, rss_bytes=rss_bytes, cpu_percent=cpu_percent)
-                entry.uptime_seconds = self._uptime(key)
+            if sent != self._sampler.number:
+                sent = self._sampler.number
+                self._add_usage(heartbeat)
             await self._send(agent_pb2.AgentMessage(heartbeat=heartbeat))
+
+    def _add_usage(self, heartbeat: agent_pb2.AgentHeartbeat) -> None:
+        for key, usage in self._sampler.latest.items():
+            status = self._host.statuses.get(key)
+            if status is None or status.pid != usage.pid:
+                continue
+            heartbeat.usage.add(
+                id=status.id,
+                pid=usage.pid,
+                rss_bytes=usage.rss_bytes,
+                cpu_percent=usage.cpu_percent,
+                open_files=usage.open_files,
+                threads=usage.threads,
+                uptime_seconds=self._uptime(key),
+            )
+
+    async def _ask_for_replacements(self) -> None:
+        """Again and again, until the process is gone or the reason is."""
+        while True:
+            await self._host.demanding.wait()
+            for key, demand in list(self._host.demands.items()):
+                status = self._host.statuses.get(key)
+                if status is not None and status.pid == demand.pid:
+                    request = agent_pb2.ReplaceRequest(worker=status.id, pid=demand.pid, reason=demand.reason)
+                    await self._send(agent_pb2.AgentMessage(replace=request))
+            await asyncio.sleep(_ASKING_SECONDS)
 
     def _with_uptime(self, key: Key, status: types_pb2.WorkerStatus) -> types_pb2.WorkerStatus:
         dated = types_pb2.WorkerStatus()

@@ -64,6 +64,14 @@ class SupervisorLink:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def connected(self) -> bool:
+        return self._client is not None
+
+    def fail(self, key: Key, pid: int, reason: str) -> None:
+        """Ask that the process be ended as one that failed; without a connection nothing happens."""
+        self._on_verdict(key, pid, Failed(reason))
+
     async def _serve(self, client: SupervisorClient) -> None:
         """Raises SupervisorUnavailable when the connection ended."""
         commanding = asyncio.create_task(self._command(client), name="supervisor-commands")

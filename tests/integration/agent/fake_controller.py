@@ -42,6 +42,7 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self.reports: list[tuple[float, agent_pb2.WorkerReport]] = []
         self.heartbeats: list[agent_pb2.AgentHeartbeat] = []
         self.chunks: list[agent_pb2.LogChunk] = []
+        self.demands: list[agent_pb2.ReplaceRequest] = []
         self.workers: dict[Slot, types_pb2.WorkerStatus] = {}
         self.history: list[tuple[float, types_pb2.WorkerStatus]] = []
         self._sequences = itertools.count(1)
@@ -92,6 +93,8 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
                     self.heartbeats.append(message.heartbeat)
                 case "log_chunk":
                     self.chunks.append(message.log_chunk)
+                case "replace":
+                    self.demands.append(message.replace)
             self._changed.set()
 
     def _take_report(self, report: agent_pb2.WorkerReport) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import pytest
 
 from fleet_agent.probes import listen_finding
-from fleet_agent.process_tree import UsageMeter, read_processes
 from fleet_agent.readiness import Rule
 from fleet_agent.sockets import Listener, ListenerTable, holds_socket
 from fleet_core.spec import ReadyMethod
@@ -65,14 +64,3 @@ def test_a_worker_must_listen_where_the_balancers_connect(bound: str, wanted: st
 def test_an_unreachable_listener_is_said_in_words() -> None:
     finding, _ = listen_finding(rule(80), 1, [Listener("10.9.9.9", 80, 1)])
     assert finding.seen == "it listens on 10.9.9.9 port 80, which 127.0.0.1 does not lead to"
-
-
-def test_usage_is_measured_over_the_whole_tree() -> None:
-    meter = UsageMeter()
-    me = os.getpid()
-    assert me in read_processes().tree(os.getppid())
-    assert meter.measure([me], 10.0)[me][1] == 0.0
-    rss_bytes, percent = meter.measure([me], 11.0)[me]
-    assert rss_bytes > 1_000_000
-    assert percent >= 0.0
-    assert meter.measure([], 12.0) == {}
