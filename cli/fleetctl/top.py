@@ -19,7 +19,8 @@ from fleetctl.keyboard import keys
 from fleetctl.names import complete_apps
 from fleetctl.output import Output
 from fleetctl.settings import Settings
-from fleetctl.top_view import Order, Snapshot, last_skip, ordered, screen, snapshot_view, whole
+from fleetctl.top_view import last_skip, screen, whole
+from fleetctl.usage import Order, Snapshot, ordered, snapshot_view
 from fleetctl.wording import duration
 
 _SHORTEST_SECONDS = 0.1

@@ -1,9 +1,7 @@
 """What `top` shows: hosts, apps and workers with what they use, cut to a screen. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rich.text import Text
 
@@ -11,6 +9,7 @@ from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
 from fleetctl.listing import rollout_cell
 from fleetctl.output import Column, state, table_lines
+from fleetctl.usage import Order, Snapshot, Usage, ordered
 from fleetctl.wording import count, duration, printable, size
 
 Thing = TypeVar("Thing")
@@ -56,86 +55,22 @@ _WORKER_COLUMNS = (
 )
 
 
-class Order(Enum):
-    """By what workers are sorted, and the heading of that column; the key is the word's first letter."""
-
-    CPU = "CPU"
-    MEMORY = "MEMORY"
-    UPTIME = "UPTIME"
-    RESTARTS = "RESTARTS"
-    NAME = "WORKER"
-
-    @property
-    def key(self) -> str:
-        return self.name[0].lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What several workers use together: memory in bytes, per cent of one core."""
-
-    cpu_percent: float
-    rss_bytes: int
-    restarts: int
-    workers: int
-
-    @classmethod
-    def of(cls, workers: Iterable[types_pb2.WorkerStatus]) -> "Usage":
-        chosen = list(workers)
-        return cls(
-            sum(worker.cpu_percent for worker in chosen),
-            sum(worker.rss_bytes for worker in chosen),
-            sum(worker.restarts for worker in chosen),
-            sum(worker.pid > 0 for worker in chosen),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The fleet, or one app of it, at about one time."""
-
-    hosts: tuple[control_pb2.Host, ...]
-    apps: tuple[control_pb2.App, ...]
-    workers: tuple[types_pb2.WorkerStatus, ...]
-
-    def on(self, host: control_pb2.Host) -> Usage:
-        return Usage.of(worker for worker in self.workers if worker.id.host == host.name)
-
-    def by(self, app: control_pb2.App) -> Usage:
-        return Usage.of(worker for worker in self.workers if worker.id.app == app.name)
-
-
-def ordered(workers: Iterable[types_pb2.WorkerStatus], order: Order) -> list[types_pb2.WorkerStatus]:
-    """The most interesting first: what uses most, has lived shortest, was restarted most; equals stand by name."""
-    keys: dict[Order, Callable[[types_pb2.WorkerStatus], float]] = {
-        # As it is shown: noise behind the point would make lines change places.
-        Order.CPU: lambda worker: -round(worker.cpu_percent, 1),
-        Order.MEMORY: lambda worker: -(worker.rss_bytes >> 20),
-        Order.UPTIME: lambda worker: worker.uptime_seconds if worker.pid else 0,
-        Order.RESTARTS: lambda worker: -worker.restarts,
-        Order.NAME: lambda _worker: 0,
-    }
-    by_name = sorted(workers, key=lambda worker: (worker.id.app, worker.id.host, worker.id.slot, worker.id.generation))
-    return sorted(by_name, key=keys[order])
-
-
 def screen(snapshot: Snapshot, order: Order, *, width: int, height: int, skip: int = 0, remark: str = "") -> list[Text]:
     """At most `height` lines, the first `skip` workers left out. `remark` stands where the keys would."""
-    hosts = _troubled_first(snapshot.hosts, lambda host: host.state != control_pb2.HOST_STATE_ONLINE)
-    apps = _troubled_first(snapshot.apps, _is_short)
     room = height - _FRAME_LINES
     share = max(1, (room - 2 * _SECTION_LINES - 1 - _LEAST_WORKERS) // 3)
     lines = [_head(snapshot), Text()]
-    for columns, rows, noun in (
-        (_HOST_COLUMNS, [_host_row(host, snapshot.on(host)) for host in hosts], "host"),
-        (_APP_COLUMNS, [_app_row(app, snapshot.by(app)) for app in apps], "app"),
+    by_host, by_app = snapshot.by_host(), snapshot.by_app()
+    hosts, apps = _cut(snapshot.hosts, share, _is_away), _cut(snapshot.apps, share, _is_short)
+    for columns, rows, hidden, noun in (
+        (_HOST_COLUMNS, [_host_row(h, by_host[h.name]) for h in hosts], len(snapshot.hosts) - len(hosts), "host"),
+        (_APP_COLUMNS, [_app_row(a, by_app[a.name]) for a in apps], len(snapshot.apps) - len(apps), "app"),
     ):
-        shown = rows if len(rows) <= share else rows[: share - 1]
-        needed = len(shown) + (len(shown) < len(rows)) + _SECTION_LINES
-        if rows and shown and needed + 1 + _LEAST_WORKERS <= room:
-            lines += table_lines(columns, shown, width)
-            if len(shown) < len(rows):
-                lines.append(Text(f"and {count(len(rows) - len(shown), f'more {noun}')}", "dim"))
+        needed = len(rows) + (hidden > 0) + _SECTION_LINES
+        if rows and needed + 1 + _LEAST_WORKERS <= room:
+            lines += table_lines(columns, rows, width)
+            if hidden:
+                lines.append(Text(f"and {count(hidden, f'more {noun}')}", "dim"))
             lines.append(Text())
             room -= needed
     lines += _worker_lines(snapshot, order, width, max(room, 2), skip)
@@ -149,30 +84,24 @@ def screen(snapshot: Snapshot, order: Order, *, width: int, height: int, skip: i
 def whole(snapshot: Snapshot, order: Order, width: int) -> list[Text]:
     """All of it, however long: for a pipe, or once."""
     lines = [_head(snapshot), Text()]
+    by_host, by_app = snapshot.by_host(), snapshot.by_app()
     if snapshot.hosts:
-        lines += [*table_lines(_HOST_COLUMNS, [_host_row(h, snapshot.on(h)) for h in snapshot.hosts], width), Text()]
+        lines += [*table_lines(_HOST_COLUMNS, [_host_row(h, by_host[h.name]) for h in snapshot.hosts], width), Text()]
     if snapshot.apps:
-        lines += [*table_lines(_APP_COLUMNS, [_app_row(a, snapshot.by(a)) for a in snapshot.apps], width), Text()]
+        lines += [*table_lines(_APP_COLUMNS, [_app_row(a, by_app[a.name]) for a in snapshot.apps], width), Text()]
     rows = [_worker_row(worker) for worker in ordered(snapshot.workers, order)]
     return lines + (table_lines(_WORKER_COLUMNS, rows, width) if rows else [Text("no workers")])
 
 
-def snapshot_view(snapshot: Snapshot, order: Order) -> dict[str, Any]:
-    """The object -o json prints."""
-    return {
-        "hosts": [{**views.host_view(host), **_usage_view(snapshot.on(host))} for host in snapshot.hosts],
-        "apps": [{**views.app_view(app), **_usage_view(snapshot.by(app))} for app in snapshot.apps],
-        "workers": [views.worker_view(worker) for worker in ordered(snapshot.workers, order)],
-    }
+def _cut(things: Sequence[Thing], most: int, troubled: Callable[[Thing], bool]) -> list[Thing]:
+    """As they are, if they take no more than `most` lines; else those in trouble first, one line left to count the rest."""
+    if len(things) <= most:
+        return list(things)
+    return sorted(things, key=lambda thing: not troubled(thing))[: most - 1]
 
 
-def _usage_view(usage: Usage) -> dict[str, Any]:
-    return {"cpu_percent": round(usage.cpu_percent, 1), "rss_bytes": usage.rss_bytes, "restarts": usage.restarts}
-
-
-def _troubled_first(things: Sequence[Thing], troubled: Callable[[Thing], bool]) -> list[Thing]:
-    """By name, but those in trouble first: what a small screen leaves out is well."""
-    return sorted(things, key=lambda thing: not troubled(thing))
+def _is_away(host: control_pb2.Host) -> bool:
+    return host.state != control_pb2.HOST_STATE_ONLINE
 
 
 def _is_short(app: control_pb2.App) -> bool:

@@ -213,6 +213,40 @@ def test_wide_shows_open_files_threads_and_status(fleetctl: Fleetctl, control: F
     assert (document[0]["open_files"], document[0]["threads"], document[0]["status"]) == (23, 11, "serving")
 
 
+def test_top_is_a_table_once_where_nobody_watches(fleetctl: Fleetctl, control: FakeControl) -> None:
+    answer_apps(control, fake.app())
+    answer_workers(control, fake.worker(cpu_percent=1), fake.worker(slot=2, cpu_percent=50))
+    control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host()])
+    result = fleetctl("top")
+    assert result.code == 0
+    first, *lines = result.out.splitlines()
+    assert first == "1 of 1 host  1 app  2 workers  CPU 51.0% of 2 cores  memory 108 MiB"
+    assert [line.split()[0] for line in lines if line.startswith("my-app/")] == ["my-app/host1/2", "my-app/host1/1"]
+    assert fleetctl("top", "-q", "--sort", "name").out == "my-app/host1/1\nmy-app/host1/2\n"
+
+
+def test_top_as_json_is_an_object_a_line_until_the_timeout(fleetctl: Fleetctl, control: FakeControl) -> None:
+    answer_apps(control, fake.app())
+    answer_workers(control, fake.worker(cpu_percent=1))
+    control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host()])
+    result = fleetctl("top", "-o", "json", "--interval", "100ms", "--timeout", "1s")
+    views = [json.loads(line) for line in result.out.splitlines()]
+    assert result.code == 0
+    assert len(views) > 1
+    assert views[0]["hosts"][0]["cpu_percent"] == views[0]["workers"][0]["cpu_percent"] == 1.0
+    assert len(fleetctl("top", "-o", "json", "--once").out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("--interval", "1ms"), "--interval"), (("--interval", "0"), "--interval"), (("--sort", "luck"), "--sort")],
+)
+def test_top_refuses_what_makes_no_sense(fleetctl: Fleetctl, arguments: tuple[str, ...], complaint: str) -> None:
+    result = fleetctl("top", *arguments)
+    assert result.code == 2
+    assert complaint in result.err.splitlines()[0]
+
+
 def test_status_of_the_fleet_shows_what_a_rollout_waits_for(fleetctl: Fleetctl, control: FakeControl) -> None:
     answer_apps(control, fake.app(rollout=fake.rollout("restart", steps_done=2, message="waits for balancer lb1")))
     control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host()])

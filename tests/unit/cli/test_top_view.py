@@ -4,7 +4,8 @@ import pytest
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl.keyboard import names
-from fleetctl.top_view import Order, Snapshot, ordered, screen, snapshot_view, whole
+from fleetctl.top_view import screen, whole
+from fleetctl.usage import Order, Snapshot, ordered, snapshot_view
 
 Worker = types_pb2.WorkerStatus
 
@@ -95,6 +96,17 @@ def test_a_small_screen_leaves_out_what_is_well() -> None:
     assert any(line.startswith("zoo") for line in lines)
     assert any(line.endswith("more hosts") for line in lines)
     assert any(line.endswith("more apps") for line in lines)
+
+
+def test_where_all_fits_nothing_changes_its_place() -> None:
+    apps = (app("aa"), app("bb", ready=1))
+    lines = shown(Snapshot((host("h1"), host("h2", online=False)), apps, (worker(1),)))
+    starts = [line.split()[0] for line in lines if line and line.split()[0] in ("aa", "bb", "h1", "h2")]
+    assert starts == ["h1", "h2", "aa", "bb"]
+
+
+def test_a_worker_of_a_host_nobody_lists_is_shown_all_the_same() -> None:
+    assert any("shop/gone/1" in line for line in shown(Snapshot((host("h1"),), (), (worker(1, "gone"),))))
 
 
 def test_what_does_not_fit_is_counted_and_can_be_scrolled_to() -> None:
