@@ -17,7 +17,7 @@ from fleet_agent.supervisor.logs import Fifo, LogFile
 from fleet_agent.supervisor.loop import READ, Loop, now
 from fleet_agent.supervisor.processes import Place, here, open_verified, read_stat
 from fleet_agent.supervisor.protocol import Key, Launch
-from fleet_agent.supervisor.spawn import Handed, Output, SpawnError, spawn
+from fleet_agent.supervisor.spawn import Handed, Nursery, Output, SpawnError
 
 PLACE = Place("boot", 7)
 LAUNCH = Launch(["server"], "/", {"FLEET_APP": "shop"}, port=4000, extra={"revision": 3})
@@ -216,7 +216,7 @@ def test_a_process_that_cannot_be_recorded_never_runs(tmp_path: Path) -> None:
         fifos.append(str(tmp_path / name))
     wanted = Launch(["touch", str(tmp_path / "ran")], "/", {"PATH": os.environ["PATH"]})
     with pytest.raises(SpawnError, match="No space left on device"):
-        spawn(wanted, Output(*fifos), record)
+        Nursery().spawn(wanted, Output(*fifos), record)
     assert read_stat(pids[0]) is None
     assert not (tmp_path / "ran").exists()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
@@ -232,7 +232,7 @@ def test_handed_descriptors_are_numbered_from_three_on_and_listen_pid_is_the_chi
     shell = "printf a >&3; printf b >&4; printf c >&5; printf %s,%s $LISTEN_PID $GIVEN > env; ls /proc/self/fd | wc -l > count"
     wanted = Launch(["sh", "-c", shell], str(tmp_path), {"PATH": os.environ["PATH"]})
     handed = Handed(tuple(write for _, write in reversed(pipes)), {"LISTEN_FDS": "1", "GIVEN": "1"})
-    spawned = spawn(wanted, Output(*fifos), lambda _pid, _ticks: None, handed)
+    spawned = Nursery().spawn(wanted, Output(*fifos), lambda _pid, _ticks: None, handed)
     os.waitid(os.P_PIDFD, spawned.pidfd, os.WEXITED)
     assert [os.read(read, 10) for read, _ in pipes] == [b"c", b"b", b"a"]
     assert (tmp_path / "env").read_text() == f"{spawned.pid},1"

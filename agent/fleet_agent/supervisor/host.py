@@ -19,8 +19,8 @@ from fleet_agent.supervisor.logs import Logs
 from fleet_agent.supervisor.loop import READ, Loop
 from fleet_agent.supervisor.server import Client, Server
 from fleet_agent.supervisor.service import Message, Service
-from fleet_agent.supervisor.spawn import spawn
-from fleet_agent.supervisor.supervisor import Spawner, Supervisor
+from fleet_agent.supervisor.spawn import Nursery
+from fleet_agent.supervisor.supervisor import Supervisor
 from fleet_core import service_manager
 
 _LOCK_SECONDS = 2.0
@@ -31,7 +31,7 @@ _LOCK_PAUSE_SECONDS = 0.01
 class Host:
     """Everything `fleet-supervisor run` owns. Closing it leaves all workers running."""
 
-    def __init__(self, runtime_dir: Path, log_dir: Path, socket_path: Path, spawner: Spawner = spawn) -> None:
+    def __init__(self, runtime_dir: Path, log_dir: Path, socket_path: Path, nursery: Nursery | None = None) -> None:
         """Adopts what is there, then listens. Raises OSError, and BlockingIOError where another supervisor runs."""
         with ExitStack() as owned:
             runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -44,8 +44,9 @@ class Host:
             contacts = owned.enter_context(closing(Contacts(self._loop, runtime_dir / "contact", kept)))
             logs = Logs(self._loop, runtime_dir / "fifos", log_dir)
             self._server: Server | None = None
+            nursery = owned.enter_context(closing(nursery or Nursery()))
             supervisor = owned.enter_context(
-                closing(Supervisor(self._loop, journal, logs, contacts, self._emit, spawner=spawner))
+                closing(Supervisor(self._loop, journal, logs, contacts, self._emit, nursery=nursery))
             )
             supervisor.adopt(journal.read(), place)
             self._service = Service(supervisor)

@@ -58,6 +58,7 @@ class Loop:
         self._turn_number = 0
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._soon: list[Callable[[], None]] = []
         self._stopped = False
 
     def close(self) -> None:
@@ -81,6 +82,10 @@ class Loop:
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
+    def soon(self, callback: Callable[[], None]) -> None:
+        """At the end of this turn, in the order of asking: what many events of a turn want done can then be done at once."""
+        self._soon.append(callback)
+
     def stop(self) -> None:
         """Return from `run` after the present turn."""
         self._stopped = True
@@ -100,6 +105,10 @@ class Loop:
             else:
                 self._call(descriptor, mask)
         self._fire()
+        while self._soon:
+            asked, self._soon = self._soon, []
+            for callback in asked:
+                callback()
         for descriptor, mask in bulk:
             self._call(descriptor, mask)
 
@@ -110,6 +119,8 @@ class Loop:
             watched.callback(mask)
 
     def _seconds_to_wait(self) -> float | None:
+        if self._soon:
+            return 0.0
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
         return max(0.0, self._timers[0][0] - now()) if self._timers else None

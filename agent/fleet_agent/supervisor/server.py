@@ -33,6 +33,7 @@ class Client:
         self._decoder = Decoder()
         self._waiting = bytearray()
         self._writing = False
+        self._flushing = False
         loop.watch(connection.fileno(), READ, self._on_ready)
 
     @property
@@ -58,12 +59,16 @@ class Client:
         self.send(encode({"id": request.get("id"), "ok": False, "error": error}))
 
     def send(self, frame: bytes) -> None:
-        """Queue a whole frame; nothing happens when the client is gone."""
+        """Queue a whole frame, to be sent at the end of the turn; nothing happens when the client is gone.
+
+        An answer so follows what was asked for, also where that is done at the end of the turn.
+        """
         if not self.open:
             return
         self._waiting += frame
-        if not self._writing:
-            self._flush()
+        if not self._writing and not self._flushing:
+            self._flushing = True
+            self._loop.soon(self._flush_once)
         if len(self._waiting) > _MAX_WAITING_BYTES:
             print("fleet-supervisor: a client that does not read was dropped", file=sys.stderr)
             self.close()
@@ -88,6 +93,11 @@ class Client:
                 self._handler(self, message)
         if not data:
             self.close()
+
+    def _flush_once(self) -> None:
+        self._flushing = False
+        if self.open and not self._writing:
+            self._flush()
 
     def _flush(self) -> None:
         try:

@@ -1,37 +1,40 @@
 """Making a worker's process so that no unrecorded one can ever run.
 
 ```
- supervisor                               child
+ supervisor                               child (`child`)
  fork ──────────────────────────────────► own session, nothing inherited, signals reset
- record(pid, start ticks)                 waits on the release pipe
- writes a byte ─────────────────────────► log FIFOs, cwd, execve
-                                          end of file instead of a byte: _exit
+ record(pid, start ticks)                 waits on its channel
+ sends the order, and descriptors ──────► log FIFOs, limits, identity, cwd, execve
+                                          end of file instead of an order: _exit
 ```
 
-Should the supervisor die before the byte, the child's pipe ends and so does the child. What keeps it from its program comes back
-in words through the report pipe, which closes at execve.
+Should the supervisor die before the order is sent, the child's channel ends and so does the child. What keeps it from its program
+comes back in words through the channel, which closes at execve.
+
+A child knows nothing of its worker until the order comes, so it can be made before it is needed: a fork, and the pages that are
+copied when either side goes on, are most of what a start costs. One waits for the next crash; for many starts at once all are
+made in a row, before the supervisor touches its memory again.
 """
 
 import errno
-import fcntl
 import functools
 import os
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
 
+from fleet_agent.supervisor.child import FIRST_INHERITED, HANDLED, HEADER, MOST_INHERITED, Order, live
+from fleet_agent.supervisor.identity import IdentityError, identity_of, limits_of
 from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
 
-_UMASK = 0o022
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Those fleet-supervisor may have handlers for."""
-_RELEASE = b"."
-_NOT_STARTED = 127
+__all__ = ["FIRST_INHERITED", "NOTHING_HANDED", "Handed", "Nursery", "Output", "SpawnError", "Spawned", "read_report"]
+
 _MAX_REPORT_BYTES = 4096
-_MAX_DESCRIPTOR = 1 << 30
-FIRST_INHERITED = 3
+_MOST_SENT_BYTES = 64 * 1024
+"""What a socket takes at once whatever its peer does; a child that needs a longer order is born with it."""
+MOST_WAITING = 16
 
 Record = Callable[[int, int], None]
 """Called with pid and start ticks; the child's program runs only after it returned."""
@@ -39,10 +42,6 @@ Record = Callable[[int, int], None]
 
 class SpawnError(Exception):
     """No process was left behind; the text is the reason."""
-
-
-class _Refused(Exception):  # noqa: N818 - never leaves the child
-    """The program cannot be executed."""
 
 
 @dataclass(frozen=True)
@@ -77,49 +76,67 @@ class Spawned:
     """Non-blocking: ends at execve, or brings the reason why there was none."""
 
 
-def spawn(launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
-    """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
-    try:
-        release_read, release_write = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        raise SpawnError(f"pipe: {error.strerror}") from error
-    try:
-        report_read, report_write = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        _close(release_read, release_write)
-        raise SpawnError(f"pipe: {error.strerror}") from error
-    _inherited_ignored()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    pid = -1
-    try:
-        pid = os.fork()
-    except OSError as error:
-        _close(release_read, release_write, report_read, report_write)
-        raise SpawnError(f"fork: {error.strerror}") from error
-    finally:
-        if pid != 0:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if pid == 0:
-        _become(launch, output, handed, release_read, report_write)
-    _close(release_read, report_write)
-    pidfd = -1
-    try:
-        pidfd = os.pidfd_open(pid)
-        start_ticks = _start_ticks(pid)
-        record(pid, start_ticks)
-        os.write(release_write, _RELEASE)
-        os.set_blocking(report_read, False)
-        spawned = Spawned(pid, start_ticks, pidfd, report_read)
-    except BaseException as error:
-        os.kill(pid, signal.SIGKILL)  # our own child, not yet reaped
-        os.waitpid(pid, 0)
-        _close(report_read, *((pidfd,) if pidfd >= 0 else ()))
-        if isinstance(error, OSError):
-            raise SpawnError(f"start: {error.strerror or error}") from error
-        raise
-    finally:
-        os.close(release_write)
-    return spawned
+@dataclass(frozen=True)
+class _Child:
+    """A child that waits for its order."""
+
+    pid: int
+    start_ticks: int
+    pidfd: int
+    channel: socket.socket
+
+    def alive(self) -> bool:
+        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def end(self) -> None:
+        """Leave nothing of it."""
+        _kill_own(self.pid)
+        self.channel.close()
+        os.close(self.pidfd)
+
+
+class Nursery:
+    """Children that wait to become workers. Owns them until they are."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_Child] = []
+
+    def close(self) -> None:
+        for child in self._waiting:
+            child.end()
+        self._waiting.clear()
+
+    def prepare(self, count: int) -> None:
+        """Let so many children wait, MOST_WAITING at the most; where no more can be made, `spawn` will say why."""
+        try:
+            while len(self._waiting) < min(count, MOST_WAITING):
+                self._waiting.append(_fork())
+        except SpawnError:
+            return
+
+    def spawn(self, launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
+        """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
+        order = _order(launch, output, handed)
+        child = self._take(order)
+        try:
+            record(child.pid, child.start_ticks)
+            _send(child.channel, order, handed.inherit)
+            return Spawned(child.pid, child.start_ticks, child.pidfd, child.channel.detach())
+        except BaseException as error:
+            child.end()
+            if isinstance(error, OSError):
+                raise SpawnError(f"start: {error.strerror or error}") from error
+            raise
+
+    def _take(self, order: bytes) -> _Child:
+        if len(order) > _MOST_SENT_BYTES:
+            return _fork(order)
+        while self._waiting:
+            child = self._waiting.pop(0)
+            if child.alive():
+                return child
+            child.end()
+        return _fork()
 
 
 def read_report(report: int) -> str | None:
@@ -128,11 +145,74 @@ def read_report(report: int) -> str | None:
         return os.read(report, _MAX_REPORT_BYTES).decode(errors="replace")
     except BlockingIOError:
         return None
+    except ConnectionResetError:  # it was killed before it read its order
+        return ""
 
 
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _order(launch: Launch, output: Output, handed: Handed) -> bytes:
+    if len(handed.inherit) > MOST_INHERITED:
+        raise SpawnError(f"more than {MOST_INHERITED} descriptors cannot be inherited")
+    try:
+        identity, limits = identity_of(launch), limits_of(launch)
+    except IdentityError as error:
+        raise SpawnError(str(error)) from error
+    return Order(
+        argv=launch.argv,
+        cwd=launch.cwd,
+        env={**launch.env, **handed.env},
+        out=output.out,
+        err=output.err,
+        umask=launch.umask,
+        nice=launch.nice,
+        limits=limits,
+        identity=identity,
+        cgroup="",
+    ).pack()
+
+
+def _send(channel: socket.socket, order: bytes, inherit: tuple[int, ...]) -> None:
+    message = HEADER.pack(0) if len(order) > _MOST_SENT_BYTES else HEADER.pack(len(order)) + order
+    sent = socket.send_fds(channel, [message], inherit) if inherit else channel.send(message)
+    if sent != len(message):
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+def _fork(order: bytes = b"") -> _Child:
+    """Raises SpawnError."""
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise SpawnError(f"socket: {error.strerror}") from error
+    ignored = _inherited_ignored()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    pid = -1
+    try:
+        pid = os.fork()
+    except OSError as error:
+        ours.close()
+        raise SpawnError(f"fork: {error.strerror}") from error
+    finally:
+        if pid == 0:
+            live(theirs, order, ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+    ours.setblocking(False)
+    pidfd = -1
+    try:
+        pidfd = os.pidfd_open(pid)
+        return _Child(pid, _start_ticks(pid), pidfd, ours)
+    except OSError as error:
+        _kill_own(pid)
+        ours.close()
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise SpawnError(f"start: {error.strerror}") from error
+
+
+def _kill_own(pid: int) -> None:
+    """A child of ours that was not reaped yet: its pid is nobody else's."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _start_ticks(pid: int) -> int:
@@ -142,78 +222,7 @@ def _start_ticks(pid: int) -> int:
     return stat.start_ticks
 
 
-def _become(launch: Launch, output: Output, handed: Handed, release: int, report: int) -> NoReturn:
-    """The child. It must not return, and not touch what it shares with the supervisor."""
-    try:
-        os.setsid()
-        _close_all_but(release, report, *handed.inherit)
-        _reset_signals()
-        if os.read(release, 1) == _RELEASE:
-            report = _inherit(handed.inherit, report)
-            _execute(launch, output, _environment(launch, handed))
-    except _Refused as error:
-        os.write(report, str(error).encode())
-    except OSError as error:
-        os.write(report, f"start: {error.strerror}: {error.filename}".encode())
-    except BaseException as error:
-        os.write(report, f"start: {error!r}".encode())
-    finally:
-        os._exit(_NOT_STARTED)
-
-
-def _close_all_but(*kept: int) -> None:
-    first = 3
-    for descriptor in sorted(kept):
-        os.closerange(first, descriptor)
-        first = descriptor + 1
-    os.closerange(first, _MAX_DESCRIPTOR)
-
-
-def _inherit(descriptors: tuple[int, ...], report: int) -> int:
-    """Number them from 3 on. All are copied out of the way first; returns the report pipe's new number."""
-    if not descriptors:
-        return report
-    beyond = FIRST_INHERITED + len(descriptors)
-    copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, beyond) for descriptor in (report, *descriptors)]
-    for number, copy in enumerate(copies[1:], FIRST_INHERITED):
-        os.dup2(copy, number)
-    return copies[0]
-
-
-def _environment(launch: Launch, handed: Handed) -> Mapping[str, str]:
-    if not handed.env:
-        return launch.env
-    environment = {**launch.env, **handed.env}
-    if "LISTEN_FDS" in handed.env:
-        environment["LISTEN_PID"] = str(os.getpid())
-    return environment
-
-
 @functools.cache
 def _inherited_ignored() -> tuple[int, ...]:
     """Signals this process was started with, or Python starts with, ignored. Asked once: 64 questions for each start add up."""
     return tuple(number for number in range(1, signal.NSIG) if signal.getsignal(number) == signal.SIG_IGN)
-
-
-def _reset_signals() -> None:
-    """Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE; the mask is inherited too.
-
-    Handlers go as well. Until then their signals are blocked, from before the fork on: one that comes early waits, and is
-    not swallowed by a handler of the supervisor's.
-    """
-    for number in (*_HANDLED, *_inherited_ignored()):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _execute(launch: Launch, output: Output, environment: Mapping[str, str]) -> NoReturn:
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    # Read-write: the FIFO then always has a reader, and no death of the supervisor can raise SIGPIPE in the worker.
-    os.dup2(os.open(output.out, os.O_RDWR), 1)
-    os.dup2(os.open(output.err, os.O_RDWR), 2)
-    os.umask(_UMASK)
-    os.chdir(launch.cwd)
-    try:
-        os.execvpe(launch.argv[0], launch.argv, environment)  # noqa: S606
-    except OSError as error:
-        raise _Refused(f"exec {launch.argv[0]}: {error.strerror}") from error

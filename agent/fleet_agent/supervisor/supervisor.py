@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.contact import Contact, Hears
@@ -26,20 +26,15 @@ from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
 from fleet_agent.supervisor.notify import Said
 from fleet_agent.supervisor.processes import UNKNOWN_END, End, Place, Sessions, Tree, living_by_session, open_verified
 from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
-from fleet_agent.supervisor.spawn import Handed, Output, Spawned, SpawnError, read_report, spawn
+from fleet_agent.supervisor.spawn import MOST_WAITING, Nursery, Output, SpawnError, read_report
 
 _REAPING_SECONDS = 0.1
 """How long the exit status of an adopted process may stay unknown between its end and its reaping by init."""
 
+_SPARE_SECONDS = 0.02
+"""After a start, until a child is made that waits for the next."""
+
 Emit = Callable[[Mapping[str, Any]], None]
-
-
-class Spawner(Protocol):
-    """`spawn.spawn`, or a test's, that dies on the way."""
-
-    def __call__(
-        self, launch: Launch, output: Output, record: Callable[[int, int], None], handed: Handed
-    ) -> Spawned: ...
 
 
 def random_jitter() -> float:
@@ -58,6 +53,8 @@ class _Held:
     timer: Timer | None = None
     report: int = -1
     """Descriptor on which execve's failure is told; -1 once that is settled."""
+    refused: str = ""
+    """Why there was no execve."""
     members: set[int] = field(default_factory=set)
     """Pidfds of what outlived the leader of a stopping tree."""
     leader_end: End | None = None
@@ -75,7 +72,7 @@ class Supervisor:
         contacts: Contacts,
         emit: Emit,
         *,
-        spawner: Spawner = spawn,
+        nursery: Nursery,
         jitter: Callable[[], float] = random_jitter,
     ) -> None:
         self._loop = loop
@@ -83,10 +80,13 @@ class Supervisor:
         self._logs = logs
         self._contacts = contacts
         self._emit = emit
-        self._spawn = spawner
+        self._nursery = nursery
         self._jitter = jitter
         self._workers: dict[Key, _Held] = {}
         self._when_down: list[Callable[[], None]] = []
+        self._starting: dict[Key, _Held] = {}
+        """Those to start at the end of this turn."""
+        self._spare: Timer | None = None
         self._looking: list[tuple[_Held, Tree]] = []
         """Stopping workers whose leader has ended, and whose other processes were not looked for yet."""
 
@@ -247,7 +247,7 @@ class Supervisor:
     def _carry_out(self, held: _Held, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
             if isinstance(effect, Start):
-                self._start(held)
+                self._start_soon(held)
             elif isinstance(effect, Ask):
                 if held.contact is None or not held.contact.ask_to_shut_down():
                     self._step(held, lives.unheard(held.life, now()))
@@ -280,6 +280,29 @@ class Supervisor:
         if before is None or worker != lives.report(before):
             self._emit({"event": "worker", "worker": worker_to_json(worker)})
 
+    def _start_soon(self, held: _Held) -> None:
+        """All starts of a turn are made together, so that the forks come in a row."""
+        if not self._starting:
+            self._loop.soon(self._start_all)
+        self._starting[held.life.key] = held
+
+    def _start_all(self) -> None:
+        starting, self._starting = self._starting, {}
+        due = [held for key, held in starting.items() if self._workers.get(key) is held]
+        while due:
+            due, rest = due[:MOST_WAITING], due[MOST_WAITING:]
+            self._nursery.prepare(len(due))
+            for held in due:
+                if held.life.state == "starting" and not held.life.pid:  # not stopped meanwhile
+                    self._start(held)
+            due = rest
+        if self._spare is None:
+            self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
+
+    def _make_spare(self) -> None:
+        self._spare = None
+        self._nursery.prepare(1)
+
     def _start(self, held: _Held) -> None:
         before = held.life
         launch = before.wanted or before.launch
@@ -294,12 +317,12 @@ class Supervisor:
         try:
             output = Output(*self._open_logs(held).paths)
             held.contact, handed = self._contacts.open(before.key, launch, self._hears(held))
-            spawned = self._spawn(launch, output, record, handed)
+            spawned = self._nursery.spawn(launch, output, record, handed)
         except SpawnError as error:
             self._end_contact(held)
             self._step(held, lives.ended(before, str(error), now(), self._jitter()))
             return
-        held.leader_end = None
+        held.leader_end, held.refused = None, ""
         held.report = spawned.report
         held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
         self._loop.watch(spawned.pidfd, READ, partial(self._on_pidfd, held, held.tree))
@@ -310,17 +333,13 @@ class Supervisor:
             self._release_listeners()
         self._tell(held, None)
 
-    def _on_report(self, held: _Held, mask: int) -> None:
-        """Its end: the program runs. A reason is left in the pipe until the process ended."""
-        if mask & READ:
-            self._loop.unwatch(held.report)
-        else:
-            self._settle_report(held)
+    def _on_report(self, held: _Held, _mask: int) -> None:
+        held.refused = self._settle_report(held)
 
     def _settle_report(self, held: _Held) -> str:
-        """Why execve failed, "" where it did not."""
+        """Why execve failed, "" where it did not; to be asked until it is known."""
         if held.report < 0:
-            return ""
+            return held.refused
         reason = read_report(held.report)
         self._loop.unwatch(held.report)
         os.close(held.report)
@@ -331,7 +350,7 @@ class Supervisor:
         return Hears(
             belongs=lambda pid: held.tree is not None and held.tree.holds(pid),
             notified=partial(self._on_notified, held),
-            said_ready=partial(self._on_said_ready, held),
+            told=partial(self._on_told, held),
             missed=partial(self._on_missed, held),
         )
 
@@ -351,8 +370,8 @@ class Supervisor:
         if said.ready is not None:
             self._step(held, lives.note(held.life, held.life.pid, ready=said.ready, by="notify"))
 
-    def _on_said_ready(self, held: _Held) -> None:
-        self._step(held, lives.note(held.life, held.life.pid, ready=True, by="message"))
+    def _on_told(self, held: _Held, by: str) -> None:
+        self._step(held, lives.note(held.life, held.life.pid, ready=True, by=by))
 
     def _on_missed(self, held: _Held) -> None:
         reason = f"watchdog: nothing heard for {held.life.launch.watchdog_seconds:g} s"

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from fleet_agent.supervisor.host import Host
 from fleet_agent.supervisor.protocol import Launch
-from fleet_agent.supervisor.spawn import NOTHING_HANDED, Handed, Output, Spawned, spawn
+from fleet_agent.supervisor.spawn import NOTHING_HANDED, Handed, Nursery, Output, Spawned
 
 
 def die() -> NoReturn:
@@ -20,20 +20,21 @@ def die() -> NoReturn:
     raise AssertionError("SIGKILL was survived")
 
 
-class DyingSpawner:
+class DyingNursery(Nursery):
     """Starts so many workers well, and dies at `point` of the next."""
 
     def __init__(self, point: str, file: Path, starts_before: int) -> None:
+        super().__init__()
         self._point = point
         self._file = file
         self._starts_before = starts_before
 
-    def __call__(
+    def spawn(
         self, launch: Launch, output: Output, record: Callable[[int, int], None], handed: Handed = NOTHING_HANDED
     ) -> Spawned:
         if self._starts_before:
             self._starts_before -= 1
-            return spawn(launch, output, record, handed)
+            return super().spawn(launch, output, record, handed)
         if self._point == "before fork":
             self._file.write_text("0")
             die()
@@ -46,14 +47,14 @@ class DyingSpawner:
             if self._point == "between journal and release":
                 die()
 
-        spawn(launch, output, record_or_die, handed)
+        super().spawn(launch, output, record_or_die, handed)
         die()
 
 
 def main() -> None:
     point, file, starts_before, _, runtime_dir, _, log_dir = sys.argv[1:]
-    spawner = DyingSpawner(point, Path(file), int(starts_before))
-    Host(Path(runtime_dir), Path(log_dir), Path(runtime_dir) / "supervisor.sock", spawner).run()
+    nursery = DyingNursery(point, Path(file), int(starts_before))
+    Host(Path(runtime_dir), Path(log_dir), Path(runtime_dir) / "supervisor.sock", nursery).run()
 
 
 main()
