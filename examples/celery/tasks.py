@@ -1,12 +1,11 @@
 """Tasks and the app that runs them. The broker is a folder (kombu's filesystem transport), so no server is needed to try it."""
 
-import os
 import time
 from pathlib import Path
 
 from celery import Celery
 
-folder = Path(os.environ.get("QUEUE_DIR", "queue")).absolute()
+folder = Path("queue").absolute()
 for name in ("messages", "control"):
     (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -17,6 +16,7 @@ app.conf.update(
         "data_folder_in": str(folder / "messages"),
         "data_folder_out": str(folder / "messages"),
         "control_folder": str(folder / "control"),
+        "polling_interval": 0.2,
     },
     broker_connection_retry_on_startup=True,
     task_acks_late=True,

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import Fastify from 'fastify';
 
-const fastify = Fastify({ logger: { level: 'info' }, disableRequestLogging: true });
+const fastify = Fastify({ logger: true });
 
 fastify.get('/', async () => {
   await sleep(50); // stands for the database an everyday app waits for
