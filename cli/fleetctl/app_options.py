@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fleet_core.spec import ListenMode, ReadyMethod
-from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, SectionOption
+from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
 
 UNLIMITED = -1
 _UNLIMITED_WORDS = frozenset({"unlimited", "infinity"})
@@ -175,7 +175,7 @@ _OPTIONS = (
         help="Its own port each; one socket a host, inherited by all; or none. Default: port.",
     ),
     _option(
-        "--port", section=LISTENING, field="declared_port", type=click.IntRange(1, 65_535), metavar="N",
+        "--port", section=LISTENING, field="declared_port", type=WholeNumber(1, 65_535), metavar="N",
         help="The port in its source; default: its first listen.",
     ),
     _option(
@@ -207,7 +207,7 @@ _OPTIONS = (
         help="Longest that one check may take; default: 5s.",
     ),
     _option(
-        "--check-failures", section=LISTENING, field="ready.unready_threshold", type=click.IntRange(min=1), metavar="N",
+        "--check-failures", section=LISTENING, field="ready.unready_threshold", type=WholeNumber(min=1), metavar="N",
         help="Failed checks in a row that make it unready; default: 3.",
     ),
     _option(
@@ -233,10 +233,10 @@ _OPTIONS = (
     ),
     _option(
         "--stop-exit-code", section=_STOP, field="restart.stop_exit_codes", multiple=True,
-        type=click.IntRange(0, 255), metavar="N", help="Ended with this, it stays down; may be repeated.",
+        type=WholeNumber(0, 255), metavar="N", help="Ended with this, it stays down; may be repeated.",
     ),
     _option(
-        "--max-restarts", section=_STOP, field="restart.max_restarts", type=click.IntRange(min=0), metavar="N",
+        "--max-restarts", section=_STOP, field="restart.max_restarts", type=WholeNumber(min=0), metavar="N",
         help="More within --restart-window, and it is failed; default: 10.",
     ),
     _option(
@@ -254,7 +254,7 @@ _OPTIONS = (
     ),
     _option("--umask", section=_LIMITS, field="identity.umask", metavar="OCTAL", help="Default: 022."),
     _option(
-        "--nice", section=_LIMITS, field="identity.nice", type=click.IntRange(-20, 19), metavar="N",
+        "--nice", section=_LIMITS, field="identity.nice", type=WholeNumber(-20, 19), metavar="N",
         help="From -20, which is served first, to 19.",
     ),
     _option(
@@ -270,11 +270,11 @@ _OPTIONS = (
         help="cgroup: above this the kernel ends it.",
     ),
     _option(
-        "--cpu-limit", section=_LIMITS, field="limits.cpu_max_cores", type=click.FloatRange(0, min_open=True),
+        "--cpu-limit", section=_LIMITS, field="limits.cpu_max_cores", type=Number(0, min_open=True),
         metavar="CORES", help="cgroup: 0.5 is half of one core.",
     ),
     _option(
-        "--pids-limit", section=_LIMITS, field="limits.pids_max", type=click.IntRange(min=1), metavar="N",
+        "--pids-limit", section=_LIMITS, field="limits.pids_max", type=WholeNumber(min=1), metavar="N",
         help="cgroup: processes and threads in all.",
     ),
     # Logs
@@ -291,7 +291,7 @@ _OPTIONS = (
         help="Rotate at this size; default: 10M.",
     ),
     _option(
-        "--log-files", section=_LOG, field="log.max_files", type=click.IntRange(min=0), metavar="N",
+        "--log-files", section=_LOG, field="log.max_files", type=WholeNumber(min=0), metavar="N",
         help="Rotated files kept; default: 5.",
     ),
     _option(
@@ -311,7 +311,7 @@ _OPTIONS = (
         help="Longest wait for requests in flight; default: 30s.",
     ),
     _option(
-        "--max-surge", section=_ROLLOUT, field="rollout.max_surge", type=click.IntRange(0, 1000), metavar="N",
+        "--max-surge", section=_ROLLOUT, field="rollout.max_surge", type=WholeNumber(0, 1000), metavar="N",
         help="Extra workers per host while replacing; 0: stop first.",
     ),
 )  # fmt: skip

@@ -38,6 +38,16 @@ DURATION = DurationType()
 POSITIVE_DURATION = PositiveDurationType()
 
 
+class WholeNumber(click.IntRange):
+    """A range of numbers, called what people call it."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    name = "number"
+
+
 class BytesType(click.ParamType[int]):
     """Bytes, written 300M, 1.5G or 1048576."""
 

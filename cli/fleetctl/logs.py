@@ -8,7 +8,7 @@ from contextlib import aclosing
 import click
 
 from fleet.v1 import control_pb2
-from fleetctl.command import POSITIVE_DURATION, fleet_command
+from fleetctl.command import POSITIVE_DURATION, WholeNumber, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, UnavailableError
 from fleetctl.lifecycle import parse_worker
@@ -31,7 +31,7 @@ _RED, _RESET = "\x1b[31m", "\x1b[0m"
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @click.option(
     "--lines",
-    type=click.IntRange(0, _MOST_LINES),
+    type=WholeNumber(0, _MOST_LINES),
     metavar="N",
     help="The last N of each worker's streams; default: 20, or all with --since.",
 )

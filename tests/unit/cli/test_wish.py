@@ -171,6 +171,11 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_what_is_no_number_is_called_none(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["start", str(script), "--nice", "x"]) == ExitCode.USAGE
+    assert "'--nice': 'x' is not a valid whole number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argument", [("--ready", "message"), ("--shutdown-message",)])
 def test_what_needs_nodes_channel_is_for_node_alone(argument: tuple[str, ...]) -> None:
     assert spec(*argument, node=True)
