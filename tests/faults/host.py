@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from fleet_core.spec import AppSpec, ListenMode
 from tests.faults import writer
 from tests.faults.daemons import Daemons
 from tests.faults.evidence import History, Key, Process
-from tests.faults.schedule import APPS, Action, Crash, Replace, Resize, Strike, schedule
+from tests.faults.schedule import APPS, Action, Ambush, Crash, Replace, Resize, Strike, schedule
 from tests.faults.wishes import Wishes
 from tests.integration.agent.fake_controller import FakeController, target
 from tests.integration.agent.running import RunningHost
@@ -114,6 +115,10 @@ class HostUnderFaults:
                 daemons.strike(action.service, action.signal, action.seconds)
             case Crash():
                 self._crash(action.pick)
+            case Ambush():
+                self._crash(action.pick)
+                time.sleep(action.delay)  # to the fraction of a millisecond
+                daemons.strike("supervisor", "KILL", action.seconds)
             case Resize():
                 self._wishes.resize(action.app, action.size)
                 self._control()

@@ -47,7 +47,7 @@ def judge(evidence: Evidence) -> Verdict:
         *_ends(lives, history),
         *doubles(lives),
         *lines,
-        *_writes(lives),
+        *_writes(lives, history),
         *_settlement(history),
     ]
     facts = {
@@ -204,12 +204,21 @@ def outages(history: Sequence[Event]) -> list[Span]:
     return spans
 
 
-def _writes(lives: Iterable[Life]) -> list[str]:
-    return [
-        f"{life.name} was blocked in write for {life.longest_write:.1f} s"
-        for life in lives
-        if life.longest_write > LONGEST_WRITE_SECONDS
-    ]
+def _writes(lives: Iterable[Life], history: Sequence[Event]) -> list[str]:
+    """A writer that was killed in a write has not measured that one."""
+    killed_at = {
+        Process(event["pid"], event["start_ticks"]): event["at"]
+        for event in history
+        if event["event"] == "worker killed"
+    }
+    found = []
+    for life in lives:
+        unfinished = (
+            killed_at.get(life.process, life.last_beat) - life.last_beat if life.attempted > life.written else 0.0
+        )
+        if (longest := max(life.longest_write, unfinished)) > LONGEST_WRITE_SECONDS:
+            found.append(f"{life.name} was blocked in write for {longest:.1f} s")
+    return found
 
 
 def _settlement(history: Sequence[Event]) -> list[str]:

@@ -48,7 +48,19 @@ class Replace:
     pick: float
 
 
-Action = Strike | Crash | Resize | Replace
+@dataclass(frozen=True)
+class Ambush:
+    """A crash, and a killed supervisor `delay` seconds later, in the midst of the restart; the next comes after `seconds`."""
+
+    at: float
+    pick: float
+    delay: float
+    seconds: float
+
+
+Action = Strike | Crash | Resize | Replace | Ambush
+AMBUSH_SECONDS = 0.005
+"""A crash is known, and its process started again, within a few milliseconds."""
 
 
 def schedule(seed: int, seconds: float) -> list[Action]:
@@ -65,7 +77,9 @@ def schedule(seed: int, seconds: float) -> list[Action]:
 def _scene(random: Random, at: float) -> Iterator[Action]:
     """Mostly a change and a strike within milliseconds of each other, in any order: that is where starts and stops are hit."""
     kind = random.random()
-    if kind < 0.6:
+    if kind < 0.2:
+        yield Ambush(at, random.random(), random.uniform(0.0, AMBUSH_SECONDS), _pause(random))
+    elif kind < 0.6:
         yield _change(random, at)
         yield from _strikes(random, at + random.uniform(-0.02, 0.08))
     elif kind < 0.9:
@@ -96,5 +110,8 @@ def _strikes(random: Random, at: float) -> Iterator[Strike]:
 
 def _strike(random: Random, at: float, service: str) -> Strike:
     signal = random.choice(("KILL", "KILL", "KILL", "TERM", "STOP"))
-    seconds = random.choice((0.0, 0.0, random.uniform(0.0, 0.3), random.uniform(0.0, 0.3), random.uniform(0.3, 2.5)))
-    return Strike(at, service, signal, seconds)
+    return Strike(at, service, signal, _pause(random))
+
+
+def _pause(random: Random) -> float:
+    return random.choice((0.0, 0.0, random.uniform(0.0, 0.3), random.uniform(0.0, 0.3), random.uniform(0.3, 2.5)))

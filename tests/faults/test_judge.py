@@ -120,6 +120,10 @@ PLANTED: dict[str, tuple[Evidence, str]] = {
         replace(GOOD, lives=[replace(FIRST, longest_write=5.2), SECOND]),
         f"{FIRST.name} was blocked in write for 5.2 s",
     ),
+    "a writer that was killed in the middle of a long write": (
+        replace(GOOD, lives=[replace(FIRST, attempted=51, last_beat=-0.2, started=-0.5), SECOND]),
+        f"{FIRST.name} was blocked in write for 5.2 s",
+    ),
     "a daemon that crashed": (
         replace(GOOD, history=[each for each in HISTORY if each.get("signal") != "KILL"]),
         "supervisor 1 was killed by SIGKILL, and nobody told it to",

@@ -1,6 +1,6 @@
 """The schedule of faults: the same for the same seed, and rich enough to be worth its name."""
 
-from tests.faults.schedule import Crash, Replace, Resize, Strike, schedule
+from tests.faults.schedule import Ambush, Crash, Replace, Resize, Strike, schedule
 
 
 def test_a_seed_names_one_schedule() -> None:
@@ -20,4 +20,4 @@ def test_half_a_minute_of_any_seed_holds_every_kind_of_fault() -> None:
         actions = schedule(seed, 30)
         strikes = {(action.service, action.signal) for action in actions if isinstance(action, Strike)}
         assert strikes >= {("supervisor", "KILL"), ("agent", "KILL")}
-        assert {type(action) for action in actions} == {Strike, Crash, Resize, Replace}
+        assert {type(action) for action in actions} == {Strike, Crash, Resize, Replace, Ambush}
