@@ -7,7 +7,6 @@ from fleetctl import views
 from fleetctl.ailing import is_sick, worst_first
 
 _AGAIN = {
-    control_pb2.ROLLOUT_KIND_START: "start {app}",
     control_pb2.ROLLOUT_KIND_SET_SIZE: "set-size {app} {size}",
     control_pb2.ROLLOUT_KIND_STOP: "stop {app}",
     control_pb2.ROLLOUT_KIND_REMOVE: "remove {app}",
@@ -27,7 +26,7 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
         advice.append(f"see what {name} wrote before: `fleetctl logs --worker {name} --lines 50`")
     if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
         again = _AGAIN.get(app.rollout.kind, "soft-restart {app}").format(app=app.name, size=app.size)
-        advice.append(f"when the cause is mended, say it again: `fleetctl {again}`")
+        advice.append(f"when the cause is mended: `fleetctl {again}`")
         if app.rollout.kind == control_pb2.ROLLOUT_KIND_START and app.revision <= 1:
             advice.append(f"to start it in another way, forget it first: `fleetctl remove {app.name}`")
     elif sick and not running:

@@ -126,7 +126,9 @@ class _Screen:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGWINCH, self._changed.set)
         loop.add_signal_handler(signal.SIGTSTP, self._suspend)
+        loop.add_signal_handler(signal.SIGTERM, self._pressed, "q")
         poller = asyncio.create_task(self._poll(interval))
+        poller.add_done_callback(lambda _task: self._changed.set())
         try:
             while not self._ended:
                 await self._on_screen(poller)
@@ -136,8 +138,8 @@ class _Screen:
         finally:
             poller.cancel()
             await asyncio.gather(poller, return_exceptions=True)
-            loop.remove_signal_handler(signal.SIGWINCH)
-            loop.remove_signal_handler(signal.SIGTSTP)
+            for number in (signal.SIGWINCH, signal.SIGTSTP, signal.SIGTERM):
+                loop.remove_signal_handler(number)
 
     async def _on_screen(self, poller: asyncio.Task[None]) -> None:
         """Until q, or until it is suspended; the terminal is left as it was."""

@@ -321,6 +321,17 @@ def test_top_goes_on_without_its_controller_and_says_so(open_terminal: OpenTermi
     assert terminal.restored()
 
 
+def test_top_leaves_the_terminal_as_it_was_also_when_it_is_terminated(
+    open_terminal: OpenTerminal, busy_fleet: FakeControl
+) -> None:
+    terminal = open_terminal("top", "--interval", "1h")
+    terminal.wait_for("CPU▾")
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.end() == 0
+    assert "\x1b[?1049l" in terminal.seen
+    assert terminal.restored()
+
+
 def test_top_follows_the_size_of_its_terminal(open_terminal: OpenTerminal, busy_fleet: FakeControl) -> None:
     terminal = open_terminal("top", "--interval", "1h")
     terminal.wait_for("UPTIME")
