@@ -66,7 +66,7 @@ lint: $(VENV)/.installed ## style and likely mistakes
 
 type: $(VENV)/.installed ## mypy strict
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/faults tests/bench scripts
+	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/integration/examples tests/faults tests/bench scripts
 
 test: lint type $(EXAMPLES) ## everything this machine can run: lint, types, all tests
 	$(BIN)/pytest
