@@ -2,8 +2,8 @@
 
 Two ways lead there. The program's first process inherits a socket pair as NODE_CHANNEL_FD. Below `npm start` that channel is
 npm's, so there is also a socket with a path, which the preload of a process without a channel connects to, and again after a
-supervisor's death. Of what comes, only "ready" has a meaning; the rest is read and dropped, in bounded memory. Nothing here
-waits for a program that does not read.
+supervisor's death. Of what comes, only "ready" and the preload's "listening" have a meaning; the rest is read and dropped, in
+bounded memory. Nothing here waits for a program that does not read.
 """
 
 import contextlib
@@ -20,21 +20,23 @@ _READ_BYTES = 64 * 1024
 _BYTES_PER_SECOND = 1024 * 1024.0
 _MAX_CONNECTIONS = 8
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7): pid, uid, gid
-_READY = b'"ready"'
+_WORDS = {b'"ready"': "message", b'"listening"': "listening"}
+"""What a line says, in the terms of `Launch.ready_by`."""
+_LONGEST_WORD = max(map(len, _WORDS))
 SHUTDOWN = b'"shutdown"\n'
 
 
 class Lines:
-    """Finds the line `"ready"` in a stream, and remembers no more of it than that line's length."""
+    """Finds the lines that have a meaning, and remembers no more of an unfinished one than the longest of them has."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> bool:
-        """True where `data` completed such a line."""
+    def feed(self, data: bytes) -> list[str]:
+        """The words that `data` completed."""
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[: len(_READY) + 1]  # longer than the line is not the line
-        return any(line.strip() == _READY for line in lines)
+        self._rest = rest[: _LONGEST_WORD + 1]  # longer than a word is none
+        return [_WORDS[line] for line in lines if line in _WORDS]
 
 
 class Peer:
@@ -59,21 +61,26 @@ class Peer:
     def open(self) -> bool:
         return self.descriptor >= 0
 
-    def watch(self, loop: Loop, ready: Callable[[], None], gone: Callable[["Peer"], None]) -> None:
-        """Tell of the message "ready" and, once closed, of the program's having closed it."""
+    def watch(self, loop: Loop, hear: Callable[[str], None], gone: Callable[["Peer"], None]) -> None:
+        """Tell of words and, once closed, of the program's having closed it.
+
+        What is read leaves the socket only when it was heard: a supervisor that is killed in between loses none.
+        """
 
         def read(_mask: int) -> float:
             try:
-                data = self._endpoint.recv(_READ_BYTES)
+                data = self._endpoint.recv(_READ_BYTES, socket.MSG_PEEK)
             except BlockingIOError:
                 return 0.0
             except OSError:
                 data = b""
+            for word in self._lines.feed(data):
+                hear(word)
             if not data:
                 self.close()
                 gone(self)
-            elif self._lines.feed(data):
-                ready()
+            elif self.open:
+                self._endpoint.recv(len(data))
             return float(len(data))
 
         self._paced = Paced(loop, self.descriptor, read, _BYTES_PER_SECOND)
@@ -126,8 +133,8 @@ class Meeting:
             self._listener.close()
             raise
 
-    def watch(self, loop: Loop, belongs: Callable[[int], bool], ready: Callable[[], None]) -> None:
-        """Tell of the message "ready" of processes of which `belongs(pid)` is true."""
+    def watch(self, loop: Loop, belongs: Callable[[int], bool], hear: Callable[[str], None]) -> None:
+        """Tell of words of processes of which `belongs(pid)` is true."""
         self._loop = loop
 
         def on_connection(mask: int) -> None:
@@ -142,9 +149,9 @@ class Meeting:
                 return
             peer = Peer(connection)
             self._peers.add(peer)
-            peer.watch(loop, ready, self._peers.discard)
+            peer.watch(loop, hear, self._peers.discard)
 
-        loop.watch(self._listener.fileno(), READ, on_connection)
+        loop.watch(self._listener.fileno(), READ, on_connection, bulk=True)
 
     def send(self, frame: bytes) -> bool:
         """To all; False where nobody took it."""

@@ -40,8 +40,8 @@ class Hears:
     belongs: Callable[[int], bool]
     """Is this pid of the worker's tree."""
     notified: Callable[[Said], None]
-    said_ready: Callable[[], None]
-    """By message."""
+    told: Callable[[str], None]
+    """A word by message, in the terms of `Launch.ready_by`."""
     missed: Callable[[], None]
     """The watchdog's time is over."""
 
@@ -146,9 +146,9 @@ class Contact:
         if self.notify is not None:
             self.notify.watch(self._loop, self._hears.belongs, self._hear)
         if self.channel is not None:
-            self.channel.watch(self._loop, self._hears.said_ready, lambda _peer: None)
+            self.channel.watch(self._loop, self._hears.told, lambda _peer: None)
         if self.meeting is not None:
-            self.meeting.watch(self._loop, self._hears.belongs, self._hears.said_ready)
+            self.meeting.watch(self._loop, self._hears.belongs, self._hears.told)
         if self._launch.watchdog_seconds:
             self._watchdog = Watchdog(self._loop, self._launch.watchdog_seconds, self._hears.missed)
 

@@ -90,10 +90,24 @@ class NotifySocket:
         return self._endpoint.fileno()
 
     def watch(self, loop: Loop, belongs: Callable[[int], bool], hear: Callable[[Said], None]) -> None:
-        """Tell `hear` what processes say of which `belongs(pid)` is true."""
+        """Tell `hear` what processes say of which `belongs(pid)` is true.
+
+        READY=1 leaves the socket only when it was heard: a supervisor that is killed in between does not lose it.
+        """
 
         def read(_mask: int) -> float:
-            count, said = self._receive(belongs)
+            said = Said()
+            for count in range(_MESSAGES_AT_ONCE):
+                message = self._look(belongs)
+                if message is None:
+                    break
+                said = understand(said, message)
+                if said.ready is not None:
+                    hear(said)
+                    said = Said()
+                if self.descriptor < 0:
+                    return count
+                self._endpoint.recv(1)
             if said != Said():
                 hear(said)
             return count
@@ -107,19 +121,15 @@ class NotifySocket:
             self._paced = None
         self._endpoint.close()
 
-    def _receive(self, belongs: Callable[[int], bool]) -> tuple[int, Said]:
-        said = Said()
-        for count in range(_MESSAGES_AT_ONCE):
-            try:
-                message, ancillary, flags, _ = self._endpoint.recvmsg(
-                    _MAX_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-                )
-            except OSError:  # nothing more now
-                return count, said
-            pid = _sender(ancillary)
-            if pid > 0 and not flags & socket.MSG_TRUNC and belongs(pid):
-                said = understand(said, message)
-        return _MESSAGES_AT_ONCE, said
+    def _look(self, belongs: Callable[[int], bool]) -> bytes | None:
+        """The next message, which stays there, or nothing of it where a stranger sent it; None: there is none."""
+        peek = socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC
+        try:
+            message, ancillary, flags, _ = self._endpoint.recvmsg(_MAX_MESSAGE_BYTES, _ANCILLARY_BYTES, peek)
+        except OSError:
+            return None
+        pid = _sender(ancillary)
+        return message if pid > 0 and not flags & socket.MSG_TRUNC and belongs(pid) else b""
 
 
 def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:

@@ -84,7 +84,8 @@ class Launch:
     log_compress: bool = False
     """The agent turns rotated files `X.log.N` into `X.log.N.gz`; the supervisor renumbers and deletes those as well."""
     ready_by: str = ""
-    """Who says that a start is complete: "" the agent (`note`), "notify" the worker's READY=1, "message" its message "ready"."""
+    """Who says that a start is complete: "" the agent (`note`), "notify" the worker's READY=1, "message" its message "ready",
+    "listening" the Node preload, once the program listens: where all workers share a socket no probe can tell."""
     notify: bool = False
     """NOTIFY_SOCKET is set for the program (sd_notify(3))."""
     watchdog_seconds: float = 0.0

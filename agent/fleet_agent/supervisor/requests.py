@@ -105,11 +105,11 @@ def _check_contact(launch: Launch) -> None:
         if not isinstance(getattr(launch, name), bool):
             raise ProtocolError(f"{name} must be true or false")
     _seconds("watchdog_seconds", launch.watchdog_seconds)
-    if launch.ready_by not in ("", "notify", "message"):
+    if launch.ready_by not in ("", "notify", "message", "listening"):
         raise ProtocolError(f"ready_by {launch.ready_by!r} is not known")
     if (launch.ready_by == "notify" or launch.watchdog_seconds) and not launch.notify:
         raise ProtocolError("READY=1 and a watchdog need notify")
-    if (launch.ready_by == "message" or launch.shutdown_message) and not launch.channel:
+    if (launch.ready_by in ("message", "listening") or launch.shutdown_message) and not launch.channel:
         raise ProtocolError("messages need channel")
     if not isinstance(launch.listen_address, str) or "\0" in launch.listen_address:
         raise ProtocolError("listen_address must be a text")
