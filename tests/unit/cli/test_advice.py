@@ -49,7 +49,7 @@ def test_an_app_that_never_started_can_be_forgotten() -> None:
     failed = app(control_pb2.ROLLOUT_STATE_FAILED, revision=1)
     failed.rollout.kind = control_pb2.ROLLOUT_KIND_START
     again, other = app_advice(failed, [])
-    assert "`fleetctl start a`" in again
+    assert "`fleetctl soft-restart a`" in again
     assert "`fleetctl remove a`" in other
 
 
