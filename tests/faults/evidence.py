@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from tests.faults.writer import ATTEMPTED, BEAT, LONGEST_WRITE, STARTED, TOLD, WORDS, WRITTEN
+from tests.faults.writer import ATTEMPTED, BEAT, LONGEST_NOTIFY, LONGEST_WRITE, STARTED, TOLD, UNHEARD, WORDS, WRITTEN
 
 _NANOSECONDS = 1e9
 
@@ -45,6 +45,9 @@ class Life:
     longest_write: float = 0.0
     told: float | None = None
     """When a stop signal arrived."""
+    longest_notify: float = 0.0
+    unheard: int = 0
+    """Notifications that could not be sent."""
 
     @property
     def name(self) -> str:
@@ -103,6 +106,8 @@ def _read_lives(folder: Path) -> Iterator[Life]:
             words[WRITTEN],
             words[LONGEST_WRITE] / _NANOSECONDS,
             words[TOLD] / _NANOSECONDS if words[TOLD] else None,
+            words[LONGEST_NOTIFY] / _NANOSECONDS,
+            words[UNHEARD],
         )
 
 

@@ -28,7 +28,8 @@ _START_SECONDS = 30.0
 _TURN_SECONDS = 0.02
 _LOG_BYTES = 64 * 1024
 """Rotated every second or so."""
-_SIZE = 4
+_SIZE = 3
+_WATCHED = {"method": "notify", "watchdog_seconds": 3}
 
 
 class HostUnderFaults:
@@ -84,7 +85,7 @@ class HostUnderFaults:
                 "cwd": str(self._folder),
                 "env": {name: value, "FAULTS_JOURNAL": str(self.journals), "FAULTS_RATE": str(self._rate)},
                 "listen_mode": ListenMode.NONE,
-                "ready": {"min_uptime_seconds": 0.2},
+                "ready": _WATCHED if app == "watched" else {"min_uptime_seconds": 0.2},
                 "stop": {"grace_seconds": 5},
                 "restart": {
                     "backoff_initial_seconds": 0.05,

@@ -58,6 +58,7 @@ def judge(evidence: Evidence) -> Verdict:
         "lines_written": sum(life.written for life in lives),
         "lines_lost_with_a_killed_pipe": lost,
         "longest_write_seconds": round(max((life.longest_write for life in lives), default=0.0), 3),
+        "longest_notification_seconds": round(max((life.longest_notify for life in lives), default=0.0), 3),
         "longest_outage_seconds": round(max((span.end - span.begin for span in outages(history)), default=0.0), 3),
         "settled_seconds": next((round(event["seconds"], 2) for event in history if event["event"] == "settled"), -1.0),
     }
@@ -218,6 +219,10 @@ def _writes(lives: Iterable[Life], history: Sequence[Event]) -> list[str]:
         )
         if (longest := max(life.longest_write, unfinished)) > LONGEST_WRITE_SECONDS:
             found.append(f"{life.name} was blocked in write for {longest:.1f} s")
+        if life.longest_notify > LONGEST_WRITE_SECONDS:
+            found.append(f"{life.name} was blocked in a notification for {life.longest_notify:.1f} s")
+        if life.unheard:
+            found.append(f"{life.name} could not send {life.unheard} notifications")
     return found
 
 

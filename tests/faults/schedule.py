@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-APPS = ("plain", "stamped")
-"""The second has its lines stamped with the time."""
+APPS = ("plain", "stamped", "watched")
+"""The second has its lines stamped with the time; the third notifies, and has a watchdog shorter than the longest outage."""
 SERVICES = ("supervisor", "agent")
-MAX_SIZE = 5
+MAX_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _change(random: Random, at: float) -> Action:
         return Crash(at, random.random())
     if kind < 0.75:
         return Replace(at, app, random.random())
-    return Resize(at, app, random.randint(2, MAX_SIZE))
+    return Resize(at, app, random.randint(1, MAX_SIZE))
 
 
 def _strikes(random: Random, at: float) -> Iterator[Strike]:

@@ -120,6 +120,14 @@ PLANTED: dict[str, tuple[Evidence, str]] = {
         replace(GOOD, lives=[replace(FIRST, longest_write=5.2), SECOND]),
         f"{FIRST.name} was blocked in write for 5.2 s",
     ),
+    "a blocked notification": (
+        replace(GOOD, lives=[replace(FIRST, longest_notify=5.2), SECOND]),
+        f"{FIRST.name} was blocked in a notification for 5.2 s",
+    ),
+    "a notification nobody could take": (
+        replace(GOOD, lives=[replace(FIRST, unheard=1), SECOND]),
+        f"{FIRST.name} could not send 1 notifications",
+    ),
     "a writer that was killed in the middle of a long write": (
         replace(GOOD, lives=[replace(FIRST, attempted=51, last_beat=-0.2, started=-0.5), SECOND]),
         f"{FIRST.name} was blocked in write for 5.2 s",

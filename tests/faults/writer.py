@@ -1,5 +1,7 @@
 """The worker of the fault test: prints numbered lines and keeps its own journal. Standard library only.
 
+Where it is given a NOTIFY_SOCKET, it says READY=1 and feeds its watchdog, as sd_notify(3) does.
+
 Environment: FAULTS_JOURNAL (a folder), FAULTS_RATE (lines a second), and what the agent gives to every worker.
 
 A line is `ID NUMBER xxx…`, LINE_BYTES long with its newline; ID is `app.slot.generation.pid.start_ticks` and names the process
@@ -10,16 +12,19 @@ happens to the process, so it is true at any instant of a SIGKILL.
 import mmap
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 LINE_BYTES = 100
-STARTED, BEAT, ATTEMPTED, WRITTEN, LONGEST_WRITE, TOLD = range(6)
+STARTED, BEAT, ATTEMPTED, WRITTEN, LONGEST_WRITE, TOLD, LONGEST_NOTIFY, UNHEARD = range(8)
 """The journal's numbers. Times are nanoseconds of CLOCK_MONOTONIC; ATTEMPTED is counted before a write, WRITTEN after it; TOLD is
-when a stop signal arrived, 0 for never."""
-WORDS = 6
+when a stop signal arrived, 0 for never; UNHEARD counts notifications that failed."""
+WORDS = 8
 _TICK_SECONDS = 0.01
+_FEEDS = 6
+"""A watchdog is fed so often in its time."""
 
 
 def _start_ticks() -> int:
@@ -38,6 +43,32 @@ def _open_journal(folder: Path, name: str, started: int) -> memoryview:
     return journal
 
 
+class Watchdog:
+    """Fed through NOTIFY_SOCKET; where there is none, nothing happens."""
+
+    def __init__(self, journal: memoryview) -> None:
+        self._journal = journal
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        self._every = int(int(os.environ.get("WATCHDOG_USEC", "0")) * 1000 / _FEEDS)
+        self._due = 0
+        if self._address:
+            self._say(b"READY=1")
+
+    def feed(self, now: int) -> None:
+        if self._address and self._every and now >= self._due:
+            self._due = now + self._every
+            self._say(b"WATCHDOG=1")
+
+    def _say(self, message: bytes) -> None:
+        before = time.monotonic_ns()
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as endpoint:
+                endpoint.sendto(message, self._address)
+        except OSError:
+            self._journal[UNHEARD] += 1
+        self._journal[LONGEST_NOTIFY] = max(self._journal[LONGEST_NOTIFY], time.monotonic_ns() - before)
+
+
 def main() -> None:
     started = time.monotonic_ns()
     environment = os.environ
@@ -47,6 +78,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: told.append(time.monotonic_ns()))
     journal = _open_journal(Path(environment["FAULTS_JOURNAL"]), name, started)
     rate = float(environment["FAULTS_RATE"])
+    watchdog = Watchdog(journal)
     number = 0
     while not told:
         due = int((time.monotonic_ns() - started) / 1e9 * rate)
@@ -61,6 +93,7 @@ def main() -> None:
             journal[WRITTEN] = number
             journal[LONGEST_WRITE] = max(journal[LONGEST_WRITE], after - before)
         journal[BEAT] = time.monotonic_ns()
+        watchdog.feed(time.monotonic_ns())
         time.sleep(_TICK_SECONDS)
     journal[TOLD] = told[0]
     journal[BEAT] = time.monotonic_ns()
