@@ -172,6 +172,8 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # Its pings after each message that arrives cost both sides more than the small messages of our streams themselves.
+    ("grpc.http2.bdp_probe", 0),
     # Two controllers must never listen on one port side by side.
     ("grpc.so_reuseport", 0),
 ]
