@@ -28,6 +28,7 @@ from fleet_core.config import PortRange
 from fleet_core.spec import AppSpec
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_WATCH_SECONDS = 60.0
 _Content = TypeVar("_Content")
 
 
@@ -44,8 +45,8 @@ class Host:
         """Set once the supervisor's workers are known: before, nothing true could be reported."""
         self.on_refresh: Callable[[], None] = lambda: None
         """Called after each plan: workers and rules may have changed."""
-        self.processes_changed = asyncio.Event()
-        """Set when a worker's process came or went."""
+        self.look_due = asyncio.Event()
+        """Set when a worker's process came or went, or somebody looks at usage."""
         self.demanding = asyncio.Event()
         """Set while `demands` has something in it."""
         self.demands: Mapping[Key, Demand] = {}
@@ -64,6 +65,9 @@ class Host:
         self._told: dict[Key, Command] = {}
         self._refused: dict[Key, str] = {}
         self._refresh_due = False
+        self.usage_watched_until = 0.0
+        self.hindered = False
+        """Something on this host, such as a missing env file, keeps a worker from being started."""
         self._away_since: float | None = boot_time()
         # One thread, so that writes of one file never overlap, even when whoever waited for the first was cancelled.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state-writer")
@@ -102,7 +106,7 @@ class Host:
         self._told.clear()
         self._refused.clear()
         self.supervisor_known.set()
-        self.processes_changed.set()
+        self.look_due.set()
         self._refresh()
         self.changed.set()
 
@@ -111,7 +115,7 @@ class Host:
         before = self.workers.get(worker.key)
         self.workers[worker.key] = worker
         if before is None or before.pid != worker.pid:
-            self.processes_changed.set()
+            self.look_due.set()
         if worker.state == "exited":
             self._told.pop(worker.key, None)
         self._refresh_soon()
@@ -155,6 +159,11 @@ class Host:
             self.demanding.set()
         else:
             self.demanding.clear()
+
+    def watch_usage(self, seconds: float) -> None:
+        """Somebody looks at usage for so long."""
+        self.usage_watched_until = boot_time() + min(seconds, _LONGEST_WATCH_SECONDS)
+        self.look_due.set()
 
     def session_began(self) -> None:
         self._away_since = None
@@ -223,6 +232,7 @@ class Host:
                 local = found.get(target.spec_digest) or self._local(target.spec)
                 found[target.spec_digest] = local
                 wanted[key] = replace(target, local=local)
+        self.hindered = any(local.problem for local in found.values())
         return wanted
 
     def _local(self, spec: AppSpec) -> Local:

@@ -113,6 +113,8 @@ class Session:
                     self._logs.start(message.log_request)
                 case "log_cancel":
                     self._logs.cancel(message.log_cancel.request_id)
+                case "usage_watch":
+                    self._host.watch_usage(message.usage_watch.for_seconds)
                 case _:
                     continue  # a newer controller's; to be ignored
 

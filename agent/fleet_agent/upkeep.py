@@ -1,7 +1,7 @@
 """What the agent does by the clock: samples usage, demands replacements, and looks again at what nobody tells of.
 
-Idle hosts should cost nothing, so usage is sampled rarely: often only near a memory limit, while a replacement is awaited, or
-just after processes changed.
+Idle hosts should cost nothing, and a sample costs more than all else there, so it is taken rarely: often only near a memory
+limit, while a replacement is awaited, while somebody looks, or just after processes changed.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from fleet_agent.replacements import demands, failures, near_a_limit, replaceabl
 from fleet_agent.supervisor.protocol import Key
 
 _LOG = logging.getLogger(__name__)
-_IDLE_SECONDS = 10.0
+_IDLE_SECONDS = 30.0
+_LIMITED_SECONDS = 10.0
+"""Where a worker has a memory limit."""
 _BUSY_SECONDS = 2.0
 _SETTLING_SECONDS = 1.0
 """Between a change of processes and the sample that shows the new ones."""
@@ -67,13 +69,13 @@ class Upkeep:
         """Until cancelled."""
         await self._host.supervisor_known.wait()
         while True:
-            self._host.processes_changed.clear()
+            self._host.look_due.clear()
             self._host.look_again()
             self._sampler.sample()
             pause = self._decide()
             try:
                 async with asyncio.timeout(pause):
-                    await self._host.processes_changed.wait()
+                    await self._host.look_due.wait()
             except TimeoutError:
                 continue
             await asyncio.sleep(_SETTLING_SECONDS)
@@ -88,6 +90,14 @@ class Upkeep:
         self._host.demand(demands(workers, usage, due))
         for key, failure in failures(workers, usage, self._host.away_seconds(now)).items():
             self._fail(key, failure.pid, f"{failure.reason}, and no controller to ask")
-        busy = self._host.demands or near_a_limit(workers, usage)
-        pause = _BUSY_SECONDS if busy else _IDLE_SECONDS
+        pause = _IDLE_SECONDS
+        if (
+            self._host.hindered
+            or self._host.demands
+            or now < self._host.usage_watched_until
+            or near_a_limit(workers, usage)
+        ):
+            pause = _BUSY_SECONDS
+        elif any(spec.limits.memory_restart_bytes for _, spec in workers):
+            pause = _LIMITED_SECONDS
         return max(_SETTLING_SECONDS, min([pause, *(following - wall for _, following in times.values())]))

@@ -222,7 +222,9 @@ class AgentHeartbeat(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.WorkerStatus]:
-        """Present usage of each worker; only `id`, `pid`, `rss_bytes`, `cpu_percent` and `uptime_seconds` are set."""
+        """Usage of each worker, when it was sampled since the heartbeat before; only `id`, `pid`, `rss_bytes`, `cpu_percent`,
+        `open_files`, `threads` and `uptime_seconds` are set.
+        """
 
     def __init__(
         self,
@@ -313,6 +315,7 @@ class ControllerMessage(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     LOG_REQUEST_FIELD_NUMBER: _builtins.int
     LOG_CANCEL_FIELD_NUMBER: _builtins.int
+    USAGE_WATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def epoch(self) -> _types_pb2.Epoch:
         """Of the sender; in every message."""
@@ -325,6 +328,8 @@ class ControllerMessage(_message.Message):
     def log_request(self) -> Global___LogRequest: ...
     @_builtins.property
     def log_cancel(self) -> Global___LogCancel: ...
+    @_builtins.property
+    def usage_watch(self) -> Global___UsageWatch: ...
     def __init__(
         self,
         *,
@@ -333,16 +338,40 @@ class ControllerMessage(_message.Message):
         assignment: Global___Assignment | None = ...,
         log_request: Global___LogRequest | None = ...,
         log_cancel: Global___LogCancel | None = ...,
+        usage_watch: Global___UsageWatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "usage_watch", b"usage_watch", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "usage_watch", b"usage_watch", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assignment", "log_request", "log_cancel"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assignment", "log_request", "log_cancel", "usage_watch"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ControllerMessage: _TypeAlias = ControllerMessage  # noqa: Y015
+
+@_typing.final
+class UsageWatch(_message.Message):
+    """Somebody looks at usage: sample it every 2 s for so long. Otherwise it is sampled rarely, because that is most of what an idle
+    host costs. An agent that does not know this message ignores it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOR_SECONDS_FIELD_NUMBER: _builtins.int
+    for_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        for_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_seconds", b"for_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageWatch: _TypeAlias = UsageWatch  # noqa: Y015
 
 @_typing.final
 class AgentWelcome(_message.Message):
