@@ -1,9 +1,10 @@
-"""`make faults SECONDS=60 SEED=1`: faults for so long, then the verdict. Exit codes: 0 none broken, 1 a promise broken."""
+"""`make faults SECONDS=60 SEED=1`: faults for so long, then the verdict. Exit codes: 0 kept, 1 a promise broken, 2 usage."""
 
 import argparse
 import asyncio
 import json
 import secrets
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: a random one")
     parser.add_argument("--rate", type=float, default=1000.0, help="lines a second of each worker (default: 1000)")
     arguments = parser.parse_args()
+    if shutil.which("node") is None:
+        print("the fault test needs node on PATH: install Debian's or Ubuntu's package nodejs", file=sys.stderr)
+        return 2
     folder = Path(tempfile.mkdtemp(prefix="fleet-faults-"))
     print(f"seed {arguments.seed}, {arguments.seconds:g} s of faults, {arguments.rate:g} lines/s each", flush=True)
     host = HostUnderFaults(folder, arguments.seed, arguments.seconds, arguments.rate)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_agent.supervisor.processes import read_stat
-from fleet_core.spec import AppSpec, ListenMode
+from fleet_core.spec import AppSpec, ListenMode, Runtime
 from tests.faults import writer
 from tests.faults.daemons import Daemons
 from tests.faults.evidence import History, Key, Process
@@ -28,8 +28,9 @@ _START_SECONDS = 30.0
 _TURN_SECONDS = 0.02
 _LOG_BYTES = 64 * 1024
 """Rotated every second or so."""
-_SIZE = 3
-_WATCHED = {"method": "notify", "watchdog_seconds": 3}
+_SIZE = 2
+_READY = {"watched": {"method": "notify", "watchdog_seconds": 3}, "linked": {"method": "message"}}
+_NODE_WRITER = Path(writer.__file__).with_suffix(".js")
 
 
 class HostUnderFaults:
@@ -76,16 +77,18 @@ class HostUnderFaults:
             self._history.close()
 
     def _spec(self, app: str) -> AppSpec:
+        node = app == "linked"
         name, value = self._mark.split("=")
         lines = self._rate * self._seconds * 2 * writer.LINE_BYTES
         return AppSpec.model_validate(
             {
                 "name": app,
-                "argv": [sys.executable, "-S", "-E", writer.__file__],
+                "argv": ["node", str(_NODE_WRITER)] if node else [sys.executable, "-S", "-E", writer.__file__],
+                "runtime": Runtime.NODE if node else Runtime.PROGRAM,
                 "cwd": str(self._folder),
                 "env": {name: value, "FAULTS_JOURNAL": str(self.journals), "FAULTS_RATE": str(self._rate)},
                 "listen_mode": ListenMode.NONE,
-                "ready": _WATCHED if app == "watched" else {"min_uptime_seconds": 0.2},
+                "ready": _READY.get(app, {"min_uptime_seconds": 0.2}),
                 "stop": {"grace_seconds": 5},
                 "restart": {
                     "backoff_initial_seconds": 0.05,

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-APPS = ("plain", "stamped", "watched")
-"""The second has its lines stamped with the time; the third notifies, and has a watchdog shorter than the longest outage."""
+APPS = ("plain", "stamped", "watched", "linked")
+"""The second has its lines stamped with the time; the third notifies, and has a watchdog shorter than the longest outage; the
+fourth is Node's, and has its message channel open."""
 SERVICES = ("supervisor", "agent")
 MAX_SIZE = 4
 
