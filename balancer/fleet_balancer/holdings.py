@@ -36,7 +36,9 @@ class Holdings:
         self._epoch = Epoch.from_proto(self._read("epoch.json", types_pb2.Epoch()))
         lists = self._read("lists.json", balancer_pb2.UpstreamLists())
         self.messages: dict[str, balancer_pb2.Pool] = {pool.name: pool for pool in lists.changed}
-        """The lists that stood when it was last written, by pool."""
+        """The lists that stand, by pool."""
+        self._behind = False
+        """The file does not hold them yet."""
 
     def pools(self) -> dict[str, Pool]:
         """Raises HoldingsError when a list on disk breaks a rule."""
@@ -58,11 +60,13 @@ class Holdings:
             self._epoch = epoch
 
     def stand(self, messages: Mapping[str, balancer_pb2.Pool]) -> None:
-        """Make the lists that stand durable."""
-        if dict(messages) != self.messages:
+        """Remember the lists that stand, and make them durable. Raises HoldingsError when only the first was possible."""
+        if dict(messages) != self.messages or self._behind:
+            self.messages = dict(messages)
+            self._behind = True
             lists = balancer_pb2.UpstreamLists(changed=messages.values(), pools=messages.keys())
             self._write("lists.json", _json(lists))
-            self.messages = dict(messages)
+            self._behind = False
 
     def _minted_uid(self) -> str:
         path = self._folder / "uid"

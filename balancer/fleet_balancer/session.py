@@ -10,7 +10,7 @@ import grpc
 
 from fleet.v1 import balancer_pb2, balancer_pb2_grpc
 from fleet_balancer.driver import Driver
-from fleet_balancer.holdings import Holdings
+from fleet_balancer.holdings import Holdings, HoldingsError
 from fleet_balancer.upstreams import Upstreams
 from fleet_core.config import BalancerConfig
 from fleet_core.ids import Epoch, WorkerId
@@ -47,7 +47,7 @@ class Session:
         self._holdings = holdings
 
     async def run(self) -> None:
-        """Runs until cancelled; raises HoldingsError when the state folder cannot be written."""
+        """Runs until cancelled."""
         turn = 0
         backoff = _BACKOFF_FIRST
         leader = ""
@@ -170,6 +170,8 @@ class Subscription:
             await asyncio.to_thread(self._holdings.obey, epoch)
         except ValueError as error:
             raise SessionEnded(f"refused: {error}") from error
+        except HoldingsError as error:
+            raise SessionEnded(f"its epoch cannot be obeyed: {error}") from error
         self._epoch = epoch
         return message
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fleet.v1 import balancer_pb2
 from fleet_balancer.driver import Driver, DriverError, Pool
-from fleet_balancer.holdings import Holdings
+from fleet_balancer.holdings import Holdings, HoldingsError
 from fleet_core.ids import WorkerId
 
 _log = logging.getLogger(__name__)
@@ -73,7 +73,11 @@ class Upstreams:
             for name, message in self._wanted.items()
             if name not in refused or name in standing
         }
-        await asyncio.to_thread(self._holdings.stand, stands)
+        try:
+            await asyncio.to_thread(self._holdings.stand, stands)
+        except HoldingsError as error:
+            # They stand in the load balancer all the same; only after a restart would an older list be taken for the newest.
+            _log.error("%s", error)
 
     async def validate(self, message: balancer_pb2.Pool) -> str:
         """Why the pool could not be applied; empty: it could."""

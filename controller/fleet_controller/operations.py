@@ -152,14 +152,25 @@ def plan_size(
         )
     if host:
         return SizePlan(_bounded(with_host(app.placement, host, count)), SizeMode.PINNED, ())
-    chosen = _chosen_hosts((), hosts)
-    if absolute is None and relative is None:
-        placement = {name: hosts[name].cpus for name in chosen}
-    else:
-        placement = spread(count, chosen, app.placement)
+    placement = _floating(count, app, hosts, per_core=absolute is None and relative is None)
     losers = tuple(name for name, before in sorted(app.placement.items()) if placement.get(name, 0) < before)
     asked_for = app.size_mode is SizeMode.FLOATING and count < app.size
     return SizePlan(_bounded(placement), SizeMode.FLOATING, () if asked_for else losers)
+
+
+def _floating(count: int, app: AppRecord, hosts: Mapping[str, HostFact], *, per_core: bool) -> dict[str, int]:
+    """Spread over the hosts that are online and those that are merely unknown: these keep their share, and get nothing more."""
+    online = [name for name, fact in hosts.items() if fact.online]
+    unknown = [name for name in app.placement if name not in online]
+    if per_core:
+        kept = {name: app.placement[name] for name in unknown}
+        return {**kept, **{name: hosts[name].cpus for name in online}}
+    even = spread(count, [*online, *unknown], app.placement)
+    kept = {name: least for name in unknown if (least := min(app.placement[name], even.get(name, 0)))}
+    left = count - sum(kept.values())
+    if left and not online:
+        raise Refused(PRECONDITION, "no host is online: `fleetctl host ls` shows them")
+    return {**kept, **spread(left, online, app.placement)}
 
 
 def set_size(request: str, app: AppRecord, plan: SizePlan, past: Iterable[RolloutRecord]) -> Change:

@@ -105,7 +105,10 @@ def _pool(pool: PoolLayout) -> Iterable[str]:
     yield f"backend {replay}"
     yield "    http-reuse always"
     yield "    retry-on conn-failure empty-response"
+    # A worker that died has the fewest connections, so leastconn would choose it for every retry: one refused connection hides
+    # it until a check, at most 250 ms later, finds it alive.
     yield "    default-server check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1 pool-purge-delay 500ms"
+    yield "    default-server observe layer4 error-limit 1 on-error mark-down"
     for slot in pool.slots:
         target = slot.target or _NOWHERE
         disabled = "" if slot.state is SlotState.ACTIVE else " disabled"

@@ -47,8 +47,8 @@ def up(
     """Run the whole system on this machine, in the foreground.
 
     An etcd, controllers, balancers and the hosts host1 to hostN, each host with its own agent, supervisor and ports. Daemons that
-    die are started again. "ready" is printed once the controller answers and every host and balancer is connected; the
-    context "up" then leads there and is the current one, also after the end.
+    die are started again. "ready" is printed once the controller answers and every host and balancer is connected. A context,
+    "up" or for another --data-dir "up-ID", then leads there and is the current one; at the end the one before is again.
 
     Ctrl-C stops everything, workers too; once more: without waiting for them to finish. On the folder of an `up` that was
     killed, what it left running is adopted.

@@ -33,7 +33,7 @@ class Display:
         else:
             self._say(f"{time.strftime('%H:%M:%S')}  {what}")
 
-    def ready(self, settings: Settings, data_dir: Path, adopted: Sequence[str]) -> None:
+    def ready(self, settings: Settings, data_dir: Path, adopted: Sequence[str], context: str) -> None:
         """The fleet is whole."""
         addresses = settings.controller_addresses
         if self._options.structured:
@@ -45,11 +45,12 @@ class Display:
                     "hosts": settings.hosts,
                     "balancers": settings.balancers,
                     "adopted": list(adopted),
+                    "context": context,
                 }
             )
             return
         self.step(
-            f'\n  controller  {", ".join(addresses)} (context "up")\n'
+            f'\n  controller  {", ".join(addresses)} (context "{context}")\n'
             f"  hosts       {settings.hosts}, with ports from {min(settings.host_blocks)}\n"
             f"  balancers   {settings.balancers}\n"
             f"  data        {data_dir}, the daemons' logs in log/\n\n"

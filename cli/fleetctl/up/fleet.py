@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Protocol
 
 from fleet_core.tls import Role, TlsFiles
-from fleetctl.contexts import Context, ContextError, save_context
+from fleetctl.contexts import Context, ContextError, load_contexts, save_context
 from fleetctl.errors import ExitCode
 from fleetctl.up.claims import PortClaims, port_is_free
 from fleetctl.up.configs import OPERATOR, Certificates, write_configs
 from fleetctl.up.display import Display
 from fleetctl.up.errors import UpError
 from fleetctl.up.folder import LockedFolder, remove_runtime, runtime_folder
-from fleetctl.up.layout import Layout, runtime_root
+from fleetctl.up.layout import Layout, context_name, runtime_root
 from fleetctl.up.manager import Manager
-from fleetctl.up.plan import settle
+from fleetctl.up.plan import settle, usual_data_dir
 from fleetctl.up.readiness import POLL_SECONDS, Lacking
 from fleetctl.up.settings import Settings, Wanted
 from fleetctl.up.shutdown import Shutdown
 from fleetctl.up.topology import ETCD, Programs, Topology
 
-CONTEXT = "up"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WITHDRAW_GRACE_SECONDS = 10.0
 
@@ -50,6 +49,7 @@ class Fleet:
         self._display = display
         self._stop = asyncio.Event()
         self._hasten = asyncio.Event()
+        self._former_context = ""
 
     async def run(self, wanted: Wanted, start_timeout: float) -> None:
         """Until it is told to stop by SIGINT, SIGTERM or SIGHUP. Raises UpError."""
@@ -119,12 +119,13 @@ class Fleet:
                     self._display.event(what)
             raise error
         if starting.done():
-            self._display.ready(topology.settings, self._data_dir, adopted)
+            self._display.ready(topology.settings, self._data_dir, adopted, self._context_name(topology.settings))
         else:
             starting.cancel()
             await asyncio.wait({starting})
         await self._stop.wait()
         left = await self._end(folder, topology, manager, interrupted=interrupted)
+        self._restore_context(topology.settings)
         if left:
             raise UpError("; ".join(left), ExitCode.FAILED)
         self._display.stopped()
@@ -164,14 +165,30 @@ class Fleet:
         names = [service.name for service in topology.services]
         await manager.wait_ready(names, deadline - asyncio.get_running_loop().time())
         await self._await_fleet(manager, self._make_probe(settings, operator), deadline)
+        self._offer_context(settings, operator)
+
+    def _offer_context(self, settings: Settings, operator: TlsFiles) -> None:
+        """Make this fleet the one fleetctl talks to. Raises UpError."""
+        name = self._context_name(settings)
+        context = Context(tuple(settings.controller_addresses), operator.authority, operator.certificate, operator.key)
         try:
-            save_context(
-                CONTEXT,
-                Context(tuple(settings.controller_addresses), operator.authority, operator.certificate, operator.key),
-                make_current=True,
-            )
+            self._former_context = load_contexts().current
+            save_context(name, context, make_current=True)
         except ContextError as error:
             raise UpError(str(error), ExitCode.FAILED) from error
+
+    def _restore_context(self, settings: Settings) -> None:
+        """The fleet that was current before is current again, unless somebody chose another one meanwhile."""
+        try:
+            contexts = load_contexts()
+            former = contexts.by_name.get(self._former_context)
+            if former is not None and contexts.current == self._context_name(settings):
+                save_context(self._former_context, former, make_current=True)
+        except ContextError as error:
+            self._display.event(f"the former context is not current again: {error}")
+
+    def _context_name(self, settings: Settings) -> str:
+        return context_name(settings.fleet_id, is_default=self._data_dir == usual_data_dir())
 
     async def _await_fleet(self, manager: Manager, probe: Probe, deadline: float) -> None:
         try:

@@ -107,6 +107,11 @@ def preferred_block(data_dir: Path, *, is_default: bool, blocks: int) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(data_dir)).digest()[:4]) % blocks
 
 
+def context_name(fleet_id: str, *, is_default: bool) -> str:
+    """The context that leads to this fleet: a fleet in another folder does not take the usual one's name."""
+    return "up" if is_default else f"up-{fleet_id}"
+
+
 def host_names(count: int) -> list[str]:
     return [f"host{number}" for number in range(1, count + 1)]
 

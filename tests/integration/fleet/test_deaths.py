@@ -36,6 +36,22 @@ def test_a_killed_worker_is_replaced_and_no_get_fails(fleet: Fleet, address: str
     assert summary["failed"] <= 10, summary["details"]
 
 
+def test_half_of_the_workers_killed_at_once_fail_no_get(fleet: Fleet, address: str) -> None:
+    """A dead worker has the fewest connections: it must not be chosen for every retry."""
+    victims = sorted(fleet.pids())[: _SIZE // 2]
+    with load_on(address, fleet.folder) as load:
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(
+            lambda: len(fleet.pids()) == _SIZE and not fleet.pids() & set(victims), "the killed workers' slots ready"
+        )
+        load.wait_for_more(100)
+        summary = load.stop()
+
+    assert "GET" not in summary["failed_by_method"], summary["details"]
+    assert summary["failed"] <= 10, summary["details"]
+
+
 @pytest.mark.parametrize(
     "words",
     [("controller",), ("agent", "host1"), ("supervisor", "host2"), ("balancer",), ("etcd",)],

@@ -62,6 +62,22 @@ def test_a_floating_size_is_a_number_a_difference_or_a_core_each(
     assert plan.mode is SizeMode.FLOATING
 
 
+@pytest.mark.parametrize(
+    ("size", "placement"),
+    [
+        (12, {"host1": 4, "host2": 4, "host3": 4}),
+        (15, {"host1": 5, "host2": 5, "host3": 5}),
+        (21, {"host1": 8, "host2": 8, "host3": 5}),
+    ],
+)
+def test_a_host_that_is_merely_unknown_keeps_its_share_and_gets_nothing_more(
+    size: int, placement: dict[str, int]
+) -> None:
+    """Guards invariant 3: its workers may well be serving."""
+    plan = operations.plan_size(running(host1=5, host2=5, host3=5), HOSTS, "", size, None)
+    assert plan.placement == placement
+
+
 def test_a_size_for_one_host_pins_the_present_spread() -> None:
     plan = operations.plan_size(running(host1=2, host2=2), HOSTS, "host1", 8, None)
     assert (plan.placement, plan.mode, plan.shrinking_others) == ({"host1": 8, "host2": 2}, SizeMode.PINNED, ())
