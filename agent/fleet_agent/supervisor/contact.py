@@ -15,7 +15,6 @@ and passes none on to its own children.
 
 import errno
 import os
-import pwd
 import socket
 import sys
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import TypeVar
 
 from fleet_agent.supervisor import channels
 from fleet_agent.supervisor.channels import Meeting, Peer
+from fleet_agent.supervisor.identity import UNCHANGED, IdentityError, identity_of
 from fleet_agent.supervisor.kept import Kept, copy_from
 from fleet_agent.supervisor.loop import Loop
 from fleet_agent.supervisor.notify import NotifySocket, Said
@@ -231,10 +231,9 @@ class Contact:
 
 def _give_to(launch: Launch, path: Path) -> None:
     """A program of another user must be able to connect."""
-    if not launch.user:
-        return
     try:
-        owner = int(launch.user) if launch.user.isdigit() else pwd.getpwnam(launch.user).pw_uid
-    except KeyError as error:
-        raise OSError(errno.EINVAL, f"no user {launch.user}") from error
-    os.chown(path, owner, -1)
+        owner = identity_of(launch).uid
+    except IdentityError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
+    if owner != UNCHANGED:
+        os.chown(path, owner, -1)

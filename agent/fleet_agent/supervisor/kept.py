@@ -5,7 +5,9 @@ supervisor. And a worker inherits a copy of what the supervisor holds for it: wh
 close, whoever else dies, and the next supervisor gets it back with pidfd_getfd(2), where ptrace(2) of the worker is allowed.
 """
 
+import contextlib
 import os
+import socket
 import sys
 
 from fleet_core import service_manager
@@ -47,9 +49,18 @@ class Kept:
 
     def drop_unclaimed(self) -> None:
         """To be called when everything that lives was adopted: what nobody took belonged to the dead."""
-        for name in self._stored:
+        for name, descriptors in self._stored.items():
+            for descriptor in descriptors:
+                stop_listening(descriptor)
             service_manager.forget(name)
         self.close()
+
+
+def stop_listening(descriptor: int) -> None:
+    """Where it is a listening socket: for all who have a copy, so that its address is free at once."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as listener:
+        if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 def copy_from(pidfd: int, number: int) -> int | None:

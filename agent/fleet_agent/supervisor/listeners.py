@@ -4,14 +4,13 @@ Bound once and inherited, so a connection that comes while every worker restarts
 resets what waits whenever one of its sockets closes; non-blocking, because of several that accept only one gets the connection.
 """
 
-import contextlib
 import os
 import socket
 import sys
 from collections.abc import Collection
 from typing import NamedTuple
 
-from fleet_agent.supervisor.kept import Kept, copy_from
+from fleet_agent.supervisor.kept import Kept, copy_from, stop_listening
 from fleet_agent.supervisor.protocol import Key, Launch
 
 _BACKLOG = 65535
@@ -70,9 +69,8 @@ class Listeners:
     def keep_only(self, wanted: Collection[Shared | None]) -> None:
         for shared in [shared for shared in self._sockets if shared not in wanted]:
             listener = self._sockets.pop(shared)
-            with contextlib.suppress(OSError):
-                # Copies may live on for a moment, or with a process that left its tree: none of them shall take connections.
-                listener.shutdown(socket.SHUT_RDWR)
+            # Copies may live on for a moment, or with a process that left its tree.
+            stop_listening(listener.fileno())
             listener.close()
             self._kept.drop(shared.stored_name)
 
