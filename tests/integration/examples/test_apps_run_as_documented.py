@@ -37,7 +37,9 @@ _SERVERS = {
     "fastify": _Server(EXAMPLES / "fastify" / "node_modules", "Server listening at"),
     "nestjs": _Server(EXAMPLES / "nestjs" / "dist", "successfully started", "closed after SIGTERM"),
     "gunicorn": _Server(EXAMPLES / ".venv" / "bin" / "gunicorn", "Listening at", "Shutting down: Master"),
+    "gunicorn-socket": _Server(EXAMPLES / ".venv" / "bin" / "gunicorn", "Listening at", "Shutting down: Master"),
     "uvicorn": _Server(EXAMPLES / ".venv" / "bin" / "uvicorn", "Uvicorn running on", "Finished server process"),
+    "uvicorn-socket": _Server(EXAMPLES / ".venv" / "bin" / "uvicorn", "Uvicorn running on", "Finished server process"),
     "go": _Server(EXAMPLES / "go" / "hello", "listening on", "shutting down"),
 }
 _OTHERS = ("celery", "shell")
