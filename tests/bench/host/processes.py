@@ -1,5 +1,6 @@
 """What /proc tells of other processes, and waiting for it, at one sampling interval for every subject."""
 
+import math
 import os
 import select
 import signal
@@ -32,13 +33,19 @@ def sample_until(condition: Callable[[], _T], what: str, seconds: float, pause: 
 class NewProcesses:
     """Those that became `argv` since this object was made, found without reading all of /proc at each look.
 
-    /proc/loadavg ends with the pid most recently handed out (man 5 proc), so only those since the last look are asked.
+    /proc/loadavg ends with the pid most recently handed out (man 5 proc), so only those since the last look are asked. Children
+    of `parents` are asked for as long as they live, also those that were there before: a parent may make a process long before
+    it is told what to become.
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], parents: Collection[int] = ()) -> None:
         self._wanted = b"".join(os.fsencode(argument) + b"\0" for argument in argv)
+        self._parents = frozenset(parents)
         self._newest = _newest_pid()
         self._candidates: dict[int, float] = {}
+        if self._parents:
+            before = [pid for pid in all_pids() if command_line(pid) != self._wanted and _parent(pid) in self._parents]
+            self._candidates.update(dict.fromkeys(before, math.inf))
         self.found: set[int] = set()
 
     def look(self) -> set[int]:
@@ -53,7 +60,9 @@ class NewProcesses:
             command = command_line(pid)
             if command == self._wanted:
                 self.found.add(pid)
-            if command is None or command == self._wanted or now > deadline:
+            if now > deadline and _parent(pid) in self._parents:
+                self._candidates[pid] = math.inf
+            elif command is None or command == self._wanted or now > deadline:
                 del self._candidates[pid]
         return self.found
 
@@ -64,6 +73,15 @@ def _newest_pid() -> int:
 
 def all_pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names are wanted, not paths
+
+
+def _parent(pid: int) -> int:
+    """0 where there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - in the sampling loop
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def command_line(pid: int) -> bytes | None:

@@ -33,7 +33,8 @@ class Crash(Case):
 
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
-        watch = NewProcesses(app.argv)
+        parents = subject.daemons().values()
+        watch = NewProcesses(app.argv, parents)
         subject.run(app, _WORKERS)
         workers = sorted(
             sample_until(lambda: watch.look() if len(watch.look()) == _WORKERS else set(), "workers", 30.0)
@@ -41,7 +42,7 @@ class Crash(Case):
         time.sleep(_SETTLED_SECONDS)
         samples: list[float] = []
         for pid in workers:
-            watch = NewProcesses(app.argv)
+            watch = NewProcesses(app.argv, parents)
             began = time.perf_counter()
             kill_and_wait(pid)
             sample_until(watch.look, "a new process", 30.0)

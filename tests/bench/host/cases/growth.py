@@ -52,7 +52,7 @@ class Trivial(_Growth):
 
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
-        watch = NewProcesses(app.argv)
+        watch = NewProcesses(app.argv, subject.daemons().values())
         return self._grow(subject, app, lambda: len(watch.look()))
 
 

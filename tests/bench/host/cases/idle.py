@@ -50,7 +50,7 @@ class Idle(Case):
 
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
-        watch = NewProcesses(app.argv)
+        watch = NewProcesses(app.argv, subject.daemons().values())
         subject.run(app, 1)
         samples: dict[str, list[float]] = {}
         present = 1
