@@ -6,6 +6,7 @@ that agree with the assignment held. Records that arrive together are planned fo
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from fleet.v1 import types_pb2
 from fleet_agent.accounts import find_account
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
 from fleet_agent.env_files import EnvFileError, EnvFiles
+from fleet_agent.last_lines import read_last_lines
 from fleet_agent.launch import Extra, HostContext, Local
 from fleet_agent.ports import PortTable, read_ports, write_ports
 from fleet_agent.probes import boot_time
@@ -29,14 +31,20 @@ from fleet_core.spec import AppSpec
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_WATCH_SECONDS = 60.0
+_LOG_SECONDS = 0.05
+"""From a process's end until what it printed last is in its log."""
 _Content = TypeVar("_Content")
 
 
 class Host:
     """Raises OSError and ValueError when a state file cannot be read."""
 
-    def __init__(self, context: HostContext, state_dir: Path, ports: PortRange, listeners: ListenerTable) -> None:
+    def __init__(
+        self, context: HostContext, state_dir: Path, log_dir: Path, ports: PortRange, listeners: ListenerTable
+    ) -> None:
         self.context = context
+        self._log_dir = log_dir
+        self._last_lines: dict[Key, list[str]] = {}
         self.changed = asyncio.Event()
         """Set when `statuses` or `held` changed; for the one session that reports them."""
         self.commands_waiting = asyncio.Event()
@@ -102,9 +110,16 @@ class Host:
 
     def take_all(self, workers: Iterable[Worker]) -> None:
         """A supervisor was (re)connected and has these workers; what it was told before counts no more."""
+        known = self.workers
         self.workers = {worker.key: worker for worker in workers}
         self._told.clear()
         self._refused.clear()
+        for worker in self.workers.values():
+            before = known.get(worker.key)
+            if before is not None:
+                self._note_end(before, worker)
+            elif worker.state in ("backoff", "failed"):
+                self._keep_last_lines(worker.key, 0.0)
         self.supervisor_known.set()
         self.look_due.set()
         self._refresh()
@@ -116,6 +131,8 @@ class Host:
         self.workers[worker.key] = worker
         if before is None or before.pid != worker.pid:
             self.look_due.set()
+        if before is not None:
+            self._note_end(before, worker)
         if worker.state == "exited":
             self._told.pop(worker.key, None)
         self._refresh_soon()
@@ -123,6 +140,7 @@ class Host:
     def take_removed(self, key: Key) -> None:
         """The supervisor forgot a worker."""
         self.workers.pop(key, None)
+        self._last_lines.pop(key, None)
         self._told.pop(key, None)
         self._refresh_soon()
 
@@ -194,6 +212,20 @@ class Host:
     async def _in_writer(self, write: Callable[[Path, _Content], None], path: Path, content: _Content) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writer, write, path, content)
 
+    def _note_end(self, before: Worker, worker: Worker) -> None:
+        """Where a process ended and nobody had asked for it, keep what it printed last."""
+        if not before.pid or before.pid == worker.pid:
+            return
+        crashed = worker.restarts > before.restarts or worker.state == "failed"
+        if crashed or (worker.state == "exited" and before.state != "stopping"):
+            started = time.time() - (boot_time() - before.started_monotonic)
+            asyncio.get_running_loop().call_later(_LOG_SECONDS, self._keep_last_lines, worker.key, started)
+
+    def _keep_last_lines(self, key: Key, since: float) -> None:
+        if key in self.workers:
+            self._last_lines[key] = read_last_lines(self._log_dir, key.app, key.slot, since)
+            self._refresh_soon()
+
     def _refresh_soon(self) -> None:
         if not self._refresh_due:
             self._refresh_due = True
@@ -210,6 +242,9 @@ class Host:
             if key in plan.statuses and key not in self.workers:
                 plan.statuses[key].state = types_pb2.WORKER_STATE_FAILED
                 plan.statuses[key].reason = reason
+        for key, lines in self._last_lines.items():
+            if key in plan.statuses:
+                plan.statuses[key].last_lines.extend(lines)
         if plan.statuses != self.statuses:
             self.statuses = plan.statuses
             self.changed.set()

@@ -88,7 +88,8 @@ def reconcile(
         for key, worker in workers.items()
         if worker.launch.listen_port and worker.state != "exited"
     }
-    sharing = {*held_sockets, *(key.app for key, target in targets.items() if _shares(target))}
+    sharing = {key.app for key, worker in workers.items() if worker.launch.listen_port}
+    sharing.update(key.app for key, target in targets.items() if _shares(target))
     ports = ports.keep_only([*targets, *workers], sharing).adopt(held_ports).adopt_shared(held_sockets)
     in_use = dict(held_ports)
     for key, target in targets.items():
@@ -157,6 +158,8 @@ def _up(
         if worker is not None and worker.state != "exited":
             return ports, None
         raise _UnusableSpecError(problem)
+    if worker is not None and _may_rest(worker, wanted):
+        return ports, Run(key, worker.launch)
     port = 0
     if wanted.spec.listen_mode is ListenMode.SOCKET:
         ports = ports.share(key.app, in_use.values(), listening)
@@ -173,6 +176,14 @@ def _up(
     if worker is not None and worker.state != "exited" and worker.launch == launch:
         return ports, None
     return ports, Run(key, launch)
+
+
+def _may_rest(worker: Worker, wanted: Wanted) -> bool:
+    """It is down, perhaps because its restart policy lets it rest. Only the supervisor knows; under an equal launch it lets it
+    rest on, so what this host would put into a launch today (a port, a variable) must not make the launch another one."""
+    policy = worker.launch
+    rests = policy.restart_mode != "always" or bool(policy.stop_exit_codes)
+    return rests and worker.state == "exited" and Extra.of(policy).spec_digest == wanted.spec_digest
 
 
 def _status(

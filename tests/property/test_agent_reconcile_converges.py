@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fleet.v1 import types_pb2
-from fleet_agent.launch import HostContext
+from fleet_agent.launch import HostContext, Local
 from fleet_agent.ports import PortTable
 from fleet_agent.reconcile import Command, Forget, Plan, Run, Stop, Wanted, reconcile
 from fleet_agent.supervisor.protocol import Key, Launch, Worker
@@ -18,6 +18,10 @@ HOST = HostContext("host1", "10.0.0.1", {"PATH": "/bin"}, "/preload.js")
 SPECS = {
     "web": AppSpec.model_validate({"name": "web", "argv": ["serve"], "cwd": "/"}),
     "cron": AppSpec.model_validate({"name": "cron", "argv": ["tick"], "cwd": "/", "listen_mode": "none"}),
+    "job": AppSpec.model_validate(
+        {"name": "job", "argv": ["work"], "cwd": "/", "restart": {"mode": "never"}, "env_files": ["env"]}
+    ),
+    "pool": AppSpec.model_validate({"name": "pool", "argv": ["serve"], "cwd": "/", "listen_mode": "socket"}),
 }
 FIRST, LAST = 100, 130
 RUN, STOP = types_pb2.PHASE_RUN, types_pb2.PHASE_STOP
@@ -37,23 +41,31 @@ class ModelSupervisor:
     def __init__(self) -> None:
         self.workers: dict[Key, Worker] = {}
         self.started: list[Key] = []
+        self.resting: set[Key] = set()
+        """Ended by themselves, and not to be started again under an equal launch."""
 
     def apply(self, command: Command) -> None:
         worker = self.workers.get(command.key)
         match command:
             case Run(key, launch):
+                rests = worker is not None and key in self.resting and worker.launch == launch
+                if rests:
+                    return
                 if worker is None or worker.state == "exited" or (worker.state == "failed" and worker.launch != launch):
+                    self.resting.discard(key)
                     self.workers[key] = Worker(key, launch, "starting", pid=len(self.started) + 1)
                     self.started.append(key)
                 assert worker is None or worker.state != "stopping", "a stop that was sent is not undone"
             case Stop(key):
                 assert worker is not None
+                self.resting.discard(key)
                 state = "exited" if worker.state in ("failed", "backoff", "exited") else "stopping"
                 self.workers[key] = dataclasses.replace(worker, state=state)
             case Forget(key):
                 assert worker is not None
                 assert worker.state in ("exited", "failed"), "refused by the supervisor"
                 del self.workers[key]
+                self.resting.discard(key)
 
     def end_stopping(self) -> None:
         for key, worker in self.workers.items():
@@ -68,13 +80,17 @@ class Agent:
         self.targets: dict[Key, Wanted] = {}
         self.ports = PortTable(FIRST, LAST)
         self.told: dict[Key, Command] = {}
+        self.local = Local()
+        self.down: set[Key] = set()
 
     def plan(self, supervisor: ModelSupervisor, listening: Iterable[int] = ()) -> Plan:
         for key in list(self.told):
             worker = supervisor.workers.get(key)
-            if worker is None or worker.state == "exited":
+            if worker is None or (worker.state == "exited" and key not in self.down):
                 del self.told[key]
-        plan = reconcile(self.targets, supervisor.workers, self.ports, self.told, HOST, frozenset(listening))
+        self.down = {key for key, worker in supervisor.workers.items() if worker.state == "exited"}
+        targets = {key: dataclasses.replace(target, local=self.local) for key, target in self.targets.items()}
+        plan = reconcile(targets, supervisor.workers, self.ports, self.told, HOST, frozenset(listening))
         self.ports = plan.ports
         return plan
 
@@ -123,6 +139,17 @@ class ReconcileMachine(RuleBasedStateMachine):
             pid = worker.pid if state in ("starting", "running", "unready", "stopping") else 0
             self.supervisor.workers[key] = dataclasses.replace(worker, state=state, pid=pid)
 
+    @precondition(lambda self: any(key.app == "job" for key in self.supervisor.workers))
+    @rule(data=st.data())
+    def finishes(self, data: st.DataObject) -> None:
+        """A worker ends by itself, and its policy lets it rest; the host's env file changes afterwards."""
+        key = data.draw(st.sampled_from(sorted(key for key in self.supervisor.workers if key.app == "job")))
+        worker = self.supervisor.workers[key]
+        if worker.state in ("starting", "running"):
+            self.supervisor.workers[key] = dataclasses.replace(worker, state="exited", pid=0)
+            self.supervisor.resting.add(key)
+        self.agent.local = Local({"CHANGED": key.app})
+
     @rule()
     def restart_agent(self) -> None:
         """Its table of ports is durable; what it told is not remembered."""
@@ -135,7 +162,11 @@ class ReconcileMachine(RuleBasedStateMachine):
     @invariant()
     def live_workers_never_share_a_port(self) -> None:
         ports = [w.launch.port for w in self.supervisor.workers.values() if w.state in live_states and w.launch.port]
+        live = [worker.launch for worker in self.supervisor.workers.values() if worker.state in live_states]
+        shared = {launch.listen_port for launch in live if launch.listen_port}
+        assert len(shared) <= 1, "all workers of an app share one"
         assert len(ports) == len(set(ports))
+        assert not shared & set(ports)
 
     @invariant()
     def every_target_and_worker_is_reported_once_and_truly(self) -> None:
@@ -147,7 +178,7 @@ class ReconcileMachine(RuleBasedStateMachine):
                 assert status.state != types_pb2.WORKER_STATE_READY
             elif worker.state == "running":
                 assert status.state == types_pb2.WORKER_STATE_READY
-                assert status.port == worker.launch.port
+                assert status.port == (worker.launch.port or worker.launch.listen_port)
 
     def teardown(self) -> None:
         """From any state, without further events, the assignment comes true."""
@@ -160,7 +191,11 @@ class ReconcileMachine(RuleBasedStateMachine):
         assert workers.keys() <= targets.keys(), "what the assignment does not name is gone"
         for key, target in targets.items():
             if target.phase == RUN:
-                assert workers[key].state in (*live_states, "failed")
+                if key in self.supervisor.resting:
+                    assert statuses[key].state == types_pb2.WORKER_STATE_EXITED
+                    assert statuses[key].phase == RUN, "completed"
+                else:
+                    assert workers[key].state in (*live_states, "failed")
             else:
                 assert key not in workers or workers[key].state == "exited"
                 assert statuses[key].state == types_pb2.WORKER_STATE_EXITED
@@ -179,7 +214,9 @@ def test_no_worker_is_given_a_port_another_program_listens_on(
     for command in agent.plan(supervisor, listening).commands:
         assert isinstance(command, Run)
         assert command.launch.port not in listening
-        assert (command.launch.port == 0) == (command.key.app == "cron")
+        assert command.launch.listen_port not in listening
+        assert (command.launch.port == 0) == (command.key.app in ("cron", "pool"))
+        assert (command.launch.listen_port == 0) == (command.key.app != "pool")
 
 
 @given(assignments)
@@ -190,7 +227,7 @@ def test_a_worker_of_an_older_agent_with_another_launch_is_told_once_and_not_sto
     agent.targets = wanted(dict.fromkeys(phases, RUN))
     old = [Launch(["old"], "/", {}, port=port) for port in range(FIRST, FIRST + len(phases))]
     for key, launch in zip(phases, old, strict=True):
-        port = launch.port if key.app == "web" else 0
+        port = launch.port if key.app in ("web", "job") else 0
         supervisor.workers[key] = Worker(key, dataclasses.replace(launch, port=port), "running", pid=7)
     commands = agent.act(supervisor)
     assert all(isinstance(command, Run) for command in commands)
