@@ -16,8 +16,6 @@ from typing import NamedTuple, NoReturn
 
 from fleet_agent.supervisor.identity import UNCHANGED, Identity
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Those fleet-supervisor may have handlers for."""
 HEADER = struct.Struct("=I")
 """Length of the order that follows; 0: the child was born with it."""
 MOST_INHERITED = 64
@@ -51,14 +49,14 @@ class _Refused(Exception):  # noqa: N818 - never leaves the child
     """The text is the reason why there is no program."""
 
 
-def live(channel: socket.socket, order: bytes, ignored: tuple[int, ...]) -> NoReturn:
+def live(channel: socket.socket, order: bytes) -> NoReturn:
     """Wait on `channel`, then become the program. It must not return, and not touch what it shares with the supervisor."""
     try:
         os.setsid()
         descriptor = channel.fileno()
         os.closerange(3, descriptor)
         os.closerange(descriptor + 1, _MAX_DESCRIPTOR)
-        _reset_signals(ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         received, inherited = _receive(channel)
         if received is not None:
             report = _inherit(inherited, descriptor)
@@ -91,17 +89,6 @@ def _receive(channel: socket.socket) -> tuple[bytes | None, list[int]]:
 def _unpack(packed: bytes) -> Order:
     order = Order._make(marshal.loads(packed))  # noqa: S302 - from the supervisor alone
     return order._replace(identity=Identity._make(order.identity))
-
-
-def _reset_signals(ignored: tuple[int, ...]) -> None:
-    """Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE; the mask is inherited too.
-
-    Handlers go as well. Until then their signals are blocked, from before the fork on: one that comes early waits, and is
-    not swallowed by a handler of the supervisor's.
-    """
-    for number in (*HANDLED, *ignored):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _inherit(descriptors: list[int], report: int) -> int:

@@ -13,10 +13,13 @@ from typing import Any
 
 from fleet_agent.supervisor.life import Life
 from fleet_agent.supervisor.processes import Place
-from fleet_agent.supervisor.protocol import Key, ProtocolError, key_from_json, launch_from_json, launch_to_json
+from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from_json, launch_from_json, launch_to_json
 
 _VERSION = 1
 _SUFFIX = ".json"
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,18 @@ class Journal:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self._folder = folder
-        self._place = place
+        self._place = _encode(asdict(place))
+        self._launches: dict[Key, tuple[Launch, str]] = {}
+        """The launch written last for a worker: most records repeat it, twice."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(self, life: Life) -> None:
         """Raises OSError; the record before still stands."""
-        record = {"version": _VERSION, "place": asdict(self._place), "life": _life_to_json(life)}
+        content = self._content(life).encode()
         path = self._path(life.key)
         beside = f"{path}.new"
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            content = json.dumps(record, separators=(",", ":")).encode()
             while content:
                 content = content[os.write(descriptor, content) :]
         finally:
@@ -57,6 +61,7 @@ class Journal:
     def remove(self, key: Key) -> None:
         """Raises OSError."""
         Path(self._path(key)).unlink(missing_ok=True)
+        self._launches.pop(key, None)
 
     def read(self) -> list[Record]:
         """All records. One that cannot be understood is set aside as `*.bad`, with a line on stderr."""
@@ -70,13 +75,24 @@ class Journal:
                 print(f"fleet-supervisor: journal record set aside as {aside}: {error}", file=sys.stderr)
         return records
 
+    def _content(self, life: Life) -> str:
+        plain = {name: value for name, value in vars(life).items() if name not in {"launch", "wanted"}}
+        plain["key"] = life.key._asdict()
+        launch = self._launch(life.key, life.launch)
+        wanted = "null"
+        if life.wanted is not None:
+            wanted = launch if life.wanted is life.launch else _encode(launch_to_json(life.wanted))
+        rest = _encode(plain)[1:]
+        return f'{{"version":{_VERSION},"place":{self._place},"life":{{"launch":{launch},"wanted":{wanted},{rest}}}'
+
+    def _launch(self, key: Key, launch: Launch) -> str:
+        known = self._launches.get(key)
+        if known is None or known[0] is not launch:
+            known = self._launches[key] = (launch, _encode(launch_to_json(launch)))
+        return known[1]
+
     def _path(self, key: Key) -> str:
         return f"{self._folder}/{file_stem(key)}{_SUFFIX}"
-
-
-def _life_to_json(life: Life) -> dict[str, Any]:
-    wanted = None if life.wanted is None else launch_to_json(life.wanted)
-    return {**vars(life), "key": life.key._asdict(), "launch": launch_to_json(life.launch), "wanted": wanted}
 
 
 def _record_from_json(value: dict[str, Any]) -> Record:

@@ -16,21 +16,24 @@ copied when either side goes on, are most of what a start costs. One waits for t
 made in a row, before the supervisor touches its memory again.
 """
 
+import contextlib
 import errno
 import functools
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fleet_agent.supervisor.child import FIRST_INHERITED, HANDLED, HEADER, MOST_INHERITED, Order, live
+from fleet_agent.supervisor.child import FIRST_INHERITED, HEADER, MOST_INHERITED, Order, live
 from fleet_agent.supervisor.identity import IdentityError, identity_of, limits_of
 from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
 
 __all__ = ["FIRST_INHERITED", "NOTHING_HANDED", "Handed", "Nursery", "Output", "SpawnError", "Spawned", "read_report"]
 
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those fleet-supervisor may have handlers for."""
 _MAX_REPORT_BYTES = 4096
 _MOST_SENT_BYTES = 64 * 1024
 """What a socket takes at once whatever its peer does; a child that needs a longer order is born with it."""
@@ -108,11 +111,11 @@ class Nursery:
 
     def prepare(self, count: int) -> None:
         """Let so many children wait, MOST_WAITING at the most; where no more can be made, `spawn` will say why."""
-        try:
+        if len(self._waiting) >= count:
+            return
+        with contextlib.suppress(SpawnError), _default_signals():
             while len(self._waiting) < min(count, MOST_WAITING):
                 self._waiting.append(_fork())
-        except SpawnError:
-            return
 
     def spawn(self, launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
         """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
@@ -128,15 +131,23 @@ class Nursery:
                 raise SpawnError(f"start: {error.strerror or error}") from error
             raise
 
+    @staticmethod
+    def rehearse(launch: Launch) -> None:
+        """Do what `spawn` does, but for the process."""
+        with contextlib.suppress(SpawnError):
+            _order(launch, Output("", ""), NOTHING_HANDED)
+
     def _take(self, order: bytes) -> _Child:
         if len(order) > _MOST_SENT_BYTES:
-            return _fork(order)
+            with _default_signals():
+                return _fork(order)
         while self._waiting:
             child = self._waiting.pop(0)
             if child.alive():
                 return child
             child.end()
-        return _fork()
+        with _default_signals():
+            return _fork()
 
 
 def read_report(report: int) -> str | None:
@@ -178,13 +189,11 @@ def _send(channel: socket.socket, order: bytes, inherit: tuple[int, ...]) -> Non
 
 
 def _fork(order: bytes = b"") -> _Child:
-    """Raises SpawnError."""
+    """To be called with default signals. Raises SpawnError."""
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
         raise SpawnError(f"socket: {error.strerror}") from error
-    ignored = _inherited_ignored()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     pid = -1
     try:
         pid = os.fork()
@@ -193,8 +202,7 @@ def _fork(order: bytes = b"") -> _Child:
         raise SpawnError(f"fork: {error.strerror}") from error
     finally:
         if pid == 0:
-            live(theirs, order, ignored)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            live(theirs, order)
         theirs.close()
     ours.setblocking(False)
     pidfd = -1
@@ -207,6 +215,24 @@ def _fork(order: bytes = b"") -> _Child:
         if pidfd >= 0:
             os.close(pidfd)
         raise SpawnError(f"start: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _default_signals() -> Iterator[None]:
+    """What is forked within has no handlers and ignores nothing.
+
+    Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE. Signals that have handlers are blocked
+    until a child has none: one that comes early waits for the child to unblock it, and is not swallowed. All this is done here
+    because in the child it would copy a hundred pages.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    before = [(number, signal.signal(number, signal.SIG_DFL)) for number in (*_HANDLED, *_inherited_ignored())]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _kill_own(pid: int) -> None:

@@ -153,6 +153,8 @@ async def test_an_idle_supervisor_never_wakes_up_and_is_small(host: RunningSuper
         status = Path(f"/proc/{host.pid}/status").read_text()
         return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
 
+    children = Path(f"/proc/{host.pid}/task/{host.pid}/children")
+    await eventually(lambda: len(children.read_text().split()) == 32 + 1, "a child waits for the next start")
     await host.client.hello()
     before = wake_ups()
     await asyncio.sleep(1.5)
