@@ -86,6 +86,7 @@ class Supervisor:
         self._when_down: list[Callable[[], None]] = []
         self._starting: dict[Key, _Held] = {}
         """Those to start at the end of this turn."""
+        self._untold: list[Worker | Key] = []
         self._spare: Timer | None = None
         self._looking: list[tuple[_Held, Tree]] = []
         """Stopping workers whose leader has ended, and whose other processes were not looked for yet."""
@@ -156,7 +157,7 @@ class Supervisor:
             held.logs.drain()
             held.logs.close()
         self._logs.remove(file_stem(key))
-        self._emit({"event": "removed", "key": key._asdict()})
+        self._tell_soon(key)
         return ""
 
     def stop_all(self, grace_seconds: float, when_down: Callable[[], None]) -> None:
@@ -218,7 +219,7 @@ class Supervisor:
         except OSError as error:
             raise SpawnError(f"log pipes: {error.strerror}: {error.filename}") from error
         launch = held.life.wanted or held.life.launch
-        held.logs.limit(launch.log_max_bytes, launch.log_files)
+        held.logs.follow(launch)
         return held.logs
 
     # From a step of a life to the world
@@ -276,9 +277,27 @@ class Supervisor:
             print(f"fleet-supervisor: the journal cannot be written: {error.strerror}", file=sys.stderr)
 
     def _tell(self, held: _Held, before: Life | None) -> None:
+        """At the end of this turn, after what is to be started: nobody shall wait for a process until a text is made."""
         worker = lives.report(held.life)
         if before is None or worker != lives.report(before):
-            self._emit({"event": "worker", "worker": worker_to_json(worker)})
+            self._tell_soon(worker)
+
+    def _tell_soon(self, news: Worker | Key) -> None:
+        """A key is that of a worker which was forgotten."""
+        if not self._untold:
+            self._loop.soon(self._tell_all)
+        self._untold.append(news)
+
+    def _tell_all(self) -> None:
+        if self._starting:
+            self._loop.soon(self._tell_all)
+            return
+        untold, self._untold = self._untold, []
+        for news in untold:
+            if isinstance(news, Worker):
+                self._emit({"event": "worker", "worker": worker_to_json(news)})
+            else:
+                self._emit({"event": "removed", "key": news._asdict()})
 
     def _start_soon(self, held: _Held) -> None:
         """All starts of a turn are made together, so that the forks come in a row."""
@@ -300,8 +319,14 @@ class Supervisor:
             self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
 
     def _make_spare(self) -> None:
+        """The child shares all memory, and a page that is written to then is copied first. So a start is rehearsed after it, for
+        the pages that the next will write to."""
         self._spare = None
         self._nursery.prepare(1)
+        alive = next((held.life for held in self._workers.values() if held.life.pid), None)
+        if alive is not None:
+            self._nursery.rehearse(alive.launch)
+            self._write(alive)
 
     def _start(self, held: _Held) -> None:
         before = held.life
