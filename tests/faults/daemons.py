@@ -36,6 +36,8 @@ class _Service:
         self.store = DescriptorStore()
         self.pause = 0.0
         """Before the next start."""
+        self.relapse: float | None = None
+        """How long after READY=1 of the next process it is killed."""
         self.timers: set[asyncio.TimerHandle] = set()
         self.was_ready = False
         """The present process said READY=1."""
@@ -81,9 +83,14 @@ class Daemons:
                 self._away(service)
         service.daemon.signal(number)
 
+    def strike_once_ready(self, name: str, delay: float) -> None:
+        """The next process that comes: SIGKILL so many seconds after it is ready."""
+        self._services[name].relapse = delay
+
     def thaw_all(self) -> None:
         """The last fault is over."""
         for service in self._services.values():
+            service.relapse = None
             if service.daemon is not None:
                 self._thaw(service, service.daemon)
 
@@ -185,6 +192,9 @@ class Daemons:
                 self._history.add("ready", service=service.name, pid=notification.pid)
                 service.was_ready = True
                 self._back(service)
+                if service.relapse is not None:
+                    self._later(service, service.relapse, partial(self.strike, service.name, "KILL", 0.0))
+                    service.relapse = None
 
     def _reap_orphans(self) -> None:
         process.reap_orphans({service.daemon.pid for service in self._services.values() if service.daemon is not None})

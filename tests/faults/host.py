@@ -17,7 +17,7 @@ from fleet_core.spec import AppSpec, ListenMode, Runtime
 from tests.faults import writer
 from tests.faults.daemons import Daemons
 from tests.faults.evidence import History, Key, Process
-from tests.faults.schedule import APPS, Action, Ambush, Crash, Replace, Resize, Strike, schedule
+from tests.faults.schedule import APPS, Action, Ambush, Crash, Relapse, Replace, Resize, Strike, schedule
 from tests.faults.wishes import Wishes
 from tests.integration.agent.fake_controller import FakeController, target
 from tests.integration.agent.running import RunningHost
@@ -123,6 +123,9 @@ class HostUnderFaults:
                 self._crash(action.pick)
                 time.sleep(action.delay)  # to the fraction of a millisecond
                 daemons.strike("supervisor", "KILL", action.seconds)
+            case Relapse():
+                daemons.strike("supervisor", "KILL", action.seconds)
+                daemons.strike_once_ready("supervisor", action.delay)
             case Resize():
                 self._wishes.resize(action.app, action.size)
                 self._control()

@@ -59,9 +59,19 @@ class Ambush:
     seconds: float
 
 
-Action = Strike | Crash | Resize | Replace | Ambush
+@dataclass(frozen=True)
+class Relapse:
+    """SIGKILL to the supervisor, the next after `seconds`, and again `delay` seconds after that one is ready: it empties pipes
+    that have filled meanwhile, then."""
+
+    at: float
+    seconds: float
+    delay: float
+
+
+Action = Strike | Crash | Resize | Replace | Ambush | Relapse
 AMBUSH_SECONDS = 0.005
-"""A crash is known, and its process started again, within a few milliseconds."""
+"""A crash is known, and its process started again, within a few milliseconds; as quickly are pipes emptied."""
 
 
 def schedule(seed: int, seconds: float) -> list[Action]:
@@ -80,7 +90,9 @@ def _scene(random: Random, at: float) -> Iterator[Action]:
     kind = random.random()
     if kind < 0.2:
         yield Ambush(at, random.random(), random.uniform(0.0, AMBUSH_SECONDS), _pause(random))
-    elif kind < 0.6:
+    elif kind < 0.35:
+        yield Relapse(at, random.uniform(0.3, 1.5), random.uniform(0.0, AMBUSH_SECONDS))
+    elif kind < 0.65:
         yield _change(random, at)
         yield from _strikes(random, at + random.uniform(-0.02, 0.08))
     elif kind < 0.9:
