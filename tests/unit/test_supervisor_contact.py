@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet_agent.supervisor import channels, watchdog
+from fleet_agent.supervisor import kept as kept_module
 from fleet_agent.supervisor.channels import Lines
 from fleet_agent.supervisor.contact import Places, places
 from fleet_agent.supervisor.kept import Kept, copy_from, stop_listening
@@ -99,6 +100,30 @@ def test_what_is_taken_from_the_store_is_the_takers_and_the_rest_is_closed() -> 
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(pipes[1][0])
     os.close(pipes[0][0])
+
+
+def test_a_service_manager_that_does_not_read_is_waited_for_once_and_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
+    monkeypatch.setattr(kept_module, "_DEAF_SECONDS", 0.3)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        manager.setblocking(False)
+        kept, began = Kept({}), time.monotonic()
+        for number in range(40):  # more than its queue holds: net.unix.max_dgram_qlen
+            kept.drop(f"worker-{number}")
+        assert time.monotonic() - began < 5
+        heard: list[bytes] = []
+        deadline = time.monotonic() + 20
+        while len(heard) < 41 and time.monotonic() < deadline:
+            try:
+                heard.append(manager.recv(4096))
+            except BlockingIOError:
+                kept.drop("another")
+                time.sleep(0.01)
+    names = [message.decode().rpartition("=")[2] for message in heard]
+    assert names[:40] == [f"worker-{number}" for number in range(40)]
 
 
 def test_a_listener_from_the_store_is_taken_only_where_it_listens_at_the_address() -> None:

@@ -9,11 +9,16 @@ import contextlib
 import os
 import socket
 import sys
+import time
+from collections.abc import Callable
 
 from fleet_core import service_manager
 
 _PIDFD_GETFD = 438
 """System call number, on every architecture."""
+_SLOW_SECONDS = 0.5
+_DEAF_SECONDS = 10.0
+"""A service manager that does not read costs one wait in so long a time, not one for each worker."""
 
 
 class Kept:
@@ -22,6 +27,8 @@ class Kept:
     def __init__(self, stored: dict[str, list[int]]) -> None:
         """Owns the descriptors in `stored`."""
         self._stored = stored
+        self._to_drop: list[str] = []
+        self._deaf_until = 0.0
 
     def close(self) -> None:
         """Closes what was not taken; it stays in the store."""
@@ -32,7 +39,8 @@ class Kept:
 
     def keep(self, name: str, descriptor: int) -> None:
         """Where there is no service manager, the worker's copy is all there is."""
-        service_manager.store(name, descriptor)
+        self._drop_waiting()
+        self._try(lambda: service_manager.store(name, descriptor))
 
     def take(self, name: str) -> int | None:
         """A descriptor, the caller's to close, that stays in the store as well."""
@@ -44,16 +52,31 @@ class Kept:
         return descriptors[0]
 
     def drop(self, name: str) -> None:
-        """Out of the store."""
-        service_manager.forget(name)
+        """Out of the store, with the next change at the latest that the service manager takes."""
+        self._to_drop.append(name)
+        self._drop_waiting()
 
     def drop_unclaimed(self) -> None:
         """To be called when everything that lives was adopted: what nobody took belonged to the dead."""
         for name, descriptors in self._stored.items():
             for descriptor in descriptors:
                 stop_listening(descriptor)
-            service_manager.forget(name)
+            self.drop(name)
         self.close()
+
+    def _drop_waiting(self) -> None:
+        while self._to_drop and self._try(lambda: service_manager.forget(self._to_drop[0])):
+            del self._to_drop[0]
+
+    def _try(self, tell: Callable[[], bool]) -> bool:
+        """True where that is settled: told, or nobody listens."""
+        began = time.monotonic()
+        if began < self._deaf_until:
+            return False
+        if not tell() and time.monotonic() - began > _SLOW_SECONDS:
+            self._deaf_until = time.monotonic() + _DEAF_SECONDS
+            return False
+        return True
 
 
 def stop_listening(descriptor: int) -> None:

@@ -37,8 +37,8 @@ async def test_messages_pass_both_ways(
     )
     await host.run(messaging)
     await host.until(lambda worker: worker.state == "running")
-    await eventually((tmp_path / "app/sent").exists, "the callback of send() was called")
-    assert (tmp_path / "app/sent").read_text() == "null"
+    sent = tmp_path / "app/sent"
+    await eventually(lambda: sent.exists() and sent.read_text() == "null", "send() called back without an error")
     await host.client.stop(KEY, signal.SIGTERM, 60)
     assert (await host.until(lambda worker: worker.state == "exited")).reason == "exit code 0"
     assert (tmp_path / "app/heard").read_text() == "shutdown"
@@ -129,12 +129,14 @@ async def test_a_cluster_and_helper_processes_work_beside_the_shared_socket(
         }
     """
     (tmp_path / "app").mkdir()
-    (tmp_path / "app/helper.js").write_text(
-        f"require('http').createServer((q, r) => r.end('2')).listen({metrics}, '127.0.0.1');"
-    )
+    (tmp_path / "app/helper.js").write_text(f"""
+        const up = () => require('fs').writeFileSync('helper', '');
+        require('http').createServer((q, r) => r.end('2')).listen({metrics}, '127.0.0.1', up);
+    """)
     await host.run(sharing(source, tmp_path / "app", port))
     await host.until(lambda worker: worker.state == "running")
     await answered_by(port, 1)
+    await eventually((tmp_path / "app/helper").exists, "the helper listens")
     await answered_by(metrics, 2)
 
 
