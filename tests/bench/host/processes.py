@@ -97,6 +97,18 @@ def alive(pid: int) -> bool:
     return bool(command_line(pid))
 
 
+def twins(pid: int) -> list[int]:
+    """Its children that have not become another program: made beforehand, and a part of its cost."""
+    command = command_line(pid)
+    return [child for child in all_pids() if _parent(child) == pid and command and command_line(child) == command]
+
+
+def private_mib(pid: int) -> float:
+    """What it does not share with the process it was forked from, or any other."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup")
+    return (_field(rollup, "Private_Clean:") + _field(rollup, "Private_Dirty:")) / 1024
+
+
 def cpu_seconds(pid: int) -> float:
     """Time on a processor of all its threads, to the nanosecond (Documentation/scheduler/sched-stats)."""
     total = 0

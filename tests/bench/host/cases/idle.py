@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.bench.host.app import sleeper
 from tests.bench.host.case import Case
-from tests.bench.host.processes import NewProcesses, alone_mib, cpu_seconds, pss_mib, sample_until
+from tests.bench.host.processes import NewProcesses, alone_mib, cpu_seconds, private_mib, pss_mib, sample_until, twins
 from tests.bench.host.subject import Subject
 from tests.bench.host.subjects.circus import Circus
 from tests.bench.host.subjects.fleet import Fleetctl
@@ -63,18 +63,20 @@ class Idle(Case):
         return samples
 
     def _look(self, daemons: dict[str, int], size: int) -> dict[str, list[float]]:
+        made = {role: twins(pid) for role, pid in daemons.items()}
         before = {role: cpu_seconds(pid) for role, pid in daemons.items()}
         time.sleep(self.plan.idle_seconds)
         cpu = {role: (cpu_seconds(pid) - before[role]) * 1000 for role, pid in daemons.items()}
-        memory = {role: pss_mib(pid) for role, pid in daemons.items()}
+        memory = {role: sum(map(pss_mib, (pid, *made[role]))) for role, pid in daemons.items()}
+        extra = {role: sum(map(private_mib, made[role])) for role in daemons}
         found = {
             self._cpu(size): [sum(cpu.values())],
             self._memory(size): [sum(memory.values())],
-            self._alone(size): [alone_mib(daemons.values())],
+            self._alone(size): [alone_mib(daemons.values()) + sum(extra.values())],
         }
         if len(daemons) > 1:
-            for role in daemons:
+            for role, pid in daemons.items():
                 found[f"{self._cpu(size)}, {role}"] = [cpu[role]]
                 found[f"{self._memory(size)}, {role}"] = [memory[role]]
-                found[f"{self._alone(size)}, {role}"] = [alone_mib([daemons[role]])]
+                found[f"{self._alone(size)}, {role}"] = [alone_mib([pid]) + extra[role]]
         return found
