@@ -46,7 +46,11 @@ class Host:
             self._server: Server | None = None
             nursery = owned.enter_context(closing(nursery or Nursery()))
             supervisor = owned.enter_context(
-                closing(Supervisor(self._loop, journal, logs, contacts, self._emit, nursery=nursery))
+                closing(
+                    Supervisor(
+                        self._loop, journal, logs, contacts, self._emit, nursery=nursery, home=_home(runtime_dir)
+                    )
+                )
             )
             supervisor.adopt(journal.read(), place)
             self._service = Service(supervisor)
@@ -85,6 +89,12 @@ class Host:
 
     def _handle(self, client: Client, message: Message) -> None:
         self._service.handle(client, message)
+
+
+def _home(runtime_dir: Path) -> str:
+    """Names the folder on this machine, whoever asks."""
+    found = runtime_dir.stat()
+    return f"{found.st_dev:x}-{found.st_ino:x}"
 
 
 def _lock(path: Path) -> int:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,11 @@ _SIGNAL_PROCESS_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 _GET_INFO = 0xC040FF0B  # PIDFD_GET_INFO, Linux 6.13
 _INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
 _INFO = struct.Struct("=QQ11Ii")
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_NAMES_OF_A_WORKER = (b"FLEET_APP=", b"FLEET_WORKER_ID=", b"FLEET_GENERATION=")
 _DEAD_STATES = frozenset("ZXx")
+HOME_VARIABLE = "FLEET_SUPERVISOR"
+"""Names the runtime folder of the supervisor that started a process."""
 UNKNOWN_EXIT = "exit status unknown"
 
 
@@ -165,7 +170,7 @@ class Tree:
         try:
             self._signal_whole_group(self.pidfd, number)
         except ProcessLookupError:
-            _send(self.pidfd, number)  # just forked: it has not made its group yet
+            send(self.pidfd, number)  # just forked: it has not made its group yet
         except OSError:  # EINVAL: a kernel before 6.9, and not our child
             self._signal_each(number)
 
@@ -186,10 +191,10 @@ class Tree:
 
     def _signal_each(self, number: int) -> None:
         if self.pidfd is not None:
-            _send(self.pidfd, number)
+            send(self.pidfd, number)
         for descriptor in self.open_members(living_by_session()):
             try:
-                _send(descriptor, number)
+                send(descriptor, number)
             finally:
                 os.close(descriptor)
 
@@ -210,22 +215,49 @@ class Tree:
                 os.close(descriptor)
         return members
 
+    def open_strays(self, home: str, living: Sessions, leaders: Collection[int], before: float) -> list[int]:
+        """Pidfds, the caller's to close, of those that left the session: daemons, which fork twice.
+
+        The marks name this worker, and HOME_VARIABLE with `home` the supervisor whose it is, as another of this machine may
+        have one of the same name. They name its next process too: hence only those that began before that time,
+        CLOCK_BOOTTIME seconds, and none in the sessions of `leaders`, which live.
+        """
+        if not all(any(mark.startswith(name) for mark in self._marks) for name in _NAMES_OF_A_WORKER):
+            return []
+        marks = {*self._marks, f"{HOME_VARIABLE}={home}".encode()}
+        strays = []
+        latest = int(before * _TICKS_A_SECOND)
+        for session, members in living.items():
+            if session == self.pid or session in leaders:
+                continue
+            for pid, stat in members:
+                if not self._start_ticks <= stat.start_ticks < latest or not _has(pid, marks):
+                    continue
+                descriptor = open_verified(pid, stat.start_ticks)
+                if descriptor is not None:
+                    strays.append(descriptor)
+        return strays
+
     def holds(self, pid: int) -> bool:
         """Is it a living process of this tree: by its session, or by the marks where it has left that."""
         stat = read_stat(pid)
         return stat is not None and (stat.session == self.pid or self._marked(pid))
 
     def _marked(self, pid: int) -> bool:
-        if not self._marks:
-            return False
-        try:
-            content = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            return False
-        return self._marks.issubset(content.split(b"\0"))
+        return bool(self._marks) and _has(pid, self._marks)
 
 
-def _send(pidfd: int, number: int) -> None:
+def _has(pid: int, marks: set[bytes]) -> bool:
+    """Does the process have all these in the environment it was started with."""
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return marks.issubset(content.split(b"\0"))
+
+
+def send(pidfd: int, number: int) -> None:
+    """Nothing happens where the process has ended."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
 

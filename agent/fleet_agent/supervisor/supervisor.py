@@ -5,7 +5,8 @@ whose record is written between fork and release (`spawn`).
 
 A stop signal goes to the whole process group, as systemd's KillMode=control-group and PM2 have it, because `npm start` and shells
 do not pass one on. The leader's end is not the worker's: as long as the grace lasts, the rest of its session may finish. After a
-crash nobody waits: the rest of the group is killed before the next process starts.
+crash nobody waits: the rest of the group is killed before the next process starts, and soon after it the daemons that had
+left the group and the session, which are known by the FLEET_ variables in their environment.
 """
 
 import os
@@ -24,7 +25,17 @@ from fleet_agent.supervisor.life import Ask, Effect, Life, Start, Step
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
 from fleet_agent.supervisor.notify import Said
-from fleet_agent.supervisor.processes import UNKNOWN_END, End, Place, Sessions, Tree, living_by_session, open_verified
+from fleet_agent.supervisor.processes import (
+    HOME_VARIABLE,
+    UNKNOWN_END,
+    End,
+    Place,
+    Sessions,
+    Tree,
+    living_by_session,
+    open_verified,
+    send,
+)
 from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
 from fleet_agent.supervisor.spawn import MOST_WAITING, Nursery, Output, SpawnError, read_report
 
@@ -33,6 +44,9 @@ _REAPING_SECONDS = 0.1
 
 _SPARE_SECONDS = 0.02
 """After a start, until a child is made that waits for the next."""
+
+_STRAYS_SECONDS = 0.05
+"""After a crash, until the daemons it left are looked for: all of /proc is."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -73,6 +87,7 @@ class Supervisor:
         emit: Emit,
         *,
         nursery: Nursery,
+        home: str,
         jitter: Callable[[], float] = random_jitter,
     ) -> None:
         self._loop = loop
@@ -81,6 +96,7 @@ class Supervisor:
         self._contacts = contacts
         self._emit = emit
         self._nursery = nursery
+        self._home = home
         self._jitter = jitter
         self._workers: dict[Key, _Held] = {}
         self._when_down: list[Callable[[], None]] = []
@@ -88,6 +104,8 @@ class Supervisor:
         """Those to start at the end of this turn."""
         self._untold: list[Worker | Key] = []
         self._spare: Timer | None = None
+        self._crashed: list[tuple[Tree, float]] = []
+        """Trees that ended by themselves, and when: their daemons were not looked for yet."""
         self._looking: list[tuple[_Held, Tree]] = []
         """Stopping workers whose leader has ended, and whose other processes were not looked for yet."""
 
@@ -254,6 +272,8 @@ class Supervisor:
                     self._step(held, lives.unheard(held.life, now()))
             elif held.tree is not None and effect.number == signal.SIGKILL:
                 held.tree.kill_all()
+                for member in held.members:
+                    send(member, signal.SIGKILL)
             elif held.tree is not None:
                 held.tree.signal_group(effect.number)
                 held.tree.signal_group(signal.SIGCONT)  # one that was suspended could not obey
@@ -342,6 +362,7 @@ class Supervisor:
         try:
             output = Output(*self._open_logs(held).paths)
             held.contact, handed = self._contacts.open(before.key, launch, self._hears(held))
+            handed = replace(handed, env={**handed.env, HOME_VARIABLE: self._home})
             spawned = self._nursery.spawn(launch, output, record, handed)
         except SpawnError as error:
             self._end_contact(held)
@@ -442,12 +463,27 @@ class Supervisor:
     def _watch_members(self, held: _Held, tree: Tree, living: Sessions) -> None:
         if held.life.killed:
             tree.kill_all()
-        held.members = set(tree.open_members(living))
+        strays = tree.open_strays(self._home, living, self._leaders(), now())
+        for stray in strays:
+            send(stray, signal.SIGKILL if held.life.killed else held.life.launch.stop_signal)
+        held.members = {*tree.open_members(living), *strays}
         if not held.members:
             self._tree_ended(held, tree)
             return
         for member in held.members:
             self._loop.watch(member, READ, partial(self._on_member, held, tree, member))
+
+    def _leaders(self) -> set[int]:
+        return {held.life.pid for held in self._workers.values() if held.life.pid}
+
+    def _kill_strays(self) -> None:
+        """What daemons the crashed have left, once their next processes are on their way."""
+        crashed, self._crashed = self._crashed, []
+        living, leaders = living_by_session(), self._leaders()
+        for tree, ended in crashed:
+            for stray in tree.open_strays(self._home, living, leaders, ended):
+                send(stray, signal.SIGKILL)
+                os.close(stray)
 
     def _on_member(self, held: _Held, tree: Tree, member: int, _mask: int) -> None:
         if member in held.members:
@@ -464,6 +500,10 @@ class Supervisor:
         tree.signal_group(signal.SIGKILL)
         tree.reap()
         tree.close()
+        if held.life.state != "stopping":
+            if not self._crashed:
+                self._loop.at(now() + _STRAYS_SECONDS, self._kill_strays)
+            self._crashed.append((tree, now()))
         held.tree = None
         self._end_contact(held)
         end = held.leader_end or UNKNOWN_END

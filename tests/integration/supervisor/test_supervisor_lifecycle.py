@@ -38,7 +38,8 @@ async def test_a_worker_starts_with_a_clean_environment_and_nothing_inherited(
     await eventually(lambda: host.log().endswith("\n"), "it described itself")
     seen = json.loads(host.log())
     assert {name: seen["env"].get(name) for name in wanted.env} == wanted.env
-    assert set(seen["env"]) - set(wanted.env) <= {"LC_CTYPE"}, "Python itself may add LC_CTYPE (PEP 538)"
+    added = {"LC_CTYPE", "FLEET_SUPERVISOR"}
+    assert set(seen["env"]) - set(wanted.env) <= added, "Python itself may add LC_CTYPE (PEP 538)"
     assert (seen["cwd"], seen["umask"], seen["blocked"]) == (str(tmp_path), 0o022, 0)
     assert seen["leads"]
     assert seen["stdin"] == "/dev/null"

@@ -1,5 +1,6 @@
 """What a launch may ask for beside its program: policy, identity, limits, and how its lines are kept."""
 
+import asyncio
 import json
 import os
 import pwd
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fleet_agent.supervisor.protocol import Key
 from tests.integration.supervisor.running import KEY, RunningSupervisor, alive, eventually, launch, python
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start workers as somebody else")
@@ -134,3 +136,47 @@ async def test_an_environment_of_half_a_mebibyte_reaches_the_program(host: Runni
     size = tmp_path / "size"
     await eventually(lambda: size.exists() and size.read_text() != "", "it runs")
     assert int(size.read_text()) > 480_000
+
+
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open('daemon', 'w').write(str(os.getpid()))
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+time.sleep(1000)
+"""
+
+
+async def _with_daemon(host: RunningSupervisor, folder: Path, key: Key) -> tuple[int, int]:
+    """(pid of the worker, of the daemon it left)."""
+    folder.mkdir()
+    wanted = python(DAEMON, folder)
+    wanted.env.update(FLEET_WORKER_ID=str(key.slot), FLEET_GENERATION="1")
+    worker = await host.run(wanted, key)
+    file = folder / "daemon"
+    await eventually(lambda: file.exists() and file.read_text() != "", "the daemon runs")
+    return worker.pid, int(file.read_text())
+
+
+async def test_a_daemon_that_left_its_session_ends_with_its_worker_and_no_other(
+    host: RunningSupervisor, tmp_path: Path
+) -> None:
+    other = Key("shop", 2, 1)
+    _, daemon = await _with_daemon(host, tmp_path / "one", KEY)
+    other_worker, other_daemon = await _with_daemon(host, tmp_path / "two", other)
+    await host.client.stop(KEY, signal.SIGTERM, 10)
+    await host.until(lambda seen: seen.state == "exited")
+    assert not alive(daemon)
+    assert alive(other_daemon)
+    (tmp_path / "two" / "daemon").unlink()
+    await asyncio.sleep(0.02)  # two ticks: what began in the tick of the crash is let live
+    os.kill(other_worker, signal.SIGKILL)
+    await eventually(lambda: not alive(other_daemon), "the daemon of the crashed process is killed")
+    file = tmp_path / "two" / "daemon"
+    await eventually(lambda: file.exists() and file.read_text() != "", "the new process has a daemon")
+    await host.client.hello()
+    assert alive(int(file.read_text()))
