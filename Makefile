@@ -15,6 +15,7 @@ ROUNDS ?= 10
 SECONDS ?= 60
 RATE ?= 1000
 SEED ?=
+TIMESTAMPS ?=
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -78,7 +79,7 @@ soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft resta
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS) --resize --steady 60
 
 faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and supervisor under load (SEED, RATE), judged by the journals
-	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED)) $(if $(TIMESTAMPS),--timestamps)
 
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)

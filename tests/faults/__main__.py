@@ -21,13 +21,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults happen (default: 60)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: a random one")
     parser.add_argument("--rate", type=float, default=1000.0, help="lines a second of each worker (default: 1000)")
+    parser.add_argument(
+        "--timestamps",
+        action="store_true",
+        help="stamp the lines of one app: known to lose what the supervisor was formatting when it was killed",
+    )
     arguments = parser.parse_args()
     if shutil.which("node") is None:
         print("the fault test needs node on PATH: install Debian's or Ubuntu's package nodejs", file=sys.stderr)
         return 2
     folder = Path(tempfile.mkdtemp(prefix="fleet-faults-"))
     print(f"seed {arguments.seed}, {arguments.seconds:g} s of faults, {arguments.rate:g} lines/s each", flush=True)
-    host = HostUnderFaults(folder, arguments.seed, arguments.seconds, arguments.rate)
+    host = HostUnderFaults(folder, arguments.seed, arguments.seconds, arguments.rate, timestamps=arguments.timestamps)
     asyncio.run(host.run())
     verdict = judge(read_evidence(host.journals, host.log_dir, host.history_path))
     print(json.dumps(verdict.facts, indent=2))
@@ -37,7 +42,8 @@ def main() -> int:
     for violation in verdict.violations[:_SHOWN]:
         print(f"BROKEN: {violation}")
     print(f"{len(verdict.violations)} promises broken. Evidence: {folder}")
-    print(f"Again: make faults SECONDS={arguments.seconds:g} SEED={arguments.seed} RATE={arguments.rate:g}")
+    stamped = " TIMESTAMPS=1" if arguments.timestamps else ""
+    print(f"Again: make faults SECONDS={arguments.seconds:g} SEED={arguments.seed} RATE={arguments.rate:g}{stamped}")
     return 1
 
 

@@ -36,11 +36,11 @@ _NODE_WRITER = Path(writer.__file__).with_suffix(".js")
 class HostUnderFaults:
     """Everything of one run lies in `folder`; no process of it is left after `run`."""
 
-    def __init__(self, folder: Path, seed: int, seconds: float, rate: float) -> None:
+    def __init__(self, folder: Path, seed: int, seconds: float, rate: float, *, timestamps: bool) -> None:
         self.journals = folder / "journals"
         self.history_path = folder / "history.jsonl"
         self._folder = folder
-        self._seed, self._seconds, self._rate = seed, seconds, rate
+        self._seed, self._seconds, self._rate, self._timestamps = seed, seconds, rate, timestamps
         self._mark = f"FAULTS_RUN={uuid.uuid4().hex}"
         self._controller = FakeController(folder / "tls")
         self._wishes = Wishes(dict.fromkeys(APPS, _SIZE))
@@ -99,7 +99,7 @@ class HostUnderFaults:
                 "log": {
                     "max_bytes": _LOG_BYTES,
                     "max_files": min(1000, 50 + int(lines / _LOG_BYTES)),
-                    "timestamps": app == "stamped",
+                    "timestamps": self._timestamps and app == "stamped",
                 },
             }
         )

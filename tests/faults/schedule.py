@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 APPS = ("plain", "stamped", "watched", "linked")
-"""The second has its lines stamped with the time; the third notifies, and has a watchdog shorter than the longest outage; the
+"""The second can have its lines stamped with the time; the third notifies, its watchdog shorter than the longest outage; the
 fourth is Node's, and has its message channel open."""
 SERVICES = ("supervisor", "agent")
 MAX_SIZE = 4
