@@ -104,6 +104,7 @@ class Supervisor:
         """Those to start at the end of this turn."""
         self._untold: list[Worker | Key] = []
         self._spare: Timer | None = None
+        self._told_of_limits = False
         self._crashed: list[tuple[Tree, float]] = []
         """Trees that ended by themselves, and when: their daemons were not looked for yet."""
         self._looking: list[tuple[_Held, Tree]] = []
@@ -338,6 +339,15 @@ class Supervisor:
         if self._spare is None:
             self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
 
+    def _tell_of_limits(self, key: Key, launch: Launch) -> None:
+        if (launch.memory_max_bytes or launch.cpu_max_cores or launch.pids_max) and not self._told_of_limits:
+            self._told_of_limits = True
+            print(
+                f"fleet-supervisor: {key.app}: memory_max, cpu_max and pids_max are not enforced: no cgroup v2 is used; limit "
+                "memory with memory_restart, or the unit of the workers with systemd",
+                file=sys.stderr,
+            )
+
     def _make_spare(self) -> None:
         """The child shares all memory, and a page that is written to then is copied first. So a start is rehearsed after it, for
         the pages that the next will write to."""
@@ -351,6 +361,7 @@ class Supervisor:
     def _start(self, held: _Held) -> None:
         before = held.life
         launch = before.wanted or before.launch
+        self._tell_of_limits(before.key, launch)
 
         def record(pid: int, start_ticks: int) -> None:
             held.life = lives.started(before, pid, start_ticks, now())
