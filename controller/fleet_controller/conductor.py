@@ -93,10 +93,14 @@ class Conductor:
             while True:
                 self._news.clear()
                 touched, self._touched = self._touched, set()
+                began = self._clock()
                 self._pass(touched)
+                took = self._clock() - began
                 async with self.planned:
                     self.planned.notify_all()
                 await self._wait()
+                # Reports of many workers come one by one: never plan more than half of the time, and take what came together.
+                await asyncio.sleep(took)
         finally:
             after_grace.cancel()
             for task in self._commits.values():
@@ -148,7 +152,7 @@ class Conductor:
         workers = tuple(self._hosts.workers_of(app.name))
         situation = Situation(
             app=app,
-            spec=revision.app_spec(),
+            spec=revision.app_spec,
             rollout=rollout,
             workers=workers,
             reported=frozenset(host.name for host in self._hosts if host.reported),

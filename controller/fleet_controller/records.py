@@ -1,6 +1,7 @@
 """Desired state as it lies in etcd: one JSON document a key. Only the leader writes them."""
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Self
 
 from google.protobuf import json_format
@@ -92,7 +93,9 @@ class RevisionRecord(Record):
     def spec_message(self) -> types_pb2.AppSpec:
         return json_format.ParseDict(self.spec, types_pb2.AppSpec())
 
+    @cached_property
     def app_spec(self) -> AppSpec:
+        """Read once: a record never changes."""
         return AppSpec.from_proto(self.spec_message())
 
 

@@ -59,6 +59,9 @@ class _Planning:
             if worker.live:
                 self.slots[worker.id.host, worker.id.slot].append(worker)
         self.good = {place: self._best(place, workers) for place, workers in self.slots.items()}
+        self.places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for place in self.slots:
+            self.places[place[0]].append(place)
         self.hosts = sorted(
             {*self.app.placement, *situation.reported, *(worker.id.host for worker in situation.workers)}
         )
@@ -161,10 +164,7 @@ class _Planning:
         return host in replacing or len(replacing) < self.policy.parallel_hosts
 
     def _replacing_on(self, host: str) -> bool:
-        return any(
-            place[0] == host and self.good.get(place) is not None and len(workers) > 1
-            for place, workers in self.slots.items()
-        )
+        return any(self.good[place] is not None and len(self.slots[place]) > 1 for place in self.places[host])
 
     # Draining and stopping
 
@@ -267,7 +267,7 @@ class _Planning:
         if host not in self.situation.reported:
             return self.app.placement.get(host, 0)
         wanted = self.app.wanted(host)
-        highest = max((slot for place, slot in self.slots if place == host), default=0)
+        highest = max((slot for _, slot in self.places[host]), default=0)
         return sum(not self._slot_is_done(host, slot) for slot in range(1, max(wanted, highest) + 1))
 
     def _slot_is_done(self, host: str, slot: int) -> bool:
@@ -282,12 +282,12 @@ class _Planning:
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:
             return "not connected"
-        stopping = [w.id.slot for w in self.workers.values() if w.id.host == host and w.live and self._stopping(w)]
-        draining = [identity.slot for identity in self.draining if identity.host == host]
+        here = [worker for place in self.places[host] for worker in self.slots[place]]
+        good = [worker for place in self.places[host] if (worker := self.good[place]) is not None]
+        stopping = [worker.id.slot for worker in here if self._stopping(worker)]
+        draining = [worker.id.slot for worker in here if worker.id in self.draining]
         starting = [target.id.slot for target in self.starts if target.id.host == host]
-        starting += [
-            worker.id.slot for place, worker in self.good.items() if worker and place[0] == host and not worker.ready
-        ]
+        starting += [worker.id.slot for worker in good if not worker.ready]
         words = (("starting", starting), ("draining", draining), ("stopping", stopping))
         return ", ".join(f"{verb} {_listed(slots)}" for verb, slots in words if slots)
 

@@ -29,7 +29,7 @@ def test_a_new_app_is_spread_over_the_hosts_that_are_online() -> None:
     assert change.app.size_mode is SizeMode.FLOATING
     assert change.rollout.steps == 5
     assert change.revision is not None
-    assert change.revision.app_spec() == spec()
+    assert change.revision.app_spec == spec()
 
 
 def test_a_new_app_on_named_hosts_is_pinned_there() -> None:
