@@ -168,6 +168,10 @@ class Host:
             if wanted.phase == types_pb2.PHASE_RUN and isinstance(wanted.spec, AppSpec)
         }
 
+    def apps_to_compress(self) -> set[str]:
+        """Apps whose old logs are to be compressed."""
+        return {key.app for key, worker in self.workers.items() if worker.launch.log_compress}
+
     def demand(self, demands: Mapping[Key, Demand]) -> None:
         """These processes shall be replaced, and no others."""
         for key in demands.keys() - self.demands.keys():

@@ -1,25 +1,37 @@
-"""Reads the lines of one log, from some way before its end and on across rotation, losing and repeating none.
+"""Reads the lines of one log, from some way before its end and on across rotation and compression, losing and repeating none.
 
-The supervisor rotates `X.log` by renaming: `X.log.1` is the newest of the old ones, the numbers may have gaps, and a file is not
-written to once it was renamed. A file that is being read stays open, so its inode names it wherever it is renamed to.
+A file that is being read stays open, so its inode names it wherever it is renamed to, and its origin where it is compressed
+(`log_names`). A file is not written to once it was renamed.
 """
 
+import gzip
 import os
+import shutil
+import tempfile
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet_agent.log_names import LogName, Origin, log_names, origin_of
+
 _BLOCK_BYTES = 64 * 1024
 MAX_LINE_BYTES = 64 * 1024
 """A longer line is handed out in pieces."""
-_MOST_ROTATED_FILES = 1000
 
 
 @dataclass
 class _OpenFile:
     descriptor: int
     inode: int
+    origin: Origin | None
+    """Of a compressed file; a plain one's changes as long as it is written to."""
     offset: int = 0
+
+    def is_at(self, name: LogName) -> bool:
+        if self.origin is None and not name.compressed:
+            return name.inode == self.inode
+        return name.origin == (self.origin or origin_of(os.fstat(self.descriptor)))
 
 
 class LogTail:
@@ -35,26 +47,32 @@ class LogTail:
         while self._files:
             os.close(self._files.popleft().descriptor)
 
-    def start(self, lines: int) -> None:
-        """Begin so that the last `lines` lines there are now come first."""
+    def start(self, lines: int | None, since: float = 0.0) -> None:
+        """Begin so that the last `lines` lines there are now (None: all) come first, without files last written to before
+        `since` (seconds since 1970)."""
         missing = lines
-        paths = self._present()
-        for path in reversed(paths):
-            opened = self._open(path)
+        for name in reversed(log_names(self.path)):
+            if self._files and name.origin[1] < since * 1e9:
+                break
+            opened = _open(name)
             if opened is None or any(opened.inode == other.inode for other in self._files):
                 if opened is not None:
                     os.close(opened.descriptor)
                 continue
-            opened.offset, found = _lines_from_end(opened.descriptor, missing, at_end=not self._files)
+            if name.origin[1] < since * 1e9:
+                opened.offset = os.fstat(opened.descriptor).st_size
+            elif missing is not None:
+                opened.offset, found = _lines_from_end(opened.descriptor, missing, at_end=not self._files)
+                missing -= found
             self._files.appendleft(opened)
-            missing -= found
-            if missing <= 0:
+            # A line that begins where a file does may have begun in the one before.
+            if missing is not None and missing <= 0 and (opened.offset > 0 or not lines):
                 break
 
     def start_at_beginning(self) -> None:
         """Begin with the first byte of a log that has just come to be."""
-        for path in self._present():
-            opened = self._open(path)
+        for name in log_names(self.path):
+            opened = _open(name)
             if opened is not None:
                 self._files.append(opened)
 
@@ -86,7 +104,7 @@ class LogTail:
             if data:
                 return data
             if len(self._files) == 1:
-                newer = self._newer_than(self._files[0].inode)
+                newer = self._newer_than(self._files[0])
                 if not newer:
                     return b""
                 # Written between our last read and the rename; after it, nothing is.
@@ -96,47 +114,48 @@ class LogTail:
                     return data
             os.close(self._files.popleft().descriptor)
 
-    def _newer_than(self, inode: int) -> list[_OpenFile]:
-        """Files that came after the one with `inode`, opened, oldest first. A rotation meanwhile makes it look again."""
+    def _newer_than(self, last: _OpenFile) -> list[_OpenFile]:
+        """Files that came after `last`, opened, oldest first. A rotation meanwhile makes it look again."""
+        if last.origin is None and _inode(self.path) == last.inode:
+            return []
         while True:
-            before = [(path, _inode(path)) for path in self._present()]
-            place = next((at for at, (_, other) in enumerate(before) if other == inode), -1)
+            before = log_names(self.path)
+            place = next((at for at, name in enumerate(before) if last.is_at(name)), -1)
             newer: list[_OpenFile] = []
-            for path, expected in before[place + 1 :]:
-                opened = self._open(path)
+            for name in before[place + 1 :]:
+                opened = _open(name)
                 if opened is not None:
                     newer.append(opened)
-                if opened is None or opened.inode != expected:
+                if opened is None or opened.inode != name.inode:
                     break
             else:
-                if before == [(path, _inode(path)) for path in self._present()]:
+                if _order(before) == _order(log_names(self.path)):
                     return newer
             for opened in newer:
                 os.close(opened.descriptor)
 
-    def _present(self) -> list[Path]:
-        """The files of this log, oldest first."""
-        numbered: list[tuple[int, Path]] = []
-        prefix = f"{self.path.name}."
-        try:
-            names = os.listdir(self.path.parent)  # noqa: PTH208 - names are all that is needed
-        except FileNotFoundError:
-            return []
-        for name in names:
-            number = name.removeprefix(prefix)
-            if name == self.path.name:
-                numbered.append((0, self.path))
-            elif name.startswith(prefix) and number.isdecimal() and 0 < int(number) <= _MOST_ROTATED_FILES:
-                numbered.append((int(number), self.path.with_name(name)))
-        return [path for _, path in sorted(numbered, reverse=True)]
 
-    @staticmethod
-    def _open(path: Path) -> _OpenFile | None:
+def _order(names: list[LogName]) -> list[tuple[Path, int]]:
+    return [(name.path, name.inode) for name in names]
+
+
+def _open(name: LogName) -> _OpenFile | None:
+    """None: it is not there any more. A compressed one is unpacked into a file without a name."""
+    try:
+        descriptor = os.open(name.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    if not name.compressed:
+        return _OpenFile(descriptor, os.fstat(descriptor).st_ino, None)
+    with os.fdopen(descriptor, "rb") as packed, tempfile.TemporaryFile() as unpacked:
+        inode = os.fstat(descriptor).st_ino
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return None
-        return _OpenFile(descriptor, os.fstat(descriptor).st_ino)
+            with gzip.GzipFile(fileobj=packed, mode="rb") as reader:
+                shutil.copyfileobj(reader, unpacked)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise OSError(f"{name.path} is damaged: {error}") from error
+        unpacked.flush()
+        return _OpenFile(os.dup(unpacked.fileno()), inode, name.origin)
 
 
 def _inode(path: Path) -> int:
@@ -156,14 +175,14 @@ def _read_on(opened: _OpenFile) -> bytes:
 
 def _lines_from_end(descriptor: int, lines: int, *, at_end: bool) -> tuple[int, int]:
     """(offset of the last `lines` lines of a file, how many of them it has). A line without its end counts in the newest file
-    (`at_end`); in an older one it is continued, and counted, in the next."""
+    (`at_end`); in an older one it is continued, and counted, in the next: there even 0 lines include it."""
     size = end = os.fstat(descriptor).st_size
-    if lines <= 0 or size == 0:
+    if (lines <= 0 and at_end) or size == 0:
         return size, 0
     ends = 0
     unfinished = at_end and os.pread(descriptor, 1, size - 1) != b"\n"
     # The end of the line before the first one wanted.
-    wanted = lines if unfinished else lines + 1
+    wanted = max(0, lines) if unfinished else max(0, lines) + 1
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
         block = os.pread(descriptor, end - start, start)
@@ -171,6 +190,6 @@ def _lines_from_end(descriptor: int, lines: int, *, at_end: bool) -> tuple[int, 
         while (at := block.rfind(b"\n", 0, at)) >= 0:
             ends += 1
             if ends == wanted:
-                return start + at + 1, lines
+                return start + at + 1, max(0, lines)
         end = start
     return 0, ends + (1 if unfinished else 0)

@@ -6,11 +6,14 @@ A log is read only as fast as the session takes its chunks: nothing is queued, s
 import asyncio
 import logging
 import re
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from fleet.v1 import agent_pb2
 from fleet_agent.log_tail import LogTail
+from fleet_agent.log_times import SinceFilter
 from fleet_core.ids import check_name
 
 _LOG = logging.getLogger(__name__)
@@ -81,27 +84,32 @@ class LogRequests:
 
     async def _stream(self, request: agent_pb2.LogRequest, tails: dict[LogName, LogTail]) -> None:
         """Returns when everything was sent; with `follow`, only by cancellation."""
+        since = time.time() - request.since_seconds if request.since_seconds > 0 else 0.0
+        filters: defaultdict[LogName, SinceFilter] = defaultdict(lambda: SinceFilter(since))
         for name in self._matching(request):
             tails[name] = LogTail(self._path(name))
-            tails[name].start(request.lines)
+            await _to_the_end(tails[name].start, request.lines or (None if since else 0), since)
         while True:
             sent = False
             for name, tail in tails.items():
                 if lines := tail.read():
                     sent = True
-                    await self._send(self._chunk(request.request_id, name, lines))
+                    await self._send_lines(request.request_id, name, filters[name].take(lines))
             if sent:
                 continue
             if not request.follow:
                 for name, tail in tails.items():
-                    if lines := tail.unfinished():
-                        await self._send(self._chunk(request.request_id, name, lines))
+                    await self._send_lines(request.request_id, name, filters[name].take(tail.unfinished()))
                 return
             await asyncio.sleep(_POLL_SECONDS)
             for name in self._matching(request):
                 if name not in tails:
                     tails[name] = LogTail(self._path(name))
                     tails[name].start_at_beginning()
+
+    async def _send_lines(self, request_id: str, name: LogName, lines: list[bytes]) -> None:
+        if lines:
+            await self._send(self._chunk(request_id, name, lines))
 
     def _matching(self, request: agent_pb2.LogRequest) -> Iterator[LogName]:
         """Logs that exist now, in the order of app, slot and stream."""
@@ -127,3 +135,13 @@ class LogRequests:
                 for line in lines
             ],
         )
+
+
+async def _to_the_end(start: Callable[[int | None, float], None], lines: int | None, since: float) -> None:
+    """In a thread, because it may have to unpack; a cancellation waits for it, as its caller then closes what it opens."""
+    starting = asyncio.ensure_future(asyncio.to_thread(start, lines, since))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.gather(starting, return_exceptions=True)
+        raise

@@ -16,6 +16,7 @@ from fleet_agent.dialler import Dialler
 from fleet_agent.host import Host
 from fleet_agent.identity import StateDirInUseError, boot_id, host_uid, lock_state_dir
 from fleet_agent.launch import HostContext
+from fleet_agent.log_compression import LogCompressor
 from fleet_agent.metrics import AgentCollector
 from fleet_agent.session import make_hello
 from fleet_agent.sockets import ListenerTable
@@ -71,6 +72,7 @@ async def run_agent(config: AgentConfig) -> None:
         tasks = [
             asyncio.create_task(link.run(), name="supervisor-link"),
             asyncio.create_task(dialler.run(), name="dialler"),
+            asyncio.create_task(LogCompressor(config.log_dir, host.apps_to_compress).run(), name="log-compressor"),
             asyncio.create_task(Upkeep(host, sampler, link.fail).run(), name="upkeep"),
             asyncio.create_task(stopping.wait(), name="stopping"),
         ]

@@ -97,8 +97,8 @@ class LogFile:
     def _ready(self) -> None:
         if self._descriptor >= 0 and self._due() and self._at_line_end():
             self.close()
-            rotation.rotate(self.path, self.files)
-            self.sweep()
+            if rotation.rotate(self.path, self.files):
+                self.sweep()
         if self._descriptor < 0:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             # Not O_APPEND: splice(2) refuses it.

@@ -1,6 +1,7 @@
 """Old logs beside the one written to: `X.log.1` is the newest of them, `.gz` follows where the agent has compressed it."""
 
 import contextlib
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -8,11 +9,24 @@ from pathlib import Path
 _COMPRESSED = ".gz"
 
 
-def rotate(path: Path, keep: int) -> None:
+def rotate(path: Path, keep: int) -> bool:
     """Make `path` the newest old log, and keep that many. A kill between two renames leaves a gap in the numbers, and every byte.
 
-    Raises OSError.
+    False: the agent, which holds a lock on the folder while it puts a compressed file in place of another, is at it at this
+    moment; nobody waits for that, and nothing was done. Raises OSError.
     """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _renumber(path, keep)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(folder)
+    return True
+
+
+def _renumber(path: Path, keep: int) -> None:
     for number, old in _rotated(path):
         if number >= keep:
             old.unlink(missing_ok=True)
