@@ -63,6 +63,10 @@ def build_launch(
     """`port` is the worker's own, or the one its app shares in listen mode socket; 0 in listen mode none."""
     shares = spec.listen_mode is ListenMode.SOCKET
     method = spec.ready.method
+    # The shared socket accepts before any program does, and goes on when one ends: only the preload knows when its program
+    # listens, and how it is drained.
+    preloaded = shares and spec.runtime is Runtime.NODE
+    ready_by = method.value if method in (ReadyMethod.NOTIFY, ReadyMethod.MESSAGE) else ""
     return Launch(
         argv=list(spec.argv),
         cwd=spec.cwd,
@@ -91,12 +95,12 @@ def build_launch(
         memory_max_bytes=spec.limits.memory_max_bytes,
         cpu_max_cores=spec.limits.cpu_max_cores,
         pids_max=spec.limits.pids_max,
-        ready_by=method.value if method in (ReadyMethod.NOTIFY, ReadyMethod.MESSAGE) else "",
+        ready_by="listening" if preloaded and method is None else ready_by,
         notify=method is ReadyMethod.NOTIFY or spec.ready.watchdog_seconds > 0,
         watchdog_seconds=spec.ready.watchdog_seconds,
         # For every Node program, because many written for PM2 call process.send('ready') without asking whether it exists.
         channel=spec.runtime is Runtime.NODE or spec.stop.shutdown_message,
-        shutdown_message=spec.stop.shutdown_message,
+        shutdown_message=spec.stop.shutdown_message or preloaded,
         listen_address=host.address if shares else "",
         listen_port=port if shares else 0,
         extra=Extra(revision, spec_digest, host.address if port else "").to_json(),

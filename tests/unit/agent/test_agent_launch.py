@@ -94,6 +94,17 @@ def test_workers_that_share_a_socket_are_told_its_port_and_hold_none_of_their_ow
     assert (made.env["PORT"], made.env["HOST"], Extra.of(made).address) == ("20001", "10.0.0.1", "10.0.0.1")
 
 
+def test_a_node_program_on_a_shared_socket_is_ready_and_drained_by_the_preload() -> None:
+    shared = launch(listen_mode="socket", runtime="node")
+    assert (shared.channel, shared.ready_by, shared.shutdown_message) == (True, "listening", True)
+    told = launch(listen_mode="socket", runtime="node", ready={"method": "message"})
+    assert told.ready_by == "message"
+    alone = launch(listen_mode="port", runtime="node")
+    assert (alone.ready_by, alone.shutdown_message) == ("", False)
+    python = launch(listen_mode="socket")
+    assert (python.ready_by, python.shutdown_message) == ("", False)
+
+
 def test_identity_limits_and_log_policy_reach_the_supervisor() -> None:
     made = launch(
         identity={
