@@ -54,7 +54,7 @@ class Host:
         self.on_refresh: Callable[[], None] = lambda: None
         """Called after each plan: workers and rules may have changed."""
         self.look_due = asyncio.Event()
-        """Set when a worker's process came or went, or somebody looks at usage."""
+        """Set when a worker's process came or went, something hinders one, or somebody looks at usage."""
         self.demanding = asyncio.Event()
         """Set while `demands` has something in it."""
         self.demands: Mapping[Key, Demand] = {}
@@ -271,7 +271,10 @@ class Host:
                 local = found.get(target.spec_digest) or self._local(target.spec)
                 found[target.spec_digest] = local
                 wanted[key] = replace(target, local=local)
-        self.hindered = any(local.problem for local in found.values())
+        hindered = any(local.problem for local in found.values())
+        if hindered and not self.hindered:
+            self.look_due.set()
+        self.hindered = hindered
         return wanted
 
     def _local(self, spec: AppSpec) -> Local:
