@@ -16,8 +16,9 @@ from etcd3aio.kv import KVService
 from etcd3aio.maintenance import MaintenanceService
 
 from fleet_controller.store.etcd import EtcdStore
+from fleet_core.authority import create_authority, issue
 from fleet_core.embedded_etcd import embedded_etcd_command, find_etcd
-from fleet_core.tls import Identity, Role, TlsFiles, create_authority, issue
+from fleet_core.tls import Identity, Role, TlsFiles
 
 START_SECONDS = 20.0
 

@@ -8,14 +8,13 @@ import grpc
 import pytest
 from cryptography import x509
 
+from fleet_core.authority import create_authority, issue
 from fleet_core.tls import (
     CHANNEL_OPTIONS,
     SERVER_OPTIONS,
     Identity,
     Role,
     controller_channel,
-    create_authority,
-    issue,
     peer_identity,
     server_credentials,
 )

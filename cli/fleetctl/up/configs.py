@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from fleet_core.authority import create_authority, issue
 from fleet_core.config import AgentConfig, BalancerConfig, ControllerConfig, DaemonConfig, PortRange, TlsConfig
 from fleet_core.durable import write_durably
-from fleet_core.tls import Identity, Role, TlsFiles, create_authority, issue
+from fleet_core.tls import Identity, Role, TlsFiles
 from fleetctl.up.layout import Layout, balancer_names, controller_names, host_names
 from fleetctl.up.settings import Settings
 

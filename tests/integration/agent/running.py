@@ -6,7 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from fleet_core.tls import Identity, Role, create_authority, issue
+from fleet_core.authority import create_authority, issue
+from fleet_core.tls import Identity, Role
 from tests.integration.supervisor.running import RunningSupervisor
 
 DEADLINE_SECONDS = 20.0

@@ -15,8 +15,9 @@ import pytest
 
 from fleet_balancer.haproxy import process
 from fleet_balancer.haproxy.binary import Binary
+from fleet_core.authority import issue
 from fleet_core.ids import Epoch
-from fleet_core.tls import Identity, Role, issue
+from fleet_core.tls import Identity, Role
 from tests.integration.balancer.fake_controller import FakeController, to_proto
 from tests.integration.balancer.harness import Connection, Load, backends, eventually, free_port, get, pool
 

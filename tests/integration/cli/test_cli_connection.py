@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from fleet.v1 import control_pb2
-from fleet_core.tls import Identity, Role, TlsFiles, create_authority, issue
+from fleet_core.authority import create_authority, issue
+from fleet_core.tls import Identity, Role, TlsFiles
 from tests.integration.cli import fake_control as fake
 from tests.integration.cli.conftest import Fleetctl
 from tests.integration.cli.fake_control import FakeControl, FakeController

@@ -11,8 +11,9 @@ import pytest
 
 from fleet_controller.store.etcd import EtcdStore
 from fleet_controller.store.interface import Put
+from fleet_core.authority import create_authority, issue
 from fleet_core.embedded_etcd import EtcdNotFound, embedded_etcd_command, find_etcd
-from fleet_core.tls import Identity, Role, create_authority, issue
+from fleet_core.tls import Identity, Role
 from tests.integration.etcd_cluster import free_ports
 
 

@@ -14,7 +14,8 @@ from etcd3aio.kv import KVService
 from fleet_controller.leader import Election
 from fleet_controller.store.etcd import EtcdStore
 from fleet_controller.store.interface import Changes, Put, Snapshot, Store, StoreUnavailable
-from fleet_core.tls import Identity, Role, create_authority, issue, server_credentials
+from fleet_core.authority import create_authority, issue
+from fleet_core.tls import Identity, Role, server_credentials
 from tests.integration.etcd_cluster import EtcdCluster, running_etcd
 from tests.unit.store.contract import StoreContract, next_of
 
