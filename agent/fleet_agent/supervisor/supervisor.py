@@ -12,21 +12,20 @@ left the group and the session, which are known by the FLEET_ variables in their
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from fleet_agent.supervisor import life as lives
-from fleet_agent.supervisor.contact import Contact, Hears
+from fleet_agent.supervisor.contact import Hears
 from fleet_agent.supervisor.contacts import Contacts
+from fleet_agent.supervisor.held import Held
 from fleet_agent.supervisor.journal import Journal, Record, file_stem
 from fleet_agent.supervisor.life import Ask, Effect, Life, Start, Step
-from fleet_agent.supervisor.logs import Logs, WorkerLogs
-from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, Timer, now
+from fleet_agent.supervisor.logs import Logs
+from fleet_agent.supervisor.loop import HANG_UP, READ, Loop, now
+from fleet_agent.supervisor.news import Emit, News
 from fleet_agent.supervisor.notify import Said
 from fleet_agent.supervisor.processes import (
-    HOME_VARIABLE,
     UNKNOWN_END,
     End,
     Place,
@@ -36,43 +35,20 @@ from fleet_agent.supervisor.processes import (
     open_verified,
     send,
 )
-from fleet_agent.supervisor.protocol import Key, Launch, Worker, worker_to_json
-from fleet_agent.supervisor.spawn import MOST_WAITING, Nursery, Output, SpawnError, read_report
+from fleet_agent.supervisor.protocol import Key, Launch, Worker
+from fleet_agent.supervisor.spawn import Nursery, SpawnError
+from fleet_agent.supervisor.starting import Means, Outcomes, Starter
 
 _REAPING_SECONDS = 0.1
 """How long the exit status of an adopted process may stay unknown between its end and its reaping by init."""
 
-_SPARE_SECONDS = 0.02
-"""After a start, until a child is made that waits for the next."""
-
 _STRAYS_SECONDS = 0.05
 """After a crash, until the daemons it left are looked for: all of /proc is."""
-
-Emit = Callable[[Mapping[str, Any]], None]
 
 
 def random_jitter() -> float:
     """In [0, 1). The module `random` would cost more memory than all of this."""
     return int.from_bytes(os.urandom(2), "big") / 65536
-
-
-@dataclass(eq=False)
-class _Held:
-    """A worker and what this process holds of it."""
-
-    life: Life
-    tree: Tree | None = None
-    logs: WorkerLogs | None = None
-    contact: Contact | None = None
-    timer: Timer | None = None
-    report: int = -1
-    """Descriptor on which execve's failure is told; -1 once that is settled."""
-    refused: str = ""
-    """Why there was no execve."""
-    members: set[int] = field(default_factory=set)
-    """Pidfds of what outlived the leader of a stopping tree."""
-    leader_end: End | None = None
-    """How the leader ended; None while it lives."""
 
 
 class Supervisor:
@@ -94,37 +70,25 @@ class Supervisor:
         self._journal = journal
         self._logs = logs
         self._contacts = contacts
-        self._emit = emit
-        self._nursery = nursery
         self._home = home
         self._jitter = jitter
-        self._workers: dict[Key, _Held] = {}
+        self._workers: dict[Key, Held] = {}
         self._when_down: list[Callable[[], None]] = []
-        self._starting: dict[Key, _Held] = {}
-        """Those to start at the end of this turn."""
-        self._untold: list[Worker | Key] = []
-        self._spare: Timer | None = None
-        self._told_of_limits = False
+        self._starter = Starter(
+            loop,
+            Means(journal, logs, contacts, nursery, home),
+            Outcomes(self._hears, self._on_started, self._on_not_started, self._workers),
+        )
+        self._news = News(loop, emit, lambda: self._starter.busy)
         self._crashed: list[tuple[Tree, float]] = []
         """Trees that ended by themselves, and when: their daemons were not looked for yet."""
-        self._looking: list[tuple[_Held, Tree]] = []
+        self._looking: list[tuple[Held, Tree]] = []
         """Stopping workers whose leader has ended, and whose other processes were not looked for yet."""
 
     def close(self) -> None:
         """Workers live on, and the next supervisor finds them in the journal."""
         for held in self._workers.values():
-            self._settle_report(held)
-            for member in list(held.members):
-                self._drop_member(held, member)
-            if held.tree is not None and held.tree.pidfd is not None:
-                self._loop.unwatch(held.tree.pidfd)
-                held.tree.close()
-            if held.timer is not None:
-                held.timer.cancel()
-            if held.logs is not None:
-                held.logs.close()
-            if held.contact is not None:
-                held.contact.close(for_good=False)
+            held.close(self._loop)
         self._workers.clear()
 
     # What the agent asks for
@@ -142,7 +106,7 @@ class Supervisor:
             self._step(held, lives.run(held.life, launch))
             return
         life, effects = lives.begin(key, launch)
-        held = self._workers[key] = _Held(life)
+        held = self._workers[key] = Held(life)
         self._carry_out(held, effects)
 
     def stop(self, key: Key, number: int, grace_seconds: float) -> None:
@@ -176,7 +140,7 @@ class Supervisor:
             held.logs.drain()
             held.logs.close()
         self._logs.remove(file_stem(key))
-        self._tell_soon(key)
+        self._news.forgotten(key)
         return ""
 
     def stop_all(self, grace_seconds: float, when_down: Callable[[], None]) -> None:
@@ -192,7 +156,7 @@ class Supervisor:
         """Take over what another supervisor left, before anybody is served."""
         self._contacts.adopt_listeners(record.life for record in records if record.place == place)
         for record in records:
-            held = self._workers[record.life.key] = _Held(record.life)
+            held = self._workers[record.life.key] = Held(record.life)
             if held.life.state not in lives.ENDED:
                 self._adopt_logs(held)
             if held.life.pid and record.place == place:
@@ -202,13 +166,13 @@ class Supervisor:
         self._contacts.adopted()
         self._release_listeners()
 
-    def _adopt_logs(self, held: _Held) -> None:
+    def _adopt_logs(self, held: Held) -> None:
         try:
-            self._open_logs(held)
+            self._starter.open_logs(held)
         except SpawnError as error:
             print(f"fleet-supervisor: {held.life.key.app}/{held.life.key.slot}: {error}", file=sys.stderr)
 
-    def _adopt_process(self, held: _Held) -> None:
+    def _adopt_process(self, held: Held) -> None:
         life = held.life
         pidfd = open_verified(life.pid, life.start_ticks)
         held.tree = Tree(life.pid, life.start_ticks, pidfd, life.launch.env, child=False)
@@ -221,7 +185,7 @@ class Supervisor:
             self._adopt_contact(held, pidfd)
             self._loop.watch(pidfd, READ, partial(self._on_pidfd, held, held.tree))
 
-    def _adopt_contact(self, held: _Held, pidfd: int) -> None:
+    def _adopt_contact(self, held: Held, pidfd: int) -> None:
         try:
             held.contact = self._contacts.adopt(held.life, pidfd, self._hears(held))
         except OSError as error:
@@ -230,20 +194,9 @@ class Supervisor:
         if held.contact is not None and held.life.ever_ready and held.life.state != "stopping":
             held.contact.arm_watchdog()
 
-    def _open_logs(self, held: _Held) -> WorkerLogs:
-        """Raises SpawnError."""
-        key = held.life.key
-        try:
-            held.logs = held.logs or self._logs.open(file_stem(key), key.app, key.slot)
-        except OSError as error:
-            raise SpawnError(f"log pipes: {error.strerror}: {error.filename}") from error
-        launch = held.life.wanted or held.life.launch
-        held.logs.follow(launch)
-        return held.logs
-
     # From a step of a life to the world
 
-    def _step(self, held: _Held, step: Step, *, adopted: bool = False) -> None:
+    def _step(self, held: Held, step: Step, *, adopted: bool = False) -> None:
         before, (held.life, effects) = held.life, step
         if held.life == before and not effects and not adopted:
             return
@@ -253,10 +206,10 @@ class Supervisor:
             self._write(held.life)
         if held.life.state != before.state:
             self._on_state(held, before)
-        self._tell(held, before)
+        self._news.changed(held.life, before)
         self._carry_out(held, effects)
 
-    def _on_state(self, held: _Held, before: Life) -> None:
+    def _on_state(self, held: Held, before: Life) -> None:
         if held.contact is not None and held.life.state == "running":
             held.contact.arm_watchdog()
         elif held.contact is not None and held.life.state == "stopping":
@@ -264,10 +217,10 @@ class Supervisor:
         if before.launch.listen_port and held.life.state in lives.ENDED:
             self._release_listeners()
 
-    def _carry_out(self, held: _Held, effects: tuple[Effect, ...]) -> None:
+    def _carry_out(self, held: Held, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
             if isinstance(effect, Start):
-                self._start_soon(held)
+                self._starter.start_soon(held)
             elif isinstance(effect, Ask):
                 if held.contact is None or not held.contact.ask_to_shut_down():
                     self._step(held, lives.unheard(held.life, now()))
@@ -279,7 +232,7 @@ class Supervisor:
                 held.tree.signal_group(effect.number)
                 held.tree.signal_group(signal.SIGCONT)  # one that was suspended could not obey
 
-    def _set_timer(self, held: _Held) -> None:
+    def _set_timer(self, held: Held) -> None:
         """To be called when the deadline may be another."""
         if held.timer is not None:
             held.timer.cancel()
@@ -287,7 +240,7 @@ class Supervisor:
         if held.life.deadline is not None:
             held.timer = self._loop.at(held.life.deadline, partial(self._on_deadline, held))
 
-    def _on_deadline(self, held: _Held) -> None:
+    def _on_deadline(self, held: Held) -> None:
         held.timer = None
         self._step(held, lives.due(held.life, now()))
 
@@ -297,113 +250,25 @@ class Supervisor:
         except OSError as error:
             print(f"fleet-supervisor: the journal cannot be written: {error.strerror}", file=sys.stderr)
 
-    def _tell(self, held: _Held, before: Life | None) -> None:
-        """At the end of this turn, after what is to be started: nobody shall wait for a process until a text is made."""
-        worker = lives.report(held.life)
-        if before is None or worker != lives.report(before):
-            self._tell_soon(worker)
-
-    def _tell_soon(self, news: Worker | Key) -> None:
-        """A key is that of a worker which was forgotten."""
-        if not self._untold:
-            self._loop.soon(self._tell_all)
-        self._untold.append(news)
-
-    def _tell_all(self) -> None:
-        if self._starting:
-            self._loop.soon(self._tell_all)
+    def _on_started(self, held: Held, launch_before: Launch) -> None:
+        tree = held.tree
+        if tree is None or tree.pidfd is None:
             return
-        untold, self._untold = self._untold, []
-        for news in untold:
-            if isinstance(news, Worker):
-                self._emit({"event": "worker", "worker": worker_to_json(news)})
-            else:
-                self._emit({"event": "removed", "key": news._asdict()})
-
-    def _start_soon(self, held: _Held) -> None:
-        """All starts of a turn are made together, so that the forks come in a row."""
-        if not self._starting:
-            self._loop.soon(self._start_all)
-        self._starting[held.life.key] = held
-
-    def _start_all(self) -> None:
-        starting, self._starting = self._starting, {}
-        due = [held for key, held in starting.items() if self._workers.get(key) is held]
-        while due:
-            due, rest = due[:MOST_WAITING], due[MOST_WAITING:]
-            self._nursery.prepare(len(due))
-            for held in due:
-                if held.life.state == "starting" and not held.life.pid:  # not stopped meanwhile
-                    self._start(held)
-            due = rest
-        if self._spare is None:
-            self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
-
-    def _tell_of_limits(self, key: Key, launch: Launch) -> None:
-        if (launch.memory_max_bytes or launch.cpu_max_cores or launch.pids_max) and not self._told_of_limits:
-            self._told_of_limits = True
-            print(
-                f"fleet-supervisor: {key.app}: memory_max, cpu_max and pids_max are not enforced: no cgroup v2 is used; limit "
-                "memory with memory_restart, or the unit of the workers with systemd",
-                file=sys.stderr,
-            )
-
-    def _make_spare(self) -> None:
-        """The child shares all memory, and a page that is written to then is copied first. So a start is rehearsed after it, for
-        the pages that the next will write to."""
-        self._spare = None
-        self._nursery.prepare(1)
-        alive = next((held.life for held in self._workers.values() if held.life.pid), None)
-        if alive is not None:
-            self._nursery.rehearse(alive.launch)
-            self._write(alive)
-
-    def _start(self, held: _Held) -> None:
-        before = held.life
-        launch = before.wanted or before.launch
-        self._tell_of_limits(before.key, launch)
-
-        def record(pid: int, start_ticks: int) -> None:
-            held.life = lives.started(before, pid, start_ticks, now())
-            if held.contact is not None:
-                held.contact.record(pid, start_ticks)
-                held.life = replace(held.life, channel_inode=held.contact.inode)
-            self._journal.write(held.life)
-
-        try:
-            output = Output(*self._open_logs(held).paths)
-            held.contact, handed = self._contacts.open(before.key, launch, self._hears(held))
-            handed = replace(handed, env={**handed.env, HOME_VARIABLE: self._home})
-            spawned = self._nursery.spawn(launch, output, record, handed)
-        except SpawnError as error:
-            self._end_contact(held)
-            self._step(held, lives.ended(before, str(error), now(), self._jitter()))
-            return
-        held.leader_end, held.refused = None, ""
-        held.report = spawned.report
-        held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
-        self._loop.watch(spawned.pidfd, READ, partial(self._on_pidfd, held, held.tree))
-        self._loop.watch(spawned.report, READ, partial(self._on_report, held))
+        self._loop.watch(tree.pidfd, READ, partial(self._on_pidfd, held, tree))
+        self._loop.watch(held.report, READ, partial(self._on_report, held))
         if held.contact is not None:
             held.contact.watch()
-        if before.launch.listen_port and before.launch != launch:
+        if launch_before.listen_port and launch_before != held.life.launch:
             self._release_listeners()
-        self._tell(held, None)
+        self._news.changed(held.life, None)
 
-    def _on_report(self, held: _Held, _mask: int) -> None:
-        held.refused = self._settle_report(held)
+    def _on_not_started(self, held: Held, reason: str) -> None:
+        self._step(held, lives.ended(held.life, reason, now(), self._jitter()))
 
-    def _settle_report(self, held: _Held) -> str:
-        """Why execve failed, "" where it did not; to be asked until it is known."""
-        if held.report < 0:
-            return held.refused
-        reason = read_report(held.report)
-        self._loop.unwatch(held.report)
-        os.close(held.report)
-        held.report = -1
-        return reason or ""
+    def _on_report(self, held: Held, _mask: int) -> None:
+        held.refused = held.settle_report(self._loop)
 
-    def _hears(self, held: _Held) -> Hears:
+    def _hears(self, held: Held) -> Hears:
         return Hears(
             belongs=lambda pid: held.tree is not None and held.tree.holds(pid),
             notified=partial(self._on_notified, held),
@@ -411,30 +276,25 @@ class Supervisor:
             missed=partial(self._on_missed, held),
         )
 
-    def _end_contact(self, held: _Held) -> None:
-        if held.contact is not None:
-            held.contact.close(for_good=True)
-            held.contact = None
-
     def _release_listeners(self) -> None:
         self._contacts.release_listeners(held.life for held in self._workers.values())
 
     # From the world to a step of a life
 
-    def _on_notified(self, held: _Held, said: Said) -> None:
+    def _on_notified(self, held: Held, said: Said) -> None:
         if said.status is not None:
             self._step(held, lives.status(held.life, held.life.pid, said.status))
         if said.ready is not None:
             self._step(held, lives.note(held.life, held.life.pid, ready=said.ready, by="notify"))
 
-    def _on_told(self, held: _Held, by: str) -> None:
+    def _on_told(self, held: Held, by: str) -> None:
         self._step(held, lives.note(held.life, held.life.pid, ready=True, by=by))
 
-    def _on_missed(self, held: _Held) -> None:
+    def _on_missed(self, held: Held) -> None:
         reason = f"watchdog: nothing heard for {held.life.launch.watchdog_seconds:g} s"
         self._step(held, lives.fail(held.life, held.life.pid, reason, now(), signal.SIGABRT))
 
-    def _on_pidfd(self, held: _Held, tree: Tree, mask: int) -> None:
+    def _on_pidfd(self, held: Held, tree: Tree, mask: int) -> None:
         if held.tree is not tree or held.leader_end is not None or tree.pidfd is None:
             return
         outcome = tree.outcome()
@@ -446,20 +306,20 @@ class Supervisor:
             self._loop.change(tree.pidfd, 0)  # the hang-up that follows reaping is always told
             self._loop.at(now() + _REAPING_SECONDS, partial(self._on_pidfd, held, tree, HANG_UP))
 
-    def _leader_ended(self, held: _Held, outcome: End) -> None:
+    def _leader_ended(self, held: Held, outcome: End) -> None:
         tree = held.tree
         if tree is None:
             return
         if tree.pidfd is not None:
             self._loop.unwatch(tree.pidfd)
-        refused = self._settle_report(held)
+        refused = held.settle_report(self._loop)
         held.leader_end = End(refused) if refused else outcome
         if held.life.state == "stopping":
             self._await_members(held, tree)
         else:
             self._tree_ended(held, tree)
 
-    def _await_members(self, held: _Held, tree: Tree) -> None:
+    def _await_members(self, held: Held, tree: Tree) -> None:
         """Many workers may stop together, and one look at /proc serves them all: at the end of this turn."""
         if not self._looking:
             self._loop.at(now(), self._look_for_members)
@@ -471,7 +331,7 @@ class Supervisor:
         for held, tree in looking:
             self._watch_members(held, tree, living)
 
-    def _watch_members(self, held: _Held, tree: Tree, living: Sessions) -> None:
+    def _watch_members(self, held: Held, tree: Tree, living: Sessions) -> None:
         if held.life.killed:
             tree.kill_all()
         strays = tree.open_strays(self._home, living, self._leaders(), now())
@@ -496,18 +356,13 @@ class Supervisor:
                 send(stray, signal.SIGKILL)
                 os.close(stray)
 
-    def _on_member(self, held: _Held, tree: Tree, member: int, _mask: int) -> None:
+    def _on_member(self, held: Held, tree: Tree, member: int, _mask: int) -> None:
         if member in held.members:
-            self._drop_member(held, member)
+            held.drop_member(self._loop, member)
             if not held.members and held.tree is tree:
                 self._await_members(held, tree)  # it may have left others
 
-    def _drop_member(self, held: _Held, member: int) -> None:
-        self._loop.unwatch(member)
-        os.close(member)
-        held.members.discard(member)
-
-    def _tree_ended(self, held: _Held, tree: Tree) -> None:
+    def _tree_ended(self, held: Held, tree: Tree) -> None:
         tree.signal_group(signal.SIGKILL)
         tree.reap()
         tree.close()
@@ -516,7 +371,7 @@ class Supervisor:
                 self._loop.at(now() + _STRAYS_SECONDS, self._kill_strays)
             self._crashed.append((tree, now()))
         held.tree = None
-        self._end_contact(held)
+        held.end_contact()
         end = held.leader_end or UNKNOWN_END
         self._step(held, lives.ended(held.life, end.reason, now(), self._jitter(), end.exit_code))
         self._tell_when_down()

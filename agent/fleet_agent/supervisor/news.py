@@ -1,0 +1,48 @@
+"""What the agent is told of the workers.
+
+It comes after all that is to be started: nobody shall wait for a process until a text is made.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleet_agent.supervisor.life import Life, report
+from fleet_agent.supervisor.loop import Loop
+from fleet_agent.supervisor.protocol import Key, Worker, worker_to_json
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class News:
+    """Told at the end of the turn, or of the next, while `busy` says that there is something to start."""
+
+    def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool]) -> None:
+        self._loop = loop
+        self._emit = emit
+        self._busy = busy
+        self._untold: list[Worker | Key] = []
+
+    def changed(self, life: Life, before: Life | None) -> None:
+        """None before: tell it anyway."""
+        worker = report(life)
+        if before is None or worker != report(before):
+            self._tell_soon(worker)
+
+    def forgotten(self, key: Key) -> None:
+        self._tell_soon(key)
+
+    def _tell_soon(self, news: Worker | Key) -> None:
+        if not self._untold:
+            self._loop.soon(self._tell_all)
+        self._untold.append(news)
+
+    def _tell_all(self) -> None:
+        if self._busy():
+            self._loop.soon(self._tell_all)
+            return
+        untold, self._untold = self._untold, []
+        for news in untold:
+            if isinstance(news, Worker):
+                self._emit({"event": "worker", "worker": worker_to_json(news)})
+            else:
+                self._emit({"event": "removed", "key": news._asdict()})

@@ -1,0 +1,137 @@
+"""Starts: all of a turn are made together, so that the forks come in a row, and a child is made beforehand for the next."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.contact import Hears
+from fleet_agent.supervisor.contacts import Contacts
+from fleet_agent.supervisor.held import Held
+from fleet_agent.supervisor.journal import Journal, file_stem
+from fleet_agent.supervisor.logs import Logs, WorkerLogs
+from fleet_agent.supervisor.loop import Loop, Timer, now
+from fleet_agent.supervisor.processes import HOME_VARIABLE, Tree
+from fleet_agent.supervisor.protocol import Key, Launch
+from fleet_agent.supervisor.spawn import MOST_WAITING, Nursery, Output, SpawnError
+
+_SPARE_SECONDS = 0.02
+"""After a start, until a child is made that waits for the next."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a process is made with. The starter owns none of it."""
+
+    journal: Journal
+    logs: Logs
+    contacts: Contacts
+    nursery: Nursery
+    home: str
+    """Names the runtime folder in the environment of all that is started (`processes.HOME_VARIABLE`)."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Whom a starter asks and tells."""
+
+    hears: Callable[[Held], Hears]
+    started: Callable[[Held, Launch], None]
+    """With the launch before; the process and its report are to be watched now."""
+    failed: Callable[[Held, str], None]
+    """Why there is no process."""
+    workers: Mapping[Key, Held]
+
+
+class Starter:
+    """Makes the processes of workers that `life` wants started."""
+
+    def __init__(self, loop: Loop, means: Means, outcomes: Outcomes) -> None:
+        self._loop = loop
+        self._means = means
+        self._outcomes = outcomes
+        self._starting: dict[Key, Held] = {}
+        """Those to start at the end of this turn."""
+        self._spare: Timer | None = None
+        self._told_of_limits = False
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._starting)
+
+    def start_soon(self, held: Held) -> None:
+        if not self._starting:
+            self._loop.soon(self._start_all)
+        self._starting[held.life.key] = held
+
+    def open_logs(self, held: Held) -> WorkerLogs:
+        """Raises SpawnError."""
+        key = held.life.key
+        try:
+            held.logs = held.logs or self._means.logs.open(file_stem(key), key.app, key.slot)
+        except OSError as error:
+            raise SpawnError(f"log pipes: {error.strerror}: {error.filename}") from error
+        held.logs.follow(held.life.wanted or held.life.launch)
+        return held.logs
+
+    def _start_all(self) -> None:
+        starting, self._starting = self._starting, {}
+        due = [held for key, held in starting.items() if self._outcomes.workers.get(key) is held]
+        while due:
+            due, rest = due[:MOST_WAITING], due[MOST_WAITING:]
+            self._means.nursery.prepare(len(due))
+            for held in due:
+                if held.life.state == "starting" and not held.life.pid:  # not stopped meanwhile
+                    self._start(held)
+            due = rest
+        if self._spare is None:
+            self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
+
+    def _make_spare(self) -> None:
+        """The child shares all memory, and a page that is written to then is copied first. So a start is rehearsed after it, for
+        the pages that the next will write to."""
+        self._spare = None
+        self._means.nursery.prepare(1)
+        alive = next((held.life for held in self._outcomes.workers.values() if held.life.pid), None)
+        if alive is not None:
+            self._means.nursery.rehearse(alive.launch)
+            try:
+                self._means.journal.write(alive)
+            except OSError:
+                return  # the next change of that worker says so
+
+    def _start(self, held: Held) -> None:
+        before = held.life
+        launch = before.wanted or before.launch
+        self._tell_of_limits(before.key, launch)
+
+        def record(pid: int, start_ticks: int) -> None:
+            held.life = lives.started(before, pid, start_ticks, now())
+            if held.contact is not None:
+                held.contact.record(pid, start_ticks)
+                held.life = replace(held.life, channel_inode=held.contact.inode)
+            self._means.journal.write(held.life)
+
+        try:
+            output = Output(*self.open_logs(held).paths)
+            held.contact, handed = self._means.contacts.open(before.key, launch, self._outcomes.hears(held))
+            handed = replace(handed, env={**handed.env, HOME_VARIABLE: self._means.home})
+            spawned = self._means.nursery.spawn(launch, output, record, handed)
+        except SpawnError as error:
+            held.end_contact()
+            held.life = before
+            self._outcomes.failed(held, str(error))
+            return
+        held.leader_end, held.refused = None, ""
+        held.report = spawned.report
+        held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
+        self._outcomes.started(held, before.launch)
+
+    def _tell_of_limits(self, key: Key, launch: Launch) -> None:
+        if (launch.memory_max_bytes or launch.cpu_max_cores or launch.pids_max) and not self._told_of_limits:
+            self._told_of_limits = True
+            print(
+                f"fleet-supervisor: {key.app}: memory_max, cpu_max and pids_max are not enforced: no cgroup v2 is used; limit "
+                "memory with memory_restart, or the unit of the workers with systemd",
+                file=sys.stderr,
+            )
