@@ -102,7 +102,7 @@ def test_a_log_goes_on_at_its_end_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_blocks_no_worker_and_is_told_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "shop" / "1.out.log").mkdir(parents=True)
     with closing(Fifo(tmp_path / "fifo")) as fifo, closing(log_file(tmp_path, 1000, 2)) as log:
@@ -111,7 +111,7 @@ def test_a_log_that_cannot_be_written_blocks_no_worker_and_is_told_once(
             log.take(fifo.descriptor)
         with pytest.raises(BlockingIOError):
             os.read(fifo.descriptor, 1)
-    assert capsys.readouterr().err.count("cannot be written, its lines are lost") == 1
+    assert capfd.readouterr().err.count("cannot be written, its lines are lost") == 1
 
 
 def test_the_loop_calls_timers_in_their_order_and_not_the_cancelled_ones(loop: Loop) -> None:

@@ -13,10 +13,8 @@ The copies are not for the program's use: they keep its peers open while no supe
 and passes none on to its own children.
 """
 
-import errno
 import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,8 @@ from typing import TypeVar
 
 from fleet_agent.supervisor import channels
 from fleet_agent.supervisor.channels import Meeting, Peer
-from fleet_agent.supervisor.identity import UNCHANGED, IdentityError, identity_of
+from fleet_agent.supervisor.complaints import complain
+from fleet_agent.supervisor.identity import UNCHANGED, identity_of
 from fleet_agent.supervisor.kept import Kept, copy_from
 from fleet_agent.supervisor.loop import Loop
 from fleet_agent.supervisor.notify import NotifySocket, Said
@@ -92,7 +91,7 @@ class Contact:
         self._watchdog: Watchdog | None = None
 
     def make(self) -> None:
-        """For a process that is to be made. Raises OSError; `close` it then too."""
+        """For a process that is to be made. Raises OSError and IdentityError; `close` it then too."""
         if self._launch.notify:
             self._bind_notify()
         if self._launch.channel:
@@ -123,7 +122,7 @@ class Contact:
             self._kept.keep(self._kept_name("channel"), self.channel.descriptor)
 
     def recover(self, pid: int, start_ticks: int, pidfd: int, inode: int) -> None:
-        """Get back what another supervisor held. Raises OSError where what is lost cannot be made anew."""
+        """Get back what another supervisor held. Raises OSError and IdentityError where what is lost cannot be made anew."""
         self._process = pid, start_ticks
         there = places(self._launch)
         if self._launch.notify:
@@ -137,7 +136,7 @@ class Contact:
                 "channel", pidfd, there.supervisor_end, lambda found: channels.peer_of(found, inode)
             )
             if self.channel is None:
-                print(f"fleet-supervisor: the channel of {self._stem} is lost; its next start has one", file=sys.stderr)
+                complain(f"the channel of {self._stem} is lost; its next start has one")
             self._bind_meeting()
 
     def watch(self) -> None:
@@ -230,10 +229,7 @@ class Contact:
 
 
 def _give_to(launch: Launch, path: Path) -> None:
-    """A program of another user must be able to connect."""
-    try:
-        owner = identity_of(launch).uid
-    except IdentityError as error:
-        raise OSError(errno.EINVAL, str(error)) from error
+    """A program of another user must be able to connect. Raises OSError and IdentityError."""
+    owner = identity_of(launch).uid
     if owner != UNCHANGED:
         os.chown(path, owner, -1)

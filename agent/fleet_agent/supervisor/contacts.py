@@ -1,10 +1,12 @@
 """Makes and adopts what workers and supervisor talk through: a contact for each process, listening sockets for each app."""
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from fleet_agent.supervisor.contact import Contact, Hears, places
+from fleet_agent.supervisor.identity import IdentityError
 from fleet_agent.supervisor.journal import file_stem
 from fleet_agent.supervisor.kept import Kept
 from fleet_agent.supervisor.life import ENDED, Life
@@ -49,6 +51,9 @@ class Contacts:
         except OSError as error:
             contact.close(for_good=True)
             raise SpawnError(f"sockets in {self._folder}: {error.strerror or error}") from error
+        except IdentityError as error:
+            contact.close(for_good=True)
+            raise SpawnError(str(error)) from error
         return contact, contact.handed(listener)
 
     def adopt(self, life: Life, pidfd: int, hears: Hears) -> Contact | None:
@@ -61,6 +66,9 @@ class Contacts:
         except OSError:
             contact.close(for_good=False)
             raise
+        except IdentityError as error:
+            contact.close(for_good=False)
+            raise OSError(errno.EINVAL, str(error)) from error
         contact.watch()
         return contact
 

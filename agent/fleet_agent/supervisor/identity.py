@@ -61,7 +61,7 @@ def _user(name: str) -> tuple[int, str, int]:
     except (KeyError, OverflowError) as error:
         if name.isdecimal() and isinstance(error, KeyError):
             return int(name), "", UNCHANGED
-        raise IdentityError(f"user {name} is not known on this host") from error
+        raise IdentityError(f"no user is named {name} on this host") from error
     return entry.pw_uid, entry.pw_name, entry.pw_gid
 
 
@@ -71,4 +71,4 @@ def _group(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as error:
-        raise IdentityError(f"group {name} is not known on this host") from error
+        raise IdentityError(f"no group is named {name} on this host") from error

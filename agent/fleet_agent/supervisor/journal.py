@@ -6,11 +6,11 @@ must survive the end of a process, not of the machine, with which the workers en
 
 import json
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.life import Life
 from fleet_agent.supervisor.processes import Place
 from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from_json, launch_from_json, launch_to_json
@@ -72,7 +72,7 @@ class Journal:
             except (ValueError, KeyError, TypeError, ProtocolError) as error:
                 aside = path.with_suffix(".bad")
                 path.replace(aside)
-                print(f"fleet-supervisor: journal record set aside as {aside}: {error}", file=sys.stderr)
+                complain(f"journal record set aside as {aside}: {error}")
         return records
 
     def _content(self, life: Life) -> str:

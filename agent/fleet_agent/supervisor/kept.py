@@ -8,10 +8,10 @@ close, whoever else dies, and the next supervisor gets it back with pidfd_getfd(
 import contextlib
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 
+from fleet_agent.supervisor.complaints import complain
 from fleet_core import service_manager
 
 _PIDFD_GETFD = 438
@@ -94,5 +94,5 @@ def copy_from(pidfd: int, number: int) -> int | None:
     descriptor = int(libc.syscall(_PIDFD_GETFD, pidfd, number, 0))
     if descriptor >= 0:
         return descriptor
-    print(f"fleet-supervisor: pidfd_getfd: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+    complain(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
     return None

@@ -6,10 +6,10 @@ resets what waits whenever one of its sockets closes; non-blocking, because of s
 
 import os
 import socket
-import sys
 from collections.abc import Collection
 from typing import NamedTuple
 
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.kept import Kept, copy_from, stop_listening
 from fleet_agent.supervisor.protocol import Key, Launch
 
@@ -107,5 +107,5 @@ def _listens_at(shared: Shared, descriptor: int) -> bool:
                 and address[1] == shared.port
             )
     except OSError as error:
-        print(f"fleet-supervisor: socket of {shared.app}: {error.strerror or error}", file=sys.stderr)
+        complain(f"socket of {shared.app}: {error.strerror or error}")
         return False

@@ -12,11 +12,11 @@ import errno
 import fcntl
 import os
 import stat
-import sys
 import time
 from pathlib import Path
 
 from fleet_agent.supervisor import rotation
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.log_format import JsonLines, stamp_lines
 from fleet_agent.supervisor.loop import READ, Loop, Timer, now
 from fleet_agent.supervisor.protocol import Launch
@@ -118,10 +118,7 @@ class LogFile:
 
     def _complain(self, error: OSError) -> None:
         if not self._troubled:
-            print(
-                f"fleet-supervisor: {self.path} cannot be written, its lines are lost: {error.strerror}",
-                file=sys.stderr,
-            )
+            complain(f"{self.path} cannot be written, its lines are lost: {error.strerror}")
         self._troubled = True
         self.close()
 

@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.protocol import Decoder, ProtocolError, encode
 
 SOCKET_NAME = "supervisor.sock"
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             _stop(arguments.runtime_dir.absolute() / SOCKET_NAME, arguments.grace_seconds)
     except (OSError, ProtocolError, _Failure) as error:
-        print(f"fleet-supervisor: {error}", file=sys.stderr)
+        complain(f"{error}")
         return 1
     return 0
 

@@ -3,11 +3,11 @@
 import os
 import socket
 import struct
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.loop import READ, WRITE, Loop
 from fleet_agent.supervisor.protocol import Decoder, ProtocolError, encode
 
@@ -70,7 +70,7 @@ class Client:
             self._flushing = True
             self._loop.soon(self._flush_once)
         if len(self._waiting) > _MAX_WAITING_BYTES:
-            print("fleet-supervisor: a client that does not read was dropped", file=sys.stderr)
+            complain("a client that does not read was dropped")
             self.close()
 
     def _on_ready(self, mask: int) -> None:

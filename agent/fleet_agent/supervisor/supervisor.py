@@ -11,11 +11,11 @@ left the group and the session, which are known by the FLEET_ variables in their
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 
 from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.contact import Hears
 from fleet_agent.supervisor.contacts import Contacts
 from fleet_agent.supervisor.held import Held
@@ -170,7 +170,7 @@ class Supervisor:
         try:
             self._starter.open_logs(held)
         except SpawnError as error:
-            print(f"fleet-supervisor: {held.life.key.app}/{held.life.key.slot}: {error}", file=sys.stderr)
+            complain(f"{held.life.key.app}/{held.life.key.slot}: {error}")
 
     def _adopt_process(self, held: Held) -> None:
         life = held.life
@@ -190,7 +190,7 @@ class Supervisor:
             held.contact = self._contacts.adopt(held.life, pidfd, self._hears(held))
         except OSError as error:
             reason = error.strerror or error
-            print(f"fleet-supervisor: {held.life.key.app}/{held.life.key.slot}: sockets: {reason}", file=sys.stderr)
+            complain(f"{held.life.key.app}/{held.life.key.slot}: sockets: {reason}")
         if held.contact is not None and held.life.ever_ready and held.life.state != "stopping":
             held.contact.arm_watchdog()
 
@@ -248,7 +248,7 @@ class Supervisor:
         try:
             self._journal.write(life)
         except OSError as error:
-            print(f"fleet-supervisor: the journal cannot be written: {error.strerror}", file=sys.stderr)
+            complain(f"the journal cannot be written: {error.strerror}")
 
     def _on_started(self, held: Held, launch_before: Launch) -> None:
         tree = held.tree

@@ -57,9 +57,10 @@ async def test_a_worker_runs_as_its_user_within_its_limits(host: RunningSupervis
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"user": "no-such-user"}, "user no-such-user is not known on this host"),
+        ({"user": "no-such-user"}, "no user is named no-such-user on this host"),
+        ({"user": "no-such-user", "notify": True}, "no user is named no-such-user on this host"),
         ({"user": "54321"}, "user 54321 is no account of this host: name a group as well"),
-        ({"group": "no-such-group"}, "group no-such-group is not known on this host"),
+        ({"group": "no-such-group"}, "no group is named no-such-group on this host"),
         ({"resource_limits": {"NONSENSE": [1, 1]}}, "resource limit NONSENSE is not known on this host"),
     ],
 )
