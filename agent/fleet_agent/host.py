@@ -73,6 +73,7 @@ class Host:
         self._told: dict[Key, Command] = {}
         self._refused: dict[Key, str] = {}
         self._refresh_due = False
+        self._rest_until = 0.0
         self.usage_watched_until = 0.0
         self.hindered = False
         """Something on this host, such as a missing env file, keeps a worker from being started."""
@@ -231,11 +232,18 @@ class Host:
             self._refresh_soon()
 
     def _refresh_soon(self) -> None:
+        """In this turn of the loop; but never plan more than half of the time: many workers that start report one by one."""
         if not self._refresh_due:
             self._refresh_due = True
-            asyncio.get_running_loop().call_soon(self._refresh)
+            asyncio.get_running_loop().call_at(self._rest_until, self._refresh)
 
     def _refresh(self) -> None:
+        began = time.monotonic()
+        self._plan()
+        ended = time.monotonic()
+        self._rest_until = asyncio.get_running_loop().time() + (ended - began)
+
+    def _plan(self) -> None:
         self._refresh_due = False
         if not self.supervisor_known.is_set():
             return

@@ -46,6 +46,8 @@ _CODES = {
     operations.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
 }
 _ATTEMPTS = 5
+_WATCH_SECONDS = 15.0
+"""Who lists workers may well ask again: agents sample usage often for so long."""
 _REPEAT_SECONDS = 1.0
 """A watched rollout is sent again this often although nothing was planned, so that its time goes on."""
 
@@ -99,6 +101,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             if request.app in ("", identity.app)
         ]
         workers.sort(key=lambda worker: worker.view.id)
+        office.hosts.watch_usage(_WATCH_SECONDS, office.epoch)
         return control_pb2.ListWorkersResponse(workers=[worker_message(office, worker) for worker in workers])
 
     async def ListHosts(  # noqa: N802

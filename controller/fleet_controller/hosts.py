@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_controller.outbox import Outbox
 from fleet_controller.views import Life, Phase, WorkerView
-from fleet_core.ids import WorkerId
+from fleet_core.ids import Epoch, WorkerId
 
 _LIFE = {
     types_pb2.WORKER_STATE_PENDING: Life.PENDING,
@@ -105,6 +105,14 @@ class Hosts:
             return False
         host.outbox = None
         return True
+
+    def watch_usage(self, seconds: float, epoch: Epoch) -> None:
+        """Ask every connected agent to sample usage often for so long."""
+        message = agent_pb2.ControllerMessage(epoch=epoch.to_proto())
+        message.usage_watch.for_seconds = seconds
+        for host in self._hosts.values():
+            if host.outbox is not None:
+                host.outbox.put("usage", lambda: message)
 
     def heard(self, host: ObservedHost, heartbeat: agent_pb2.AgentHeartbeat) -> None:
         host.heard_at = self._clock()

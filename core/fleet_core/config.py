@@ -108,7 +108,7 @@ class ControllerConfig(DaemonConfig):
     etcd: Annotated[list[str], Field(min_length=1)]
     """ "host:port" of each etcd member."""
     etcd_tls: TlsConfig | None = None
-    heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
+    heartbeat_interval_seconds: Annotated[float, Field(gt=0, le=60)] = 1.5
 
 
 class BalancerConfig(DaemonConfig):

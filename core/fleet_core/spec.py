@@ -246,6 +246,8 @@ class AppSpec(_Policy):
         method = self.ready.method
         if method is ReadyMethod.HTTP and not self.ready.http_path:
             raise ValueError("ready method http needs an http_path")
+        if method is ReadyMethod.HTTP and self.listen_mode is ListenMode.NONE:
+            raise ValueError("ready method http needs a worker that listens: listen_mode none has no port to ask")
         if (method is ReadyMethod.COMMAND) != bool(self.ready.command):
             raise ValueError("ready method command and a command belong together")
         if method is ReadyMethod.MESSAGE and self.runtime is not Runtime.NODE:
