@@ -3,8 +3,6 @@
 import math
 from datetime import datetime, timedelta
 
-from croniter import CroniterBadDateError, croniter
-
 _SECOND = timedelta(seconds=1)
 
 
@@ -14,6 +12,8 @@ def cron_times(expression: str, now: float) -> tuple[float, float]:
     Local times are compared without their offset, so that a time the clock shows twice is due once, and one it leaves out is
     due at the change.
     """
+    from croniter import CroniterBadDateError, croniter  # 2 MiB that most hosts do not need
+
     local = datetime.fromtimestamp(math.floor(now))
     try:
         last = croniter(expression, local + _SECOND).get_prev(datetime)

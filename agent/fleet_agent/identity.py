@@ -23,9 +23,11 @@ def host_uid(state_dir: Path) -> str:
         uid = str(uuid.uuid4())
         write_durably(path, f"{uid}\n".encode())
         return uid
-    if not uid:
-        raise ValueError(f"{path}: empty; write back the uid `fleetctl host ls -o json` shows for this host")
-    return uid
+    try:
+        return str(uuid.UUID(uid))
+    except ValueError:
+        text = f"{path} is damaged: write back the uid that `fleetctl host ls -o json` shows for this host, or remove the file"
+        raise ValueError(f"{text} to join as a new one") from None
 
 
 def boot_id() -> str:

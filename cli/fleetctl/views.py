@@ -62,7 +62,7 @@ def worker_view(worker: types_pb2.WorkerStatus) -> dict[str, Any]:
         "app": worker.id.app,
         "host": worker.id.host,
         "slot": worker.id.slot,
-        "pid": worker.pid,
+        "pid": worker.pid or None,
         "port": worker.port,
         "state": worker_state(worker),
         "ready": worker.state == types_pb2.WORKER_STATE_READY,

@@ -70,3 +70,10 @@ async def test_it_tells_the_service_manager_that_it_is_ready_with_nobody_to_talk
             assert manager.recv(100) == b"STOPPING=1"
         finally:
             await running.clean_up()
+
+
+@pytest.mark.parametrize("content", ["", "{broken", "host1"])
+def test_a_damaged_uid_is_refused_and_not_taken_for_another_hosts(tmp_path: Path, content: str) -> None:
+    (tmp_path / "host-uid").write_text(content)
+    with pytest.raises(ValueError, match="is damaged: write back the uid"):
+        host_uid(tmp_path)
