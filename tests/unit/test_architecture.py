@@ -26,6 +26,7 @@ _PURE = [
     "agent/fleet_agent/launch.py",
     "agent/fleet_agent/readiness.py",
     "agent/fleet_agent/supervisor/life.py",
+    "agent/fleet_agent/supervisor/limits.py",
     "balancer/fleet_balancer/haproxy/slots.py",
     "balancer/fleet_balancer/haproxy/config.py",
     "cli/fleetctl/up/layout.py",

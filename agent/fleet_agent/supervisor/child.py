@@ -121,9 +121,12 @@ def _execute(order: Order) -> NoReturn:
 
 
 def _join(cgroup: str) -> None:
-    descriptor = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(descriptor, b"0")
-    os.close(descriptor)
+    try:
+        descriptor = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+    except OSError as error:
+        raise _Refused(f"cgroup {cgroup} cannot be joined: {error.strerror}") from error
 
 
 def _limit(order: Order) -> None:

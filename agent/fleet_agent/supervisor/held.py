@@ -1,13 +1,16 @@
 """A worker, and what this process holds of it while it lives."""
 
 import os
+import signal
 from dataclasses import dataclass, field
 
+from fleet_agent.supervisor.cgroups import Leaf
 from fleet_agent.supervisor.contact import Contact
 from fleet_agent.supervisor.life import Life
+from fleet_agent.supervisor.limits import with_kills
 from fleet_agent.supervisor.logs import WorkerLogs
 from fleet_agent.supervisor.loop import Loop, Timer
-from fleet_agent.supervisor.processes import End, Tree
+from fleet_agent.supervisor.processes import UNKNOWN_END, End, Tree, send
 from fleet_agent.supervisor.spawn import read_report
 
 
@@ -19,6 +22,7 @@ class Held:
     tree: Tree | None = None
     logs: WorkerLogs | None = None
     contact: Contact | None = None
+    leaf: Leaf | None = None
     timer: Timer | None = None
     report: int = -1
     """Descriptor on which execve's failure is told; -1 once that is settled."""
@@ -38,6 +42,19 @@ class Held:
         os.close(self.report)
         self.report = -1
         return reason or ""
+
+    def kill_all(self) -> None:
+        """The last rung."""
+        if self.leaf is not None:
+            self.leaf.kill()
+        if self.tree is not None:
+            self.tree.kill_all()
+        for member in self.members:
+            send(member, signal.SIGKILL)
+
+    def how_it_ended(self) -> End:
+        end = self.leader_end or UNKNOWN_END
+        return end if self.leaf is None else with_kills(end, self.leaf.new_kills(), self.life.launch.memory_max_bytes)
 
     def end_contact(self) -> None:
         if self.contact is not None:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from fleet_agent.supervisor import processes
+from fleet_agent.supervisor.cgroups import Cgroups
 from fleet_agent.supervisor.contacts import Contacts
 from fleet_agent.supervisor.journal import Journal
 from fleet_agent.supervisor.kept import Kept
@@ -31,8 +32,19 @@ _LOCK_PAUSE_SECONDS = 0.01
 class Host:
     """Everything `fleet-supervisor run` owns. Closing it leaves all workers running."""
 
-    def __init__(self, runtime_dir: Path, log_dir: Path, socket_path: Path, nursery: Nursery | None = None) -> None:
-        """Adopts what is there, then listens. Raises OSError, and BlockingIOError where another supervisor runs."""
+    def __init__(
+        self,
+        runtime_dir: Path,
+        log_dir: Path,
+        socket_path: Path,
+        nursery: Nursery | None = None,
+        *,
+        cgroup: Path | None = None,
+    ) -> None:
+        """Adopts what is there, then listens. Raises OSError, and BlockingIOError where another supervisor runs.
+
+        `cgroup`: a delegated cgroup v2 folder, for this supervisor alone.
+        """
         with ExitStack() as owned:
             runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
             owned.callback(os.close, _lock(runtime_dir / "supervisor.lock"))
@@ -45,10 +57,18 @@ class Host:
             logs = Logs(self._loop, runtime_dir / "fifos", log_dir)
             self._server: Server | None = None
             nursery = owned.enter_context(closing(nursery or Nursery()))
+            cgroups = None if cgroup is None else owned.enter_context(closing(Cgroups(self._loop, cgroup)))
             supervisor = owned.enter_context(
                 closing(
                     Supervisor(
-                        self._loop, journal, logs, contacts, self._emit, nursery=nursery, home=_home(runtime_dir)
+                        self._loop,
+                        journal,
+                        logs,
+                        contacts,
+                        self._emit,
+                        nursery=nursery,
+                        home=_home(runtime_dir),
+                        cgroups=cgroups,
                     )
                 )
             )

@@ -27,6 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument(
         "--log-dir", type=Path, required=True, help="APP/SLOT.out.log and APP/SLOT.err.log are written here"
     )
+    run.add_argument(
+        "--cgroup",
+        metavar="DIR",
+        type=Path,
+        help="a delegated cgroup v2 folder for this supervisor alone, in which each worker gets a cgroup and its limits",
+    )
     stop = commands.add_parser("stop", help="stop every worker; the supervisor goes on")
     stop.add_argument("--runtime-dir", type=Path, required=True)
     stop.add_argument(
@@ -35,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "run":
-            _run(arguments.runtime_dir.absolute(), arguments.log_dir.absolute())
+            _run(arguments.runtime_dir.absolute(), arguments.log_dir.absolute(), arguments.cgroup)
         else:
             _stop(arguments.runtime_dir.absolute() / SOCKET_NAME, arguments.grace_seconds)
     except (OSError, ProtocolError, _Failure) as error:
@@ -55,12 +61,14 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _run(runtime_dir: Path, log_dir: Path) -> None:
+def _run(runtime_dir: Path, log_dir: Path, cgroup: Path | None) -> None:
     from fleet_agent.supervisor.host import Host
 
     _open_standard_descriptors()
     with ExitStack() as owned:
-        host = owned.enter_context(closing(Host(runtime_dir, log_dir, runtime_dir / SOCKET_NAME)))
+        host = owned.enter_context(
+            closing(Host(runtime_dir, log_dir, runtime_dir / SOCKET_NAME, cgroup=cgroup and cgroup.absolute()))
+        )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, host.stop)
         gc.freeze()  # what is there now stays: shared with children until they exec, and never looked at again

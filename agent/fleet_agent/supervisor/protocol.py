@@ -72,7 +72,7 @@ class Launch:
     resource_limits: dict[str, list[int]] = field(default_factory=dict)
     """Names of setrlimit(2) without RLIMIT_ → [soft, hard]; -1: unlimited."""
     memory_max_bytes: int = 0
-    """This and the next two ask for cgroup v2; the supervisor says where it cannot enforce them. 0: no limit."""
+    """This and the next two need cgroup v2: without it no process is started, and the reason says so. 0: no limit."""
     cpu_max_cores: float = 0.0
     pids_max: int = 0
     log_timestamps: bool = False

@@ -63,6 +63,8 @@ class Handed:
     """Descriptors, the supervisor's own, that become 3, 4, … in the process. No number may come twice."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Set over the launch's. Where LISTEN_FDS is among it, LISTEN_PID is added (sd_listen_fds(3))."""
+    cgroup: str = ""
+    """Folder of the cgroup it joins before anything else of its own runs; empty: the supervisor's."""
 
 
 NOTHING_HANDED = Handed()
@@ -177,7 +179,7 @@ def _order(launch: Launch, output: Output, handed: Handed) -> bytes:
         nice=launch.nice,
         limits=limits,
         identity=identity,
-        cgroup="",
+        cgroup=handed.cgroup,
     ).pack()
 
 

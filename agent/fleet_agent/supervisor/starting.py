@@ -1,14 +1,15 @@
 """Starts: all of a turn are made together, so that the forks come in a row, and a child is made beforehand for the next."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.cgroups import CgroupError, Cgroups
 from fleet_agent.supervisor.contact import Hears
 from fleet_agent.supervisor.contacts import Contacts
 from fleet_agent.supervisor.held import Held
 from fleet_agent.supervisor.journal import Journal, file_stem
+from fleet_agent.supervisor.limits import NEEDS_CGROUP, asks_for_limits
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import Loop, Timer, now
 from fleet_agent.supervisor.processes import HOME_VARIABLE, Tree
@@ -27,6 +28,8 @@ class Means:
     logs: Logs
     contacts: Contacts
     nursery: Nursery
+    cgroups: Cgroups | None
+    """None: limits are refused."""
     home: str
     """Names the runtime folder in the environment of all that is started (`processes.HOME_VARIABLE`)."""
 
@@ -53,7 +56,6 @@ class Starter:
         self._starting: dict[Key, Held] = {}
         """Those to start at the end of this turn."""
         self._spare: Timer | None = None
-        self._told_of_limits = False
 
     @property
     def busy(self) -> bool:
@@ -103,7 +105,6 @@ class Starter:
     def _start(self, held: Held) -> None:
         before = held.life
         launch = before.wanted or before.launch
-        self._tell_of_limits(before.key, launch)
 
         def record(pid: int, start_ticks: int) -> None:
             held.life = lives.started(before, pid, start_ticks, now())
@@ -115,7 +116,8 @@ class Starter:
         try:
             output = Output(*self.open_logs(held).paths)
             held.contact, handed = self._means.contacts.open(before.key, launch, self._outcomes.hears(held))
-            handed = replace(handed, env={**handed.env, HOME_VARIABLE: self._means.home})
+            env = {**handed.env, HOME_VARIABLE: self._means.home}
+            handed = replace(handed, env=env, cgroup=self._make_leaf(held, launch))
             spawned = self._means.nursery.spawn(launch, output, record, handed)
         except SpawnError as error:
             held.end_contact()
@@ -127,11 +129,14 @@ class Starter:
         held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)
         self._outcomes.started(held, before.launch)
 
-    def _tell_of_limits(self, key: Key, launch: Launch) -> None:
-        if (launch.memory_max_bytes or launch.cpu_max_cores or launch.pids_max) and not self._told_of_limits:
-            self._told_of_limits = True
-            print(
-                f"fleet-supervisor: {key.app}: memory_max, cpu_max and pids_max are not enforced: no cgroup v2 is used; limit "
-                "memory with memory_restart, or the unit of the workers with systemd",
-                file=sys.stderr,
-            )
+    def _make_leaf(self, held: Held, launch: Launch) -> str:
+        """The folder of the cgroup to join, "" for none. Raises SpawnError."""
+        if self._means.cgroups is None:
+            if asks_for_limits(launch):
+                raise SpawnError(NEEDS_CGROUP)
+            return ""
+        try:
+            held.leaf = self._means.cgroups.make(held.life.key, launch)
+        except CgroupError as error:
+            raise SpawnError(str(error)) from error
+        return str(held.leaf.path)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from fleet_agent.supervisor import life as lives
+from fleet_agent.supervisor.cgroups import Cgroups
 from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.contact import Hears
 from fleet_agent.supervisor.contacts import Contacts
@@ -64,19 +65,21 @@ class Supervisor:
         *,
         nursery: Nursery,
         home: str,
+        cgroups: Cgroups | None = None,
         jitter: Callable[[], float] = random_jitter,
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._logs = logs
         self._contacts = contacts
+        self._cgroups = cgroups
         self._home = home
         self._jitter = jitter
         self._workers: dict[Key, Held] = {}
         self._when_down: list[Callable[[], None]] = []
         self._starter = Starter(
             loop,
-            Means(journal, logs, contacts, nursery, home),
+            Means(journal, logs, contacts, nursery, cgroups, home),
             Outcomes(self._hears, self._on_started, self._on_not_started, self._workers),
         )
         self._news = News(loop, emit, lambda: self._starter.busy)
@@ -165,6 +168,8 @@ class Supervisor:
                 self._step(held, lives.resume(held.life, now()), adopted=True)
         self._contacts.adopted()
         self._release_listeners()
+        if self._cgroups is not None:
+            self._cgroups.keep_only({held.life.key for held in self._workers.values() if held.leaf is not None})
 
     def _adopt_logs(self, held: Held) -> None:
         try:
@@ -177,8 +182,11 @@ class Supervisor:
         pidfd = open_verified(life.pid, life.start_ticks)
         held.tree = Tree(life.pid, life.start_ticks, pidfd, life.launch.env, child=False)
         self._set_timer(held)
+        if self._cgroups is not None:
+            leaf = self._cgroups.find(life.key)
+            held.leaf = leaf.from_the_start() if leaf is not None and pidfd is None else leaf
         if life.killed:
-            held.tree.kill_all()
+            held.kill_all()
         if pidfd is None:
             self._leader_ended(held, held.tree.outcome() or UNKNOWN_END)
         else:
@@ -216,6 +224,9 @@ class Supervisor:
             held.contact.disarm_watchdog()
         if before.launch.listen_port and held.life.state in lives.ENDED:
             self._release_listeners()
+        if held.leaf is not None and self._cgroups is not None and held.life.state in lives.ENDED:
+            self._cgroups.retire(held.leaf)
+            held.leaf = None
 
     def _carry_out(self, held: Held, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
@@ -225,9 +236,7 @@ class Supervisor:
                 if held.contact is None or not held.contact.ask_to_shut_down():
                     self._step(held, lives.unheard(held.life, now()))
             elif held.tree is not None and effect.number == signal.SIGKILL:
-                held.tree.kill_all()
-                for member in held.members:
-                    send(member, signal.SIGKILL)
+                held.kill_all()
             elif held.tree is not None:
                 held.tree.signal_group(effect.number)
                 held.tree.signal_group(signal.SIGCONT)  # one that was suspended could not obey
@@ -333,7 +342,7 @@ class Supervisor:
 
     def _watch_members(self, held: Held, tree: Tree, living: Sessions) -> None:
         if held.life.killed:
-            tree.kill_all()
+            held.kill_all()
         strays = tree.open_strays(self._home, living, self._leaders(), now())
         for stray in strays:
             send(stray, signal.SIGKILL if held.life.killed else held.life.launch.stop_signal)
@@ -363,6 +372,9 @@ class Supervisor:
                 self._await_members(held, tree)  # it may have left others
 
     def _tree_ended(self, held: Held, tree: Tree) -> None:
+        end = held.how_it_ended()
+        if held.leaf is not None:
+            held.leaf.kill()
         tree.signal_group(signal.SIGKILL)
         tree.reap()
         tree.close()
@@ -372,7 +384,6 @@ class Supervisor:
             self._crashed.append((tree, now()))
         held.tree = None
         held.end_contact()
-        end = held.leader_end or UNKNOWN_END
         self._step(held, lives.ended(held.life, end.reason, now(), self._jitter(), end.exit_code))
         self._tell_when_down()
 
