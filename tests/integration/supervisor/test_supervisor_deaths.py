@@ -261,3 +261,21 @@ async def test_a_fault_of_one_journal_record_costs_only_that_record(
     assert time.monotonic() - started < 20
     assert {key: seen.pid for key, seen in host.workers.items()} == {KEY: worker.pid}
     assert "journal record set aside" in capfd.readouterr().err
+
+
+async def test_a_full_disk_under_journal_logs_and_stderr_ends_no_supervisor(folders: RunningSupervisor) -> None:
+    """Guards invariant 3."""
+    await folders.start("sh", "-c", 'exec "$@" 2>/dev/full', "sh", *MAIN, "run")
+    supervisor = folders.pid
+    (folders.log_dir / "shop/1.out.log").mkdir(parents=True)
+    worker = await folders.run(launch("sh", "-c", "echo lost; exec sleep 1000"))
+    journal = folders.runtime_dir / "journal"
+    journal.rename(journal.with_name("moved"))  # as good as full: no record can be written
+    await folders.client.note(KEY, worker.pid, ready=True)
+    await folders.until(lambda seen: seen.state == "running")
+    journal.with_name("moved").rename(journal)
+    os.kill(worker.pid, signal.SIGKILL)
+    following = await folders.until(lambda seen: seen.restarts == 1 and seen.pid > 0)
+    assert following.pid != worker.pid
+    assert folders.pid == supervisor
+    assert alive(supervisor)
