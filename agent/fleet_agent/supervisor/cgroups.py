@@ -158,13 +158,12 @@ class Cgroups:
 
 
 def _remove(leaf: Leaf) -> bool:
-    """False while something in it is alive."""
+    """False while something in it is alive. Cgroups that a worker made within its own go first."""
     if leaf.populated:
         return False
     try:
-        leaf.path.rmdir()
-    except FileNotFoundError:
-        return True
+        for folder, _, _ in os.walk(leaf.path, topdown=False):
+            Path(folder).rmdir()
     except OSError:
         return False
     return True

@@ -124,6 +124,17 @@ async def test_the_last_rung_reaches_what_has_left_the_session(folders: RunningS
     await eventually(lambda: not alive(daemon) and leaves(tree) == [], "all of it is dead, and the leaf removed")
 
 
+async def test_a_leaf_goes_with_the_cgroups_its_worker_made_in_it(folders: RunningSupervisor, tree: Path) -> None:
+    await start(folders, tree)
+    inner = tree / "shop.1.1/inner/most"
+    program = f"mkdir -p {inner}; sleep 1000 & echo $! > {inner}/cgroup.procs; echo $!; exec sleep 1000"
+    await folders.run(launch("sh", "-c", program))
+    below = await daemon_of(folders)
+    await folders.client.stop(KEY, signal.SIGTERM, 5.0)
+    await folders.until(lambda seen: seen.state == "exited")
+    await eventually(lambda: not alive(below) and leaves(tree) == [], "it is removed from the innermost on")
+
+
 async def test_the_next_supervisor_adopts_leaves_and_removes_those_of_nobody(
     folders: RunningSupervisor, tree: Path
 ) -> None:
