@@ -22,7 +22,7 @@ from fleet_controller.streams import (
     require_office,
     require_role,
 )
-from fleet_core.ids import Epoch, WorkerId
+from fleet_core.ids import WorkerId
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
 
@@ -40,10 +40,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         identity = await require_role(context, Role.AGENT)
         office = await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
         hello = (await first(request_iterator, context)).hello
-        if hello.host_name != identity.name:
-            text = f"the certificate is of host {identity.name}, the agent says it is {hello.host_name!r}"
-            await abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
-        await check_hello(context, hello.protocol_version, Epoch.from_proto(hello.highest_epoch), office)
+        await check_hello(context, identity, hello.host_name, hello, office)
         await self._refuse_double(hello, office, context)
         record = HostRecord(
             name=hello.host_name, uid=hello.host_uid, address=hello.address, cpus=hello.cpus, labels=dict(hello.labels)

@@ -23,7 +23,6 @@ from fleet_controller.streams import (
     require_office,
     require_role,
 )
-from fleet_core.ids import Epoch
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
 
@@ -42,10 +41,7 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         identity = await require_role(context, Role.BALANCER)
         office = await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
         hello = (await first(request_iterator, context)).hello
-        if hello.name != identity.name:
-            text = f"the certificate is of balancer {identity.name}, the balancer says it is {hello.name!r}"
-            await abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
-        await check_hello(context, hello.protocol_version, Epoch.from_proto(hello.highest_epoch), office)
+        await check_hello(context, identity, hello.name, hello, office)
         present = office.upstreams.balancers.get(hello.name)
         if present is not None and present.outbox is not None and present.uid != hello.balancer_uid:
             text = f"another live balancer is named {hello.name}: give this one another name"

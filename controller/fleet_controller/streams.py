@@ -7,6 +7,8 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from fleet.v1.agent_pb2 import AgentHello
+from fleet.v1.balancer_pb2 import BalancerHello
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
 from fleet_controller.store.interface import StoreError
@@ -50,16 +52,20 @@ async def require_office(context: Context, leadership: Leadership, code: grpc.St
     return office
 
 
-async def check_hello(context: Context, protocol_version: int, highest_epoch: Epoch, office: Office) -> None:
-    """End the call unless the peer speaks our protocol and obeyed no later leader."""
+async def check_hello(
+    context: Context, identity: Identity, name: str, hello: AgentHello | BalancerHello, office: Office
+) -> None:
+    """End the call unless the peer is who its certificate names, speaks our protocol and obeyed no later leader."""
+    if name != identity.name:
+        text = f"the certificate is of {identity.role} {identity.name}, the caller says it is {name!r}"
+        await abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
     failed = grpc.StatusCode.FAILED_PRECONDITION
-    if protocol_version != PROTOCOL_VERSION:
-        text = f"protocol version {protocol_version} is not spoken here, {PROTOCOL_VERSION} is"
+    if hello.protocol_version != PROTOCOL_VERSION:
+        text = f"protocol version {hello.protocol_version} is not spoken here, {PROTOCOL_VERSION} is"
         await abort(context, failed, f"{text}: upgrade the older one of the two programs")
-    if highest_epoch > office.epoch:
-        await abort(
-            context, failed, f"the peer obeyed epoch {highest_epoch}, later than this controller's {office.epoch}"
-        )
+    highest = Epoch.from_proto(hello.highest_epoch)
+    if highest > office.epoch:
+        await abort(context, failed, f"the peer obeyed epoch {highest}, later than this controller's {office.epoch}")
 
 
 async def converse(
