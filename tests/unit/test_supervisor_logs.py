@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from fleet_agent.supervisor import rotation
 from fleet_agent.supervisor.log_format import MAX_LINE_BYTES, JsonLines, rfc3339, stamp_lines
+from fleet_agent.supervisor.logs import LogFile
 
 TIME = 1769903999.9996
 STAMP = b"2026-01-31T23:59:59.999Z "
@@ -53,6 +55,24 @@ def test_a_line_without_end_is_kept_up_to_a_bound() -> None:
     written = b"".join(lines.feed(b"x" * 1000, TIME) for _ in range(1000))
     messages = [json.loads(line)["message"] for line in written.splitlines()]
     assert messages == ["x" * MAX_LINE_BYTES] * (1_000_000 // MAX_LINE_BYTES)
+
+
+@given(st.lists(st.integers(1, 12_000), min_size=1, max_size=12))
+def test_a_stamped_line_is_never_parted_by_a_rotation_however_it_was_read(sizes: list[int]) -> None:
+    printed = b"".join(b"%05d %s\n" % (number, b"x" * 60) for number in range(sum(sizes) // 67 + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        log = LogFile(Path(folder) / "1.out.log")
+        log.max_bytes, log.files = 4096, 1000
+        at = 0
+        for size in sizes:
+            log.append(stamp_lines(printed[at : at + size], TIME, continues=log.in_line()))
+            at += size
+        log.close()
+        files = sorted(Path(folder).iterdir(), key=lambda path: -int(path.suffix[1:]) if path.suffix != ".log" else 0)
+        contents = [content for file in files if (content := file.read_bytes())]
+    assert all(content.startswith(STAMP) for content in contents)
+    assert b"".join(contents).replace(STAMP, b"") == printed[:at]
+    assert b"".join(contents).count(STAMP) == len(printed[:at].splitlines())
 
 
 def test_rotation_renumbers_what_the_agent_has_compressed_and_keeps_so_many(tmp_path: Path) -> None:

@@ -68,13 +68,15 @@ class LogFile:
         self._troubled = False
 
     def append(self, data: bytes) -> None:
-        """As `take`, of bytes that were read."""
+        """As `take`, of bytes that were read; these are never parted within a line but a very long one."""
+        whole = data.rfind(b"\n") + 1
         try:
-            self._ready()
-            while data:
-                written = os.write(self._descriptor, data)
-                self._size += written
-                data = data[written:]
+            for part in (data[:whole], data[whole:]):
+                self._ready()
+                while part:
+                    written = os.write(self._descriptor, part)
+                    self._size += written
+                    part = part[written:]
         except OSError as error:
             self._complain(error)
         else:
