@@ -55,7 +55,7 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
         yield welcome
         outbox: Outbox[balancer_pb2.UpstreamMessage] = Outbox()
-        balancer = office.upstreams.subscribe(hello, outbox, office.clock())
+        balancer = office.upstreams.subscribe(hello, outbox)
         _log.info("balancer %s is connected (%s %s)", balancer.name, balancer.driver, balancer.driver_version)
         office.conductor.touch()
 
@@ -106,7 +106,7 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
             office.upstreams.acknowledge(balancer, message.applied)
             office.conductor.touch([message.applied.pool])
         elif kind == "heartbeat":
-            changed = office.upstreams.loads(balancer, message.heartbeat, office.clock())
+            changed = office.upstreams.loads(balancer, message.heartbeat)
             if changed:
                 office.conductor.touch(changed)
         elif kind == "validated":

@@ -66,8 +66,11 @@ class ObservedBalancer:
     driver: str = ""
     driver_version: str = ""
     outbox: Outbox[balancer_pb2.UpstreamMessage] | None = None
-    heard_at: float = 0.0
     pools: dict[str, PoolAtBalancer] = field(default_factory=dict)
+
+    def current(self, lists: Mapping[str, UpstreamList]) -> int:
+        """Pools whose newest list it acknowledged."""
+        return sum(name in self.pools and self.pools[name].version == pool.version for name, pool in lists.items())
 
 
 class Upstreams:
@@ -80,7 +83,7 @@ class Upstreams:
         self._names: frozenset[str] | None = None  # not known yet: an empty answer would drop every pool
 
     def subscribe(
-        self, hello: balancer_pb2.BalancerHello, outbox: Outbox[balancer_pb2.UpstreamMessage], now: float
+        self, hello: balancer_pb2.BalancerHello, outbox: Outbox[balancer_pb2.UpstreamMessage]
     ) -> ObservedBalancer:
         """A subscription began: it gets every pool. What the balancer did before counts no more."""
         balancer = self.balancers.setdefault(hello.name, ObservedBalancer(hello.name))
@@ -91,7 +94,6 @@ class Upstreams:
         balancer.driver = hello.driver
         balancer.driver_version = hello.driver_version
         balancer.outbox = outbox
-        balancer.heard_at = now
         balancer.pools = {}
         self._send_all(balancer)
         return balancer
@@ -149,9 +151,8 @@ class Upstreams:
         drained = {worker for worker, how in endpoints.items() if how is EndpointState.DRAINING}
         state.in_flight = {worker: count for worker, count in state.in_flight.items() if worker in drained}
 
-    def loads(self, balancer: ObservedBalancer, heartbeat: balancer_pb2.BalancerHeartbeat, now: float) -> set[str]:
+    def loads(self, balancer: ObservedBalancer, heartbeat: balancer_pb2.BalancerHeartbeat) -> set[str]:
         """Take the counts of a heartbeat; returns the pools whose counts changed."""
-        balancer.heard_at = now
         counts: dict[str, dict[WorkerId, int]] = {}
         for load in heartbeat.draining:
             counts.setdefault(load.pool, {})[WorkerId.from_proto(load.worker)] = load.in_flight

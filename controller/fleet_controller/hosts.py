@@ -39,7 +39,6 @@ class ObservedHost:
 
     name: str
     uid: str = ""
-    boot_id: str = ""
     cpus: int = 0
     address: str = ""
     agent_version: str = ""
@@ -49,7 +48,6 @@ class ObservedHost:
     """To this leader, in this session or an earlier one."""
     current: bool = False
     """In this session: what we believe of its workers is not older than the session."""
-    heard_at: float = 0.0
     workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
     assigned: frozenset[object] | None = None
     """The targets last sent in this session; None: nothing sent yet."""
@@ -87,14 +85,12 @@ class Hosts:
         if host.outbox is not None:
             host.outbox.close()
         host.uid = hello.host_uid
-        host.boot_id = hello.boot_id
         host.cpus = hello.cpus
         host.address = hello.address
         host.agent_version = hello.agent_version
         host.labels = dict(hello.labels)
         host.outbox = outbox
         host.current = False
-        host.heard_at = self._clock()
         host.assigned = None
         host.specs_sent = set()
         return host
@@ -115,7 +111,6 @@ class Hosts:
                 host.outbox.put("usage", lambda: message)
 
     def heard(self, host: ObservedHost, heartbeat: agent_pb2.AgentHeartbeat) -> None:
-        host.heard_at = self._clock()
         for usage in heartbeat.usage:
             worker = host.workers.get(WorkerId.from_proto(usage.id))
             if worker is not None and worker.view.pid == usage.pid:
@@ -124,7 +119,6 @@ class Hosts:
     def report(self, host: ObservedHost, report: agent_pb2.WorkerReport) -> set[str]:
         """Take a report; returns the apps it concerns."""
         now = self._clock()
-        host.heard_at = now
         before = host.workers
         apps = {identity.app for identity in before} if report.complete else set()
         if report.complete:

@@ -75,11 +75,6 @@ def _balancers(office: Office) -> Iterator[Metric]:
     for record in office.desired.all(BalancerRecord):
         balancer = office.upstreams.balancers.get(record.name)
         connected.add_metric([record.name], balancer is not None and balancer.outbox is not None)
-        current = 0
-        if balancer is not None:
-            current = sum(
-                name in balancer.pools and balancer.pools[name].version == pool.version
-                for name, pool in office.upstreams.lists.items()
-            )
+        current = balancer.current(office.upstreams.lists) if balancer is not None else 0
         behind.add_metric([record.name], len(office.upstreams.lists) - current)
     yield from (connected, behind)

@@ -159,9 +159,7 @@ def balancer_message(
         message.driver = balancer.driver
         message.driver_version = balancer.driver_version
         message.version = balancer.version
-        message.pools_current = sum(
-            name in balancer.pools and balancer.pools[name].version == pool.version for name, pool in pools.items()
-        )
+        message.pools_current = balancer.current(pools)
         message.error = next((state.error for state in balancer.pools.values() if state.error), "")
     return message
 

@@ -72,7 +72,6 @@ class World:
         self.app: AppRecord = change.app
         self.rollouts: dict[str, RolloutRecord] = {change.rollout.id: change.rollout}
         self.balancers = {name: LoadBalancer() for name in BALANCERS}
-        self.now_plan: Plan | None = None
         self.take_over()
         for name in HOSTS:
             self.connect(name)
@@ -126,7 +125,6 @@ class World:
             memory=self.memory,
         )
         answer = plan(situation, self.now)
-        self.memory = answer.memory
         by_id = {worker.id: worker for worker in workers}
         if situation.reported == set(HOSTS):
             self.upstreams.update("app", "127.0.0.1:80", answer.endpoints, by_id)
@@ -142,6 +140,7 @@ class World:
                 assert process.life is Life.EXITED, f"{identity} was dropped while it is {process.life}"
                 del self.processes[identity]
                 host.workers.pop(identity, None)
+        self.memory = answer.memory  # not before the judgement, which asks since when a worker had been drained
         rollout = self.rollout
         if rollout is not None and answer.failure:
             self.app, self.rollouts[rollout.id] = operations.failed(self.app, rollout, answer.failure, 0)
@@ -179,7 +178,7 @@ class World:
             return
         for name, balancer in self.balancers.items():
             assert balancer.endpoints.get(identity) is not EndpointState.READY, f"{name} still chooses {identity}"
-            since = self.memory.drained_since.get(identity, self.drained_at.get(identity, self.now))
+            since = self.memory.drained_since.get(identity, self.now)
             timed_out = self.now - since >= self.spec.rollout.drain_timeout_seconds
             assert timed_out or not balancer.in_flight.get(identity), f"{identity} stopped with requests in flight"
 
@@ -190,10 +189,6 @@ class World:
             for identity, process in self.processes.items()
         )
         assert live < self.app.wanted(host) + self.spec.rollout.max_surge, f"{live} live on {host} before a start"
-
-    @property
-    def drained_at(self) -> dict[WorkerId, float]:
-        return dict(self.memory.drained_since)
 
     # The world
 
@@ -235,7 +230,7 @@ class World:
         balancer = self.balancers[name]
         balancer.mailbox = Mailbox()
         balancer.unsaid.clear()
-        balancer.seen = self.upstreams.subscribe(balancer_pb2.BalancerHello(name=name), balancer.mailbox, self.now)
+        balancer.seen = self.upstreams.subscribe(balancer_pb2.BalancerHello(name=name), balancer.mailbox)
 
     def unsubscribe(self, name: str) -> None:
         balancer = self.balancers[name]
@@ -269,7 +264,7 @@ class World:
             if state is EndpointState.DRAINING:
                 count = balancer.in_flight.get(worker, 0)
                 heartbeat.draining.add(pool="app", worker=worker.to_proto(), in_flight=count)
-        self.upstreams.loads(balancer.seen, heartbeat, self.now)
+        self.upstreams.loads(balancer.seen, heartbeat)
 
     def send_requests(self, name: str) -> None:
         """Clients send one request to every endpoint the balancer may choose."""

@@ -23,9 +23,7 @@ class Scene:
         self.upstreams = Upstreams(EPOCH)
         self.upstreams.rename(["app"])
         self.outbox: Outbox[balancer_pb2.UpstreamMessage] = Outbox()
-        self.balancer: ObservedBalancer = self.upstreams.subscribe(
-            balancer_pb2.BalancerHello(name="lb1"), self.outbox, 0.0
-        )
+        self.balancer: ObservedBalancer = self.upstreams.subscribe(balancer_pb2.BalancerHello(name="lb1"), self.outbox)
 
     def send(self, **states: EndpointState) -> int:
         names = {"old": OLD, "new": NEW}
@@ -41,7 +39,7 @@ class Scene:
         for name, in_flight in requests.items():
             worker = {"old": OLD, "new": NEW}[name]
             heartbeat.draining.add(pool="app", worker=worker.to_proto(), in_flight=in_flight)
-        self.upstreams.loads(self.balancer, heartbeat, 0.0)
+        self.upstreams.loads(self.balancer, heartbeat)
 
     @property
     def view(self) -> BalancerView:
@@ -100,7 +98,7 @@ def test_an_equal_list_is_not_sent_again() -> None:
 def test_what_a_balancer_did_in_an_earlier_subscription_counts_no_more() -> None:
     scene = Scene()
     scene.acknowledge(scene.send(old=READY))
-    scene.upstreams.subscribe(balancer_pb2.BalancerHello(name="lb1"), Outbox(), 0.0)
+    scene.upstreams.subscribe(balancer_pb2.BalancerHello(name="lb1"), Outbox())
     assert scene.view.applied is None
 
 
