@@ -43,7 +43,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         await check_hello(context, identity, hello.host_name, hello, office)
         await self._refuse_double(hello, office, context)
         record = HostRecord(
-            name=hello.host_name, uid=hello.host_uid, address=hello.address, cpus=hello.cpus, labels=dict(hello.labels)
+            name=hello.host_name,
+            uid=hello.host_uid,
+            address=hello.address,
+            cpus=hello.cpus,
+            agent_labels=dict(hello.labels),
         )
         try:
             await office.register_host(record)

@@ -1,6 +1,6 @@
 """Upstream lists, and what each balancer did with them. In memory only: derived from reports and desired state."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fleet.v1 import balancer_pb2, types_pb2
@@ -66,6 +66,8 @@ class ObservedBalancer:
     driver: str = ""
     driver_version: str = ""
     outbox: Outbox[balancer_pb2.UpstreamMessage] | None = None
+    left_at: float = 0.0
+    """When its last subscription ended, by the leader's clock."""
     pools: dict[str, PoolAtBalancer] = field(default_factory=dict)
 
     def current(self, lists: Mapping[str, UpstreamList]) -> int:
@@ -76,8 +78,10 @@ class ObservedBalancer:
 class Upstreams:
     """All pools and all balancers that spoke to this leader."""
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, epoch: Epoch, clock: Callable[[], float]) -> None:
         self._epoch = epoch
+        self._clock = clock
+        self._began = clock()
         self.lists: dict[str, UpstreamList] = {}
         self.balancers: dict[str, ObservedBalancer] = {}
         self._names: frozenset[str] | None = None  # not known yet: an empty answer would drop every pool
@@ -103,8 +107,16 @@ class Upstreams:
         if balancer.outbox is not outbox:
             return False
         balancer.outbox = None
+        balancer.left_at = self._clock()
         balancer.pools = {}
         return True
+
+    def absent_seconds(self, name: str) -> float:
+        """For how long a registered balancer has not been subscribed, as far as this leader knows."""
+        balancer = self.balancers.get(name)
+        if balancer is not None and balancer.outbox is not None:
+            return 0.0
+        return self._clock() - (balancer.left_at if balancer is not None else self._began)
 
     def rename(self, names: Iterable[str]) -> None:
         """These are all the pools there are: lists of others are dropped, here and at the balancers."""
@@ -176,11 +188,12 @@ class Upstreams:
             balancer = self.balancers.get(name)
             state = balancer.pools.get(pool) if balancer is not None and pool in self.lists else None
             connected = balancer is not None and balancer.outbox is not None
+            absent = self.absent_seconds(name)
             if state is None:
-                views.append(BalancerView(name, connected, None))
+                views.append(BalancerView(name, connected, None, absent))
             else:
                 choosable = self._choosable(pool, state)
-                views.append(BalancerView(name, connected, state.applied, choosable, state.in_flight))
+                views.append(BalancerView(name, connected, state.applied, absent, choosable, state.in_flight))
         return tuple(views)
 
     def _forget_history(self, pool: UpstreamList) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fleet.v1 import agent_pb2, types_pb2
-from fleet_controller import operations
+from fleet_controller import endings
 from fleet_controller.balancers import Upstreams
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts, ObservedHost
@@ -18,6 +18,7 @@ from fleet_controller.records import (
     AppRecord,
     AppState,
     BalancerRecord,
+    FailedWorkerRecord,
     HostRecord,
     RevisionRecord,
     RolloutKind,
@@ -29,8 +30,9 @@ from fleet_controller.records import (
 )
 from fleet_controller.rollout import plan
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
-from fleet_controller.views import Memory, Phase, Plan, Situation, Target
+from fleet_controller.views import Failure, Memory, Phase, Plan, Situation, Target
 from fleet_core.ids import Epoch
+from fleet_core.spec import RolloutPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +147,7 @@ class Conductor:
             return
         progress = self.apps.setdefault(app.name, AppProgress())
         rollout = self._desired.get(rollout_key(app.rollout), RolloutRecord)
-        if rollout is not None and rollout.state is not RolloutState.RUNNING:
+        if rollout is not None and not rollout.state.under_way:
             rollout = None
         if rollout is not None and progress.rollout != rollout.id:
             progress.rollout, progress.began = rollout.id, self._clock()
@@ -240,11 +242,13 @@ class Conductor:
         self._commits[app.name] = task
         task.add_done_callback(lambda _: self._commits.pop(app.name, None))
 
-    async def _write_end(self, app: AppRecord, rollout: RolloutRecord, failure: str, seconds: float) -> None:
-        if failure:
-            new_app, new_rollout = operations.failed(app, rollout, failure, seconds)
+    async def _write_end(self, app: AppRecord, rollout: RolloutRecord, failure: Failure | None, seconds: float) -> None:
+        if failure is not None:
+            policy = self._policy_of(app).on_failure
+            worker = self._failed_worker(failure)
+            new_app, new_rollout = endings.failed(app, rollout, failure.text, worker, policy, seconds)
         else:
-            new_app, new_rollout = operations.done(app, rollout, seconds)
+            new_app, new_rollout = endings.done(app, rollout, seconds)
         expectations: list[Unchanged | Created] = [
             self._term.fence(),
             Unchanged(app_key(app.name), self._desired.written_at(app_key(app.name))),
@@ -266,6 +270,22 @@ class Conductor:
             _log.info("rollout %s of %s: %s %s", rollout.id, app.name, new_rollout.state, new_rollout.message)
             return
         asyncio.get_running_loop().call_soon(self.touch, [app.name])
+
+    def _policy_of(self, app: AppRecord) -> RolloutPolicy:
+        revision = self._desired.get(revision_key(app.name, app.revision), RevisionRecord)
+        return revision.app_spec.rollout if revision is not None else RolloutPolicy()
+
+    def _failed_worker(self, failure: Failure) -> FailedWorkerRecord | None:
+        if failure.worker is None:
+            return None
+        host = self._hosts.get(failure.worker.host)
+        observed = host.workers.get(failure.worker) if host is not None else None
+        return FailedWorkerRecord(
+            worker=str(failure.worker.slot_id),
+            generation=failure.worker.generation,
+            reason=observed.view.reason if observed is not None else "",
+            last_lines=observed.last_lines if observed is not None else (),
+        )
 
     def _forget(self, app: AppRecord, rollout: RolloutRecord) -> list[Put | Delete]:
         """Everything of a removed app but the rollout that tells of its removal."""

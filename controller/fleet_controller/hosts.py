@@ -102,6 +102,12 @@ class Hosts:
         host.outbox = None
         return True
 
+    def forget(self, name: str) -> None:
+        """A host that was removed; one that is connected stays."""
+        host = self._hosts.get(name)
+        if host is not None and host.outbox is None:
+            del self._hosts[name]
+
     def watch_usage(self, seconds: float, epoch: Epoch) -> None:
         """Ask every connected agent to sample usage often for so long."""
         message = agent_pb2.ControllerMessage(epoch=epoch.to_proto())

@@ -5,12 +5,13 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
 from fleet_controller import operations
 from fleet_controller.balancers import Upstreams
+from fleet_controller.changes import Ask, Refused
 from fleet_controller.conductor import Conductor
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
@@ -23,10 +24,10 @@ from fleet_controller.records import (
     Record,
     RevisionRecord,
     RolloutRecord,
-    RolloutState,
     app_key,
     balancer_key,
     host_key,
+    revision_key,
     rollout_key,
 )
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
@@ -50,7 +51,7 @@ class Office:
         self.clock = time.monotonic
         self.desired = Desired()
         self.hosts = Hosts(self.clock)
-        self.upstreams = Upstreams(self.epoch)
+        self.upstreams = Upstreams(self.epoch, self.clock)
         self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
         self._replacing: dict[str, asyncio.Task[None]] = {}
         self.open = asyncio.Event()
@@ -88,12 +89,22 @@ class Office:
         await self.desired.reached(revision, _COPY_TIMEOUT_SECONDS)
 
     async def register_host(self, record: HostRecord) -> None:
-        """Make sure the host is known as it says it is; writes only a difference. Raises StoreError."""
-        await self._register(host_key(record.name), record, HostRecord)
+        """Make sure the host is known as it says it is, keeping what users said of it; writes only a difference.
+
+        Raises StoreError.
+        """
+
+        def merged() -> HostRecord:
+            known = self.desired.get(host_key(record.name), HostRecord)
+            if known is None:
+                return record
+            return record.model_copy(update={"given_labels": known.given_labels, "scheduling": known.scheduling})
+
+        await self._register(host_key(record.name), merged, HostRecord)
 
     async def register_balancer(self, record: BalancerRecord) -> None:
         """Make sure the balancer is registered; writes only a difference. Raises StoreError."""
-        await self._register(balancer_key(record.name), record, BalancerRecord)
+        await self._register(balancer_key(record.name), lambda: record, BalancerRecord)
 
     def ask_to_replace(self, worker: WorkerId, pid: int, reason: str) -> None:
         """Restart one worker, start-first, because its agent asks for it; nothing happens while another operation is under way.
@@ -111,22 +122,20 @@ class Office:
         app = self.desired.get(app_key(worker.app), AppRecord)
         if app is None or self.desired.get(rollout_key(request), RolloutRecord) is not None:
             return
-        past = self.desired.rollouts_of(app.name)
-        if any(rollout.state is RolloutState.RUNNING for rollout in past):
+        ask = Ask(request, tuple(self.desired.rollouts_of(app.name)), cause=f"{worker.slot_id}: {reason}")
+        if ask.under_way is not None:
             return
         try:
-            change = operations.restart(
-                request, app, worker.slot_id, at_once=False, past=past, cause=f"{worker.slot_id}: {reason}"
-            )
-        except operations.Refused:
+            change = operations.restart(ask, app, worker.slot_id, at_once=False)
+        except Refused:
             return  # stopped, or resized, in the meantime
         try:
             await self.commit([app_key(app.name), rollout_key(request)], change.writes())
         except (StoreError, TimeoutError) as error:
             _log.warning("%s is not replaced yet: %s", worker, error)
 
-    async def _register(self, key: str, record: _R, kind: type[_R]) -> None:
-        while self.desired.get(key, kind) != record:
+    async def _register(self, key: str, wanted: Callable[[], _R], kind: type[_R]) -> None:
+        while self.desired.get(key, kind) != (record := wanted()):
             try:
                 await self.commit([key], [(key, record)])
             except Conflict:
@@ -158,14 +167,14 @@ class Office:
                 return None
         return apps
 
-    def app_specs(self) -> dict[str, RevisionRecord]:
-        """The newest revision of every app."""
-        newest: dict[str, RevisionRecord] = {}
-        apps = {app.name: app.revision for app in self.desired.all(AppRecord)}
-        for record in self.desired.all(RevisionRecord):
-            if apps.get(record.app) == record.number:
-                newest[record.app] = record
-        return newest
+    def routes(self) -> dict[str, str]:
+        """App → the address it is reached at, of the apps that have one."""
+        routes = {}
+        for app in self.desired.all(AppRecord):
+            record = self.desired.get(revision_key(app.name, app.revision), RevisionRecord)
+            if record is not None and (http := record.app_spec.route.http):
+                routes[app.name] = http
+        return routes
 
 
 class Leadership:

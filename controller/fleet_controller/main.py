@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
 from fleet_controller.agent_service import AgentService
 from fleet_controller.balancer_service import BalancerService
+from fleet_controller.control_desk import Desk
 from fleet_controller.control_service import ControlService
 from fleet_controller.leadership import Leadership
 from fleet_controller.log_relay import LogRelay
@@ -90,7 +91,7 @@ def _server(config: ControllerConfig, leadership: Leadership) -> grpc.aio.Server
     agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs), server)
     balancer_pb2_grpc.add_BalancerServiceServicer_to_server(balancers, server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService(leadership, balancers, logs, config.etcd), server
+        ControlService(Desk(leadership, balancers), logs, config.etcd), server
     )
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

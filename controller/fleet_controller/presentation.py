@@ -1,5 +1,7 @@
 """Desired and observed state in the words of the control API."""
 
+from collections.abc import Iterable
+
 from fleet.v1 import control_pb2, types_pb2
 from fleet_controller.balancers import ObservedBalancer, UpstreamList
 from fleet_controller.hosts import ObservedHost, ObservedWorker
@@ -7,16 +9,20 @@ from fleet_controller.leadership import Office
 from fleet_controller.records import (
     AppRecord,
     AppState,
+    FailedWorkerRecord,
     HostRecord,
     RevisionRecord,
     RolloutKind,
     RolloutRecord,
     RolloutState,
+    Scheduling,
     SizeMode,
     revision_key,
     rollout_key,
 )
+from fleet_controller.revisions import differences
 from fleet_controller.views import Life, Phase
+from fleet_core.ids import SlotId, WorkerId
 
 _WORKER_STATES = {
     Life.PENDING: types_pb2.WORKER_STATE_PENDING,
@@ -44,12 +50,22 @@ _ROLLOUT_KINDS = {
     RolloutKind.RESTART: control_pb2.ROLLOUT_KIND_RESTART,
     RolloutKind.STOP: control_pb2.ROLLOUT_KIND_STOP,
     RolloutKind.REMOVE: control_pb2.ROLLOUT_KIND_REMOVE,
+    RolloutKind.UPDATE: control_pb2.ROLLOUT_KIND_UPDATE,
+    RolloutKind.ROLLBACK: control_pb2.ROLLOUT_KIND_ROLLBACK,
+    RolloutKind.MOVE: control_pb2.ROLLOUT_KIND_MOVE,
 }
 _ROLLOUT_STATES = {
     RolloutState.RUNNING: control_pb2.ROLLOUT_STATE_RUNNING,
     RolloutState.DONE: control_pb2.ROLLOUT_STATE_DONE,
     RolloutState.FAILED: control_pb2.ROLLOUT_STATE_FAILED,
     RolloutState.SUPERSEDED: control_pb2.ROLLOUT_STATE_SUPERSEDED,
+    RolloutState.ROLLING_BACK: control_pb2.ROLLOUT_STATE_ROLLING_BACK,
+    RolloutState.ABORTED: control_pb2.ROLLOUT_STATE_ABORTED,
+}
+_SCHEDULING = {
+    Scheduling.OPEN: control_pb2.HOST_SCHEDULING_OPEN,
+    Scheduling.CORDONED: control_pb2.HOST_SCHEDULING_CORDONED,
+    Scheduling.DRAINING: control_pb2.HOST_SCHEDULING_DRAINING,
 }
 
 
@@ -88,27 +104,57 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
         message=rollout.message,
         revision=rollout.revision,
         generation=rollout.generation,
+        paused=rollout.paused,
+        previous_revision=rollout.previous.revision if rollout.previous is not None else 0,
+        cause=rollout.cause,
     )
-    remaining: dict[str, int] = {}
+    if rollout.failed_worker is not None:
+        message.failed_worker.CopyFrom(_failed_worker(rollout.failed_worker))
+    if not rollout.state.under_way:
+        done = rollout.state is RolloutState.DONE
+        for host, steps in sorted(rollout.host_steps.items()):
+            message.hosts.add(host=host, steps=steps, steps_done=steps if done else 0)
+        return message
+    remaining: dict[str, int] = dict(rollout.host_steps)
     doing: dict[str, str] = {}
     progress = office.conductor.apps.get(rollout.app)
-    if rollout.state is RolloutState.RUNNING:
-        if progress is None or progress.plan is None or progress.rollout != rollout.id:
-            remaining = dict(rollout.host_steps)
-        else:
-            remaining, doing = dict(progress.plan.remaining), dict(progress.plan.doing)
-            message.seconds = round(office.clock() - progress.began, 3)
-            message.message = progress.plan.waiting
+    if progress is not None and progress.plan is not None and progress.rollout == rollout.id:
+        remaining, doing = dict(progress.plan.remaining), dict(progress.plan.doing)
+        message.seconds = round(office.clock() - progress.began, 3)
+        going_back = rollout.state is RolloutState.ROLLING_BACK
+        message.message = rollout.message if going_back else progress.plan.waiting or rollout.message
+        message.awaits_promotion = progress.plan.awaits_promotion
     for host in sorted({*rollout.host_steps, *remaining}):
         steps = max(rollout.host_steps.get(host, 0), remaining.get(host, 0))
         left = remaining.get(host, 0)
-        done = steps - left if rollout.state in (RolloutState.RUNNING, RolloutState.DONE) else 0
-        message.hosts.add(host=host, steps=steps, steps_done=done, doing=doing.get(host, ""))
-    if rollout.state is RolloutState.RUNNING:
-        message.steps = sum(host.steps for host in message.hosts)
-        message.steps_done = sum(host.steps_done for host in message.hosts)
-        message.replaced = message.steps_done
+        message.hosts.add(host=host, steps=steps, steps_done=steps - left, doing=doing.get(host, ""))
+    message.steps = sum(host.steps for host in message.hosts)
+    message.steps_done = sum(host.steps_done for host in message.hosts)
+    message.replaced = message.steps_done
     return message
+
+
+def _failed_worker(record: FailedWorkerRecord) -> control_pb2.FailedWorker:
+    worker = WorkerId.of(SlotId.parse(record.worker), record.generation)
+    return control_pb2.FailedWorker(worker=worker.to_proto(), reason=record.reason, last_lines=record.last_lines)
+
+
+def revision_summary(
+    record: RevisionRecord, before: RevisionRecord | None, app: AppRecord
+) -> control_pb2.RevisionSummary:
+    return control_pb2.RevisionSummary(
+        revision=types_pb2.Revision(
+            number=record.number,
+            spec=record.spec_message(),
+            artifact_digest=record.artifact_digest,
+            spec_digest=record.spec_digest,
+        ),
+        created_at=record.created_at,
+        cause=record.cause,
+        differences=differences(before, record) if before is not None else (),
+        good=record.number in app.good_revisions,
+        current=record.number == app.revision,
+    )
 
 
 def worker_message(office: Office, worker: ObservedWorker) -> types_pb2.WorkerStatus:
@@ -141,6 +187,7 @@ def host_message(record: HostRecord, host: ObservedHost | None) -> control_pb2.H
         labels=record.labels,
         address=record.address,
         uid=record.uid,
+        scheduling=_SCHEDULING[record.scheduling],
     )
     if host is not None:
         if host.connected:
@@ -148,6 +195,29 @@ def host_message(record: HostRecord, host: ObservedHost | None) -> control_pb2.H
         message.workers = sum(worker.view.pid > 0 for worker in host.workers.values())
         message.agent_version = host.agent_version
     return message
+
+
+def drain_message(office: Office, record: HostRecord) -> control_pb2.WatchDrainResponse:
+    """How far a drain is: workers that live on the host, and apps that are still placed there."""
+    message = control_pb2.WatchDrainResponse(host=record.name)
+    host = office.hosts.get(record.name)
+    for app in sorted(office.desired.all(AppRecord), key=lambda app: app.name):
+        left = sum(worker.view.live for identity, worker in _workers_on(host) if identity.app == app.name)
+        if not left and not app.wanted(record.name):
+            continue
+        progress = office.conductor.apps.get(app.name)
+        plan = progress.plan if progress is not None else None
+        doing = (plan.doing.get(record.name, "") or plan.waiting) if plan is not None else ""
+        message.apps.add(app=app.name, workers_left=left, doing=doing)
+    message.workers_left = sum(app.workers_left for app in message.apps)
+    message.drained = not message.apps
+    if host is None or not host.connected:
+        message.message = f"host {record.name} is not connected: its workers may well be running"
+    return message
+
+
+def _workers_on(host: ObservedHost | None) -> Iterable[tuple[WorkerId, ObservedWorker]]:
+    return host.workers.items() if host is not None else ()
 
 
 def balancer_message(

@@ -52,10 +52,14 @@ class AppRecord(Record):
     """What new workers are."""
     floor: int = 1
     """The lowest generation that may stay."""
+    rejected: frozenset[int] = frozenset()
+    """Generations that may not stay although they are not below the floor: a rollout to them failed or was aborted."""
     slot_floors: dict[str, int] = Field(default_factory=dict)
     """ "host/slot" → its own, higher floor: one worker was told to restart."""
     generations: dict[int, int] = Field(default_factory=lambda: {1: 1})
     """Generation → revision, for every generation that may still run."""
+    good_revisions: tuple[int, ...] = ()
+    """Those that were rolled out in full, in the order in which they last were."""
     rollout: str = ""
     """The newest one's id."""
 
@@ -74,6 +78,10 @@ class AppRecord(Record):
     def floor_of(self, host: str, slot: int) -> int:
         return max(self.floor, self.slot_floors.get(f"{host}/{slot}", 0))
 
+    def accepts(self, host: str, slot: int, generation: int) -> bool:
+        """A worker of this generation may keep the slot."""
+        return generation >= self.floor_of(host, slot) and generation not in self.rejected
+
 
 class RevisionRecord(Record):
     """An immutable version of an app's spec; the spec in protobuf's JSON form."""
@@ -83,12 +91,23 @@ class RevisionRecord(Record):
     spec: dict[str, Any]
     spec_digest: str
     artifact_digest: str = ""
+    created_at: str = ""
+    """The controller's clock (RFC 3339, UTC); for people, never compared."""
+    cause: str = ""
+    """What made it, in a user's words: "start", "env-set COLOUR"."""
 
     @classmethod
-    def of(cls, spec: AppSpec, number: int) -> "RevisionRecord":
+    def of(cls, spec: AppSpec, number: int, *, created_at: str = "", cause: str = "") -> "RevisionRecord":
         message = spec.to_proto()
         fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
-        return cls(app=spec.name, number=number, spec=fields, spec_digest=spec_digest(message))
+        return cls(
+            app=spec.name,
+            number=number,
+            spec=fields,
+            spec_digest=spec_digest(message),
+            created_at=created_at,
+            cause=cause,
+        )
 
     def spec_message(self) -> types_pb2.AppSpec:
         return json_format.ParseDict(self.spec, types_pb2.AppSpec())
@@ -105,6 +124,9 @@ class RolloutKind(StrEnum):
     RESTART = "restart"
     STOP = "stop"
     REMOVE = "remove"
+    UPDATE = "update"
+    ROLLBACK = "rollback"
+    MOVE = "move"
 
 
 class RolloutState(StrEnum):
@@ -112,6 +134,36 @@ class RolloutState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+    ROLLING_BACK = "rolling_back"
+    ABORTED = "aborted"
+
+    @property
+    def under_way(self) -> bool:
+        return self in (RolloutState.RUNNING, RolloutState.ROLLING_BACK)
+
+
+class Previous(Record):
+    """What an app was when a rollout of it began, or, where that one took another's place, when the other began."""
+
+    state: AppState
+    size_mode: SizeMode
+    placement: dict[str, int]
+    revision: int
+    generation: int
+    """Every generation above it is of the rollouts that go back to this."""
+    floor: int
+    slot_floors: dict[str, int] = Field(default_factory=dict)
+    rejected: frozenset[int] = frozenset()
+
+
+class FailedWorkerRecord(Record):
+    """The worker a rollout stopped at."""
+
+    worker: str
+    """ "app/host/slot"."""
+    generation: int
+    reason: str = ""
+    last_lines: tuple[str, ...] = ()
 
 
 class RolloutRecord(Record):
@@ -125,9 +177,21 @@ class RolloutRecord(Record):
     """Stop and start without draining and without waiting."""
     revision: int
     generation: int
-    previous_floor: int = 0
-    """What the app's floor goes back to when the rollout fails."""
-    previous_slot_floors: dict[str, int] = Field(default_factory=dict)
+    previous: Previous | None = None
+    """What it goes back to; None: it began with the app."""
+    paused: bool = False
+    """Begin no further step."""
+    promoted: bool = False
+    """The canaries are good, says a user."""
+    ignored_balancers: tuple[str, ...] = ()
+    """Not to be waited for, says a user."""
+    ends_as: RolloutState | None = None
+    """While it rolls back: FAILED or ABORTED."""
+    failed_worker: FailedWorkerRecord | None = None
+    steered_by: str = ""
+    """The request id of the last pause, resume, abort or promotion, which makes a repeated one find it."""
+    cause: str = ""
+    """Why, where no user asked for it; else the user's words."""
     steps: int = 0
     """Workers to start, replace or stop, counted when it began."""
     host_steps: dict[str, int] = Field(default_factory=dict)
@@ -138,14 +202,30 @@ class RolloutRecord(Record):
     message: str = ""
 
 
+class Scheduling(StrEnum):
+    OPEN = "open"
+    CORDONED = "cordoned"
+    """Keeps what it runs, takes nothing new."""
+    DRAINING = "draining"
+    """Its workers are being moved away, or were."""
+
+
 class HostRecord(Record):
-    """A host that joined. Written when it joins or changes its uid, address or labels; never while it just lives."""
+    """A host that joined. Written when it joins, changes, or is told to take no workers; never while it just lives."""
 
     name: str
     uid: str
     address: str = ""
     cpus: int = 0
-    labels: dict[str, str] = Field(default_factory=dict)
+    agent_labels: dict[str, str] = Field(default_factory=dict)
+    """Of its agent's configuration."""
+    given_labels: dict[str, str] = Field(default_factory=dict)
+    """Of `host label`: they win; an empty value takes an agent's label away."""
+    scheduling: Scheduling = Scheduling.OPEN
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {key: value for key, value in {**self.agent_labels, **self.given_labels}.items() if value}
 
 
 class BalancerRecord(Record):

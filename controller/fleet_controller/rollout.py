@@ -13,9 +13,12 @@ max_surge.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from fleet_controller.records import AppState, RolloutKind
+from fleet_controller.records import AppState, RolloutState
+from fleet_controller.rollout_failure import CrashCounts, find_failure
+from fleet_controller.rollout_words import ABSENT_SECONDS, doing_on, waiting_for
+from fleet_controller.trial import judge_trial
 from fleet_controller.views import (
     BalancerView,
     EndpointState,
@@ -30,12 +33,8 @@ from fleet_controller.views import (
 from fleet_core.ids import WorkerId
 from fleet_core.spec import ListenMode
 
-CRASHES_THAT_FAIL_A_ROLLOUT = 3
-"""A new worker that crashes so often before it is ready fails the rollout: once or twice may be bad luck."""
-START_TIMEOUT_MARGIN_SECONDS = 5.0
-"""The agent judges the start timeout; the planner only catches an agent that does not say."""
-
 _SERVED = (Life.READY, Life.UNREADY, Life.STOPPING)
+_Place = tuple[str, int]
 
 
 def plan(situation: Situation, now: float) -> Plan:
@@ -51,15 +50,19 @@ class _Planning:
         self.situation = situation
         self.app = situation.app
         self.policy = situation.spec.rollout
-        self.at_once = situation.rollout is not None and situation.rollout.at_once
+        self.rollout = situation.rollout
+        self.at_once = self.rollout is not None and self.rollout.at_once
+        self.paused = self.rollout is not None and self.rollout.paused
+        ignored = self.rollout.ignored_balancers if self.rollout is not None else ()
+        self.balancers = tuple(balancer for balancer in situation.balancers if balancer.name not in ignored)
         self.routed_app = situation.spec.listen_mode is not ListenMode.NONE
         self.workers = {worker.id: worker for worker in situation.workers}
-        self.slots: dict[tuple[str, int], list[WorkerView]] = defaultdict(list)
+        self.slots: dict[_Place, list[WorkerView]] = defaultdict(list)
         for worker in sorted(situation.workers, key=lambda worker: worker.id):
             if worker.live:
                 self.slots[worker.id.host, worker.id.slot].append(worker)
         self.good = {place: self._best(place, workers) for place, workers in self.slots.items()}
-        self.places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self.places: dict[str, list[_Place]] = defaultdict(list)
         for place in self.slots:
             self.places[place[0]].append(place)
         self.hosts = sorted(
@@ -68,60 +71,115 @@ class _Planning:
         self.live_on: dict[str, int] = defaultdict(int)
         for worker in situation.workers:
             self.live_on[worker.id.host] += worker.live
+        self.newcomers = [worker for worker in self.good.values() if worker is not None and self._newcomer(worker)]
+        self.trial = judge_trial(self.app, self.rollout, self.policy, situation.memory, self.newcomers, now)
+        self.begun = {(worker.id.host, worker.id.slot) for worker in self.newcomers} | {
+            (worker.id.host, worker.id.slot)
+            for worker in situation.workers
+            if worker.live and (worker.id in situation.memory.draining or worker.phase is Phase.STOP)
+        }
         self.starts: list[Target] = []
         self.draining: set[WorkerId] = set()
         self.stops: set[WorkerId] = set()
         self.drained_since: dict[WorkerId, float] = {}
-        self.wakes: list[float] = []
+        self.wakes: list[float] = list(self.trial.wakes)
+        self.wakes += [
+            now + ABSENT_SECONDS - balancer.absent_seconds for balancer in self.balancers if not balancer.connected
+        ]
+        self.routed = {worker.id for worker in situation.workers if self._is_routed(worker)}
 
     def plan(self) -> Plan:
-        memory = self.situation.memory
-        unready_since = {
-            worker.id: memory.unready_since.get(worker.id, self.now)
-            for worker in self.workers.values()
-            if worker.phase is Phase.RUN and not worker.ready
-        }
-        restarts_when_ready = {
-            worker.id: worker.restarts if worker.ready else memory.restarts_when_ready.get(worker.id, worker.restarts)
-            for worker in self.workers.values()
-        }
-        remembered = Memory(memory.draining, memory.drained_since, unready_since, restarts_when_ready)
-        failure = self._failure(remembered)
-        if not failure:
+        before = self.situation.memory
+        counts = CrashCounts.after(before, self.workers.values(), self.trial.ready_seconds, self.now)
+        failure = find_failure(self.situation, self._judged(), counts, self.trial, self.now)
+        self.wakes += failure.wakes
+        if failure.found is None and not self.paused:
             self._start_workers()
         self._retire_workers()
         remaining = {host: count for host in self.hosts if (count := self._remaining_on(host))}
+        waiting = waiting_for(self.situation, self.balancers, self.trial, remaining, self._ailing())
+        found = failure.found
+        progress, progress_at = self._progress(remaining, waits=bool(waiting.person))
+        if found is None and remaining and self.rollout is not None:
+            found = failure.stalled(waiting, progress_at)
         return Plan(
             targets=tuple(self._targets()),
             endpoints=self._endpoints(),
-            memory=Memory(frozenset(self.draining), self.drained_since, unready_since, restarts_when_ready),
+            memory=Memory(
+                draining=frozenset(self.draining),
+                drained_since=self.drained_since,
+                unready_since=counts.unready_since,
+                restarts_when_sound=counts.restarts_when_sound,
+                proven=self.trial.proven,
+                promoted=self.trial.promoted,
+                progress=progress,
+                progress_at=progress_at,
+            ),
             remaining=remaining,
             doing={host: text for host in remaining if (text := self._doing_on(host))},
-            waiting=self._waiting(remaining),
-            failure=failure,
-            settled=not remaining and not self.starts,
-            wake_at=min((wake for wake in self.wakes if wake > self.now), default=None),
+            waiting=waiting.text,
+            failure=found,
+            settled=not remaining and not self.starts and not (self.app.state is AppState.REMOVING and self._held()),
+            awaits_promotion=self.trial.awaits_promotion,
+            wake_at=min((wake for wake in (*self.wakes, *failure.wakes) if wake > self.now), default=None),
         )
+
+    def _progress(self, remaining: dict[str, int], *, waits: bool) -> tuple[object, float]:
+        """What is left and under way, and since when nothing of it changed. A rollout that waits for a person may stand still."""
+        if self.rollout is None:
+            return None, self.now
+        progress = (
+            self.rollout.id,
+            self.rollout.state,
+            tuple(remaining.items()),
+            frozenset(self.draining),
+            frozenset(target.id for target in self.starts),
+        )
+        memory = self.situation.memory
+        if waits or self.draining or progress != memory.progress:
+            return progress, self.now
+        return progress, memory.progress_at
+
+    def _newcomer(self, worker: WorkerView) -> bool:
+        """It is of the rollout under way, and runs what shall run."""
+        if self.rollout is None or self.rollout.previous is None:
+            return False
+        return worker.id.generation > self.rollout.previous.generation and worker.revision == self.app.revision
+
+    def _judged(self) -> list[WorkerView]:
+        """The workers whose failure is the rollout's: those it started, and that shall keep their slots."""
+        rollout = self.rollout
+        if rollout is None:
+            return []
+        if rollout.state is RolloutState.ROLLING_BACK or rollout.previous is None:
+            oldest = self.app.generation
+        else:
+            oldest = rollout.previous.generation + 1
+        return [worker for worker in self.good.values() if worker and worker.id.generation >= oldest]
 
     # What fills a slot
 
-    def _best(self, place: tuple[str, int], workers: list[WorkerView]) -> WorkerView | None:
+    def _best(self, place: _Place, workers: list[WorkerView]) -> WorkerView | None:
         """The worker that shall keep the slot: of the acceptable ones the ready one, then the newest."""
         host, slot = place
         if slot > self.app.wanted(host):
             return None
-        floor = self.app.floor_of(host, slot)
-        acceptable = [worker for worker in workers if worker.phase is Phase.RUN and worker.id.generation >= floor]
+        acceptable = [
+            worker
+            for worker in workers
+            if worker.phase is Phase.RUN and self.app.accepts(host, slot, worker.id.generation)
+        ]
         return max(acceptable, key=_merit, default=None)
 
     def _stable(self, worker: WorkerView) -> bool:
         if not worker.ready or worker.ready_since is None:
             return False
-        stable_at = worker.ready_since + self.policy.min_ready_seconds
+        newcomer = worker in self.newcomers
+        stable_at = worker.ready_since + (self.trial.ready_seconds if newcomer else self.policy.min_ready_seconds)
         self.wakes.append(stable_at)
         return self.now >= stable_at
 
-    def _routed(self, worker: WorkerView) -> bool:
+    def _is_routed(self, worker: WorkerView) -> bool:
         """Every registered balancer may choose it, and said so in this epoch."""
         if not self.routed_app:
             return True
@@ -129,8 +187,21 @@ class _Planning:
             balancer.connected
             and balancer.applied is not None
             and balancer.applied.get(worker.id) is EndpointState.READY
-            for balancer in self.situation.balancers
+            for balancer in self.balancers
         )
+
+    def _serves(self, worker: WorkerView) -> bool:
+        """Requests can do with it when another one leaves."""
+        return worker.id.host in self.situation.connected and self._stable(worker) and worker.id in self.routed
+
+    def _may_begin(self, place: _Place) -> bool:
+        """Whether the step for this slot is under way already, or may begin now."""
+        if place in self.begun:
+            return True
+        if self.paused or (self.trial.allowed is not None and len(self.begun) >= self.trial.allowed):
+            return False
+        self.begun.add(place)
+        return True
 
     # Starting
 
@@ -157,11 +228,13 @@ class _Planning:
                 self.starts.append(Target(identity, self.app.revision, Phase.RUN))
 
     def _may_start_beside(self, host: str, slot: int, replacing: set[str]) -> bool:
-        if self.situation.rollout is None or self.policy.max_surge == 0 or self.at_once:
+        if self.rollout is None or self.policy.max_surge == 0 or self.at_once:
             return False
         if not any(worker.phase is Phase.RUN for worker in self.slots[host, slot]):
             return False  # it is being stopped: the slot will be free soon
-        return host in replacing or len(replacing) < self.policy.parallel_hosts
+        if host not in replacing and len(replacing) >= self.policy.parallel_hosts:
+            return False
+        return self._may_begin((host, slot))
 
     def _replacing_on(self, host: str) -> bool:
         return any(self.good[place] is not None and len(self.slots[place]) > 1 for place in self.places[host])
@@ -172,13 +245,13 @@ class _Planning:
         leaving = [worker for worker in self.workers.values() if self._leaves(worker)]
         remembered = self.situation.memory.draining
         leaving.sort(key=lambda worker: (worker.id not in remembered, worker.id))
-        serving = sum(worker.ready for worker in self.workers.values())
+        serving = {worker.id for worker in self.workers.values() if self._serves(worker)}
         needed = 0 if self.at_once else self.app.wanted_total - self.policy.max_unavailable
         for worker in leaving:
             if worker.life in (Life.READY, Life.UNREADY):
-                if worker.ready and serving - 1 < needed:
+                if worker.ready and len(serving - {worker.id}) < needed:
                     continue
-                serving -= worker.ready
+                serving.discard(worker.id)
                 self.draining.add(worker.id)
                 if not self.at_once and not self._drained(worker):
                     continue
@@ -187,26 +260,28 @@ class _Planning:
             self.drained_since.pop(worker.id, None)
 
     def _leaves(self, worker: WorkerView) -> bool:
-        """It shall run no longer, and nothing but its own requests and the number of ready ones holds it."""
+        """It shall run no longer, and nothing but its own requests and the number of serving ones holds it."""
         if worker.phase is Phase.STOP or worker.id.host not in self.situation.connected:
             return False
         place = worker.id.host, worker.id.slot
         if worker.id.slot > self.app.wanted(worker.id.host):
-            return True
+            return not self.paused or worker.id in self.situation.memory.draining
         good = self.good.get(place)
         if good is worker:
             return False
         keeper = good or max(self.slots[place], key=_merit)
         if keeper is not worker:
             # Of two that are both to be replaced, a newer operation having come in between, one goes first to make room.
-            return (self._stable(keeper) and self._routed(keeper)) or (good is None and not worker.ready)
-        return self.situation.rollout is not None and (self.at_once or self.policy.max_surge == 0)
+            return (self._stable(keeper) and keeper.id in self.routed) or (good is None and not worker.ready)
+        if self.at_once:
+            return True
+        return self.rollout is not None and self.policy.max_surge == 0 and self._may_begin(place)
 
     def _drained(self, worker: WorkerView) -> bool:
         """Every registered balancer stopped choosing it, and its requests ended or had their time."""
         if not self.routed_app or not worker.port:
             return True
-        balancers = self.situation.balancers
+        balancers = self.balancers
         if not all(_stopped_choosing(balancer, worker.id) for balancer in balancers):
             return False
         since = self.situation.memory.drained_since.get(worker.id, self.now)
@@ -220,6 +295,8 @@ class _Planning:
     def _targets(self) -> Iterator[Target]:
         for worker in self.workers.values():
             if not worker.live:
+                if self._port_is_listed(worker):
+                    yield Target(worker.id, worker.revision, Phase.STOP)
                 continue  # exited as told: nothing is wanted of it any more
             stop = worker.phase is Phase.STOP or worker.id in self.stops
             yield Target(worker.id, worker.revision, Phase.STOP if stop else Phase.RUN)
@@ -238,28 +315,20 @@ class _Planning:
                 endpoints[worker.id] = EndpointState.READY
         return endpoints
 
-    def _failure(self, memory: Memory) -> str:
-        rollout = self.situation.rollout
-        if rollout is None or rollout.kind in (RolloutKind.STOP, RolloutKind.REMOVE):
-            return ""
-        for worker in self.good.values():
-            if worker is None or worker.ready or worker.id.generation != self.app.generation:
-                continue
-            if worker.completed:
-                continue
-            name = worker.id.slot_id
-            why = f": {worker.reason}" if worker.reason else ""
-            if worker.life is Life.FAILED:
-                return f"worker {name} failed{why}"
-            crashes = worker.restarts - memory.restarts_when_ready[worker.id]
-            if crashes >= CRASHES_THAT_FAIL_A_ROLLOUT:
-                return f"worker {name} ended {crashes} times before it was ready{why}"
-            timeout = self.situation.spec.ready.start_timeout_seconds + START_TIMEOUT_MARGIN_SECONDS
-            deadline = memory.unready_since[worker.id] + timeout
-            self.wakes.append(deadline)
-            if self.now >= deadline and worker.id.host in self.situation.connected:
-                return f"worker {name} was not ready within {timeout:g} s{why}"
-        return ""
+    def _port_is_listed(self, worker: WorkerView) -> bool:
+        """A registered balancer may still have the exited worker's port in a list: the agent must give it to nobody else yet."""
+        if not self.routed_app or not worker.port:
+            return False
+        return not all(
+            balancer.connected
+            and balancer.applied is not None
+            and worker.id not in balancer.applied
+            and worker.id not in balancer.may_choose
+            for balancer in self.balancers
+        )
+
+    def _held(self) -> bool:
+        return any(not worker.live and self._port_is_listed(worker) for worker in self.workers.values())
 
     # How far it is
 
@@ -277,39 +346,25 @@ class _Planning:
         good = self.good.get((host, slot))
         if good is None or len(workers) > 1:
             return False
-        return good.completed or (self._stable(good) and self._routed(good))
+        return good.completed or (self._stable(good) and good.id in self.routed)
 
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:
             return "not connected"
         here = [worker for place in self.places[host] for worker in self.slots[place]]
         good = [worker for place in self.places[host] if (worker := self.good[place]) is not None]
-        stopping = [worker.id.slot for worker in here if self._stopping(worker)]
-        draining = [worker.id.slot for worker in here if worker.id in self.draining]
         starting = [target.id.slot for target in self.starts if target.id.host == host]
         starting += [worker.id.slot for worker in good if not worker.ready]
-        words = (("starting", starting), ("draining", draining), ("stopping", stopping))
-        return ", ".join(f"{verb} {_listed(slots)}" for verb, slots in words if slots)
+        draining = [worker.id.slot for worker in here if worker.id in self.draining]
+        stopping = [worker.id.slot for worker in here if worker.phase is Phase.STOP or worker.id in self.stops]
+        return doing_on(starting, draining, stopping)
 
-    def _stopping(self, worker: WorkerView) -> bool:
-        return worker.phase is Phase.STOP or worker.id in self.stops
-
-    def _waiting(self, remaining: dict[str, int]) -> str:
-        if not remaining:
-            return ""
-        away = [host for host in remaining if host not in self.situation.connected]
-        if away:
-            return f"waiting for {_listed(away)}, not connected"
-        silent = [balancer.name for balancer in self.situation.balancers if not balancer.connected]
-        if silent and self.routed_app:
-            return f"waiting for balancer {_listed(silent)}, not connected"
-        if self.app.state is AppState.RUNNING and not self.starts and not self.draining and not self.stops:
-            broken = [
-                w.id.slot_id for w in self.good.values() if w and w.life in (Life.BACKOFF, Life.FAILED, Life.UNREADY)
-            ]
-            if broken:
-                return f"waiting for {_listed(broken)}, not ready"
-        return ""
+    def _ailing(self) -> list[str]:
+        """Workers that shall serve and do not, while nothing is being done about it."""
+        if self.app.state is not AppState.RUNNING or self.starts or self.draining or self.stops:
+            return []
+        bad = (Life.BACKOFF, Life.FAILED, Life.UNREADY)
+        return [str(worker.id.slot_id) for worker in self.good.values() if worker and worker.life in bad]
 
 
 def _merit(worker: WorkerView) -> tuple[bool, bool, int]:
@@ -325,7 +380,3 @@ def _has_no_request(balancer: BalancerView, worker: WorkerId) -> bool:
     if balancer.applied is not None and worker not in balancer.applied:
         return True
     return balancer.in_flight.get(worker) == 0
-
-
-def _listed(things: Iterable[object]) -> str:
-    return ", ".join(str(thing) for thing in sorted(things, key=str))

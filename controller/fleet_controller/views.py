@@ -71,6 +71,8 @@ class BalancerView:
     connected: bool
     applied: Mapping[WorkerId, EndpointState] | None
     """The newest list it acknowledged in this epoch; None: none yet."""
+    absent_seconds: float = 0.0
+    """For how long it has not been connected, as far as this leader knows."""
     may_choose: frozenset[WorkerId] = frozenset()
     """Endpoints that are ready in the acknowledged list or in any sent since: it may send them a request at any moment."""
     in_flight: Mapping[WorkerId, int] = field(default_factory=dict)
@@ -86,8 +88,15 @@ class Memory:
     """Since when every balancer has acknowledged that the endpoint drains."""
     unready_since: Mapping[WorkerId, float] = field(default_factory=dict)
     """Since when a worker that shall run is not ready."""
-    restarts_when_ready: Mapping[WorkerId, int] = field(default_factory=dict)
-    """Its restarts when it was last ready, or first seen: what exceeds them are crashes since."""
+    restarts_when_sound: Mapping[WorkerId, int] = field(default_factory=dict)
+    """Its restarts when it was last sound, or first seen: what exceeds them are crashes since."""
+    proven: int = 0
+    """The revision whose first worker stayed ready for the policy's `bake_seconds`."""
+    promoted: int = 0
+    """The revision whose canaries stayed ready for the policy's `canary_seconds`."""
+    progress: object = None
+    """What was left and under way when something last got done."""
+    progress_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a rollout cannot go on, in words, and at which worker it stopped."""
+
+    text: str
+    worker: WorkerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to instruct next."""
 
@@ -132,8 +149,10 @@ class Plan:
     """Host → the step under way, in words."""
     waiting: str
     """What everything waits for, in words; empty: nothing in particular."""
-    failure: str
-    """Not empty: the rollout must stop, and why."""
+    failure: Failure | None
+    """The rollout must stop, and why."""
+    awaits_promotion: bool
+    """Its canaries are ready, and only a user's word is missing."""
     settled: bool
     """Observed state is desired state."""
     wake_at: float | None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fleet.v1 import types_pb2
 
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -15,6 +16,14 @@ def check_name(kind: str, name: str) -> str:
             f"{kind} name {name!r} is not valid: use up to 63 of a-z, 0-9 and -, starting and ending with a letter or digit"
         )
     return name
+
+
+def check_label(key: str, value: str) -> None:
+    """Raise ValueError, in words a user can act on, unless `key=value` may label a host."""
+    if _LABEL.fullmatch(key) is None or (value and _LABEL.fullmatch(value) is None):
+        raise ValueError(
+            f"label {f'{key}={value}'!r} is not valid: write KEY=VALUE, each of letters, digits, '.', '_', '/' and '-', up to 63"
+        )
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -64,6 +73,10 @@ class WorkerId:
     host: str
     slot: int
     generation: int
+
+    @classmethod
+    def of(cls, slot: SlotId, generation: int) -> "WorkerId":
+        return cls(slot.app, slot.host, slot.slot, generation)
 
     @property
     def slot_id(self) -> SlotId:

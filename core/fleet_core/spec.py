@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fleet.v1 import types_pb2
-from fleet_core.ids import check_name
+from fleet_core.ids import check_label, check_name
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -143,18 +143,40 @@ class LogPolicy(_Policy):
     compress: bool = False
 
 
+class OnFailure(StrEnum):
+    ROLLBACK = "rollback"
+    PAUSE = "pause"
+
+
 class RolloutPolicy(_Policy):
     max_surge: Annotated[int, Field(ge=0, le=1000)] = 1
     max_unavailable: Annotated[int, Field(ge=0, le=10_000)] = 0
     min_ready_seconds: Seconds = 0.5
     drain_timeout_seconds: Seconds = 30
     parallel_hosts: Annotated[int, Field(ge=1, le=10_000)] = 1
+    canary: Annotated[int, Field(ge=0, le=10_000)] = 0
+    canary_seconds: Seconds = 0
+    on_failure: OnFailure = OnFailure.ROLLBACK
+    progress_deadline_seconds: Seconds = 600
+    bake_seconds: Seconds = 10
 
     @model_validator(mode="after")
     def _can_move(self) -> Self:
         if self.max_surge == 0 and self.max_unavailable == 0:
             raise ValueError("max_surge and max_unavailable are both 0, so no worker could ever be replaced: raise one")
         return self
+
+
+class PlacementPolicy(_Policy):
+    labels: dict[str, str] = Field(default_factory=dict)
+    lost_after_seconds: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)] = 150
+
+    @field_validator("labels")
+    @classmethod
+    def _valid_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, content in value.items():
+            check_label(key, content)
+        return value
 
 
 class RoutePolicy(_Policy):
@@ -195,6 +217,7 @@ class AppSpec(_Policy):
     cron_restart: str = ""
     env_files: tuple[str, ...] = ()
     worker_env: dict[Annotated[int, Field(ge=1)], dict[str, str]] = Field(default_factory=dict)
+    placement: PlacementPolicy = PlacementPolicy()
 
     @field_validator("name")
     @classmethod
@@ -283,12 +306,19 @@ class AppSpec(_Policy):
         return cls.model_validate(fields)
 
 
-_ENUMERATIONS = (("", "runtime"), ("", "listen_mode"), ("ready", "method"), ("restart", "mode"))
+_ENUMERATIONS = (
+    ("", "runtime"),
+    ("", "listen_mode"),
+    ("ready", "method"),
+    ("restart", "mode"),
+    ("rollout", "on_failure"),
+)
 _PREFIXES = {
     "runtime": "RUNTIME_",
     "listen_mode": "LISTEN_MODE_",
     "method": "READY_METHOD_",
     "mode": "RESTART_MODE_",
+    "on_failure": "ON_FAILURE_",
 }
 
 

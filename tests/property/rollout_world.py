@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from fleet.v1 import agent_pb2, balancer_pb2, types_pb2
-from fleet_controller import operations
+from fleet_controller import endings, operations
 from fleet_controller.balancers import ObservedBalancer, Upstreams
+from fleet_controller.changes import Ask, Change, Refused
 from fleet_controller.hosts import Hosts
-from fleet_controller.operations import Change, HostFact
+from fleet_controller.operations import HostFact
 from fleet_controller.outbox import Outbox
-from fleet_controller.records import AppRecord, AppState, RolloutRecord, RolloutState
+from fleet_controller.records import AppRecord, AppState, RolloutRecord
 from fleet_controller.rollout import plan
 from fleet_controller.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target
 from fleet_core.ids import Epoch, WorkerId
@@ -68,7 +69,7 @@ class World:
         self.requests = 0
         self.epoch = 0
         facts = {name: HostFact(name, 2, online=True) for name in HOSTS}
-        change = operations.start_new("r0", self.spec, size, (), facts, {})
+        change = operations.start_new(Ask("r0"), self.spec, size, (), facts, {})
         self.app: AppRecord = change.app
         self.rollouts: dict[str, RolloutRecord] = {change.rollout.id: change.rollout}
         self.balancers = {name: LoadBalancer() for name in BALANCERS}
@@ -84,7 +85,7 @@ class World:
         """A new leader, who knows what is in etcd and nothing else."""
         self.epoch += 1
         self.hosts = Hosts(lambda: self.now)
-        self.upstreams = Upstreams(Epoch(1, self.epoch))
+        self.upstreams = Upstreams(Epoch(1, self.epoch), lambda: self.now)
         self.upstreams.rename(["app"])
         self.memory = Memory()
         self.connected = set()
@@ -95,14 +96,17 @@ class World:
     @property
     def rollout(self) -> RolloutRecord | None:
         record = self.rollouts.get(self.app.rollout)
-        return record if record is not None and record.state is RolloutState.RUNNING else None
+        return record if record is not None and record.state.under_way else None
 
-    def change(self, decide: Callable[[str, AppRecord, list[RolloutRecord]], Change]) -> None:
-        """A user's operation, unless it is refused."""
+    def change(self, decide: Callable[[Ask, AppRecord], Change | None]) -> None:
+        """A user's operation, unless it is refused or changes nothing."""
         self.requests += 1
+        ask = Ask(f"r{self.requests}", tuple(self.rollouts.values()), supersede=True)
         try:
-            change = decide(f"r{self.requests}", self.app, list(self.rollouts.values()))
-        except operations.Refused:
+            change = decide(ask, self.app)
+        except Refused:
+            return
+        if change is None:
             return
         self.app = change.app
         self.rollouts[change.rollout.id] = change.rollout
@@ -142,10 +146,13 @@ class World:
                 host.workers.pop(identity, None)
         self.memory = answer.memory  # not before the judgement, which asks since when a worker had been drained
         rollout = self.rollout
-        if rollout is not None and answer.failure:
-            self.app, self.rollouts[rollout.id] = operations.failed(self.app, rollout, answer.failure, 0)
+        if rollout is not None and answer.failure is not None:
+            policy = self.spec.rollout.on_failure
+            self.app, self.rollouts[rollout.id] = endings.failed(
+                self.app, rollout, answer.failure.text, None, policy, 0
+            )
         elif rollout is not None and answer.settled:
-            self.app, self.rollouts[rollout.id] = operations.done(self.app, rollout, 0)
+            self.app, self.rollouts[rollout.id] = endings.done(self.app, rollout, 0)
         return answer
 
     def _instruct(self, target: Target) -> None:

@@ -110,28 +110,26 @@ class RolloutHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.world.app.state is AppState.RUNNING)
     @rule(at_once=st.booleans())
     def the_user_restarts(self, *, at_once: bool) -> None:
-        self.world.change(lambda r, app, past: operations.restart(r, app, None, at_once=at_once, past=past))
+        self.world.change(lambda ask, app: operations.restart(ask, app, None, at_once=at_once))
 
     @rule(name=_hosts, slot=st.integers(1, 3))
     def the_user_restarts_one_worker(self, name: str, slot: int) -> None:
         where = SlotId("app", name, slot)
-        self.world.change(lambda r, app, past: operations.restart(r, app, where, at_once=False, past=past))
+        self.world.change(lambda ask, app: operations.restart(ask, app, where, at_once=False))
 
     @rule(size=st.integers(0, 9), name=st.none() | _hosts)
     def the_user_sets_the_size(self, size: int, name: str | None) -> None:
         self.world.change(
-            lambda r, app, past: operations.set_size(
-                r, app, operations.plan_size(app, _FACTS, name or "", size, None), past
-            )
+            lambda ask, app: operations.set_size(ask, app, operations.plan_size(app, _FACTS, name or "", size, None))
         )
 
     @rule(at_once=st.booleans())
     def the_user_stops(self, *, at_once: bool) -> None:
-        self.world.change(lambda r, app, past: operations.stop(r, app, at_once=at_once, remove=False, past=past))
+        self.world.change(lambda ask, app: operations.stop(ask, app, at_once=at_once, remove=False))
 
     @rule()
     def the_user_starts_again(self) -> None:
-        self.world.change(lambda r, app, past: operations.start_again(r, app, 0, (), _FACTS, past))
+        self.world.change(lambda ask, app: operations.start_again(ask, app, 0, (), _FACTS, {}))
 
     def teardown(self) -> None:
         """After the last fault, observed state reaches desired state (invariant 6)."""

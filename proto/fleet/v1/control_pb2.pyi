@@ -83,6 +83,57 @@ HOST_STATE_UNKNOWN: HostState.ValueType  # 2
 """Its agent is not connected: its workers may well be running."""
 Global___HostState: _TypeAlias = HostState  # noqa: Y015
 
+class _HostScheduling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HostSchedulingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostScheduling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOST_SCHEDULING_UNSPECIFIED: _HostScheduling.ValueType  # 0
+    HOST_SCHEDULING_OPEN: _HostScheduling.ValueType  # 1
+    HOST_SCHEDULING_CORDONED: _HostScheduling.ValueType  # 2
+    """Keeps what it runs, takes nothing new."""
+    HOST_SCHEDULING_DRAINING: _HostScheduling.ValueType  # 3
+    """Its workers are being moved away, or were."""
+
+class HostScheduling(_HostScheduling, metaclass=_HostSchedulingEnumTypeWrapper):
+    """Whether a host takes new workers."""
+
+HOST_SCHEDULING_UNSPECIFIED: HostScheduling.ValueType  # 0
+HOST_SCHEDULING_OPEN: HostScheduling.ValueType  # 1
+HOST_SCHEDULING_CORDONED: HostScheduling.ValueType  # 2
+"""Keeps what it runs, takes nothing new."""
+HOST_SCHEDULING_DRAINING: HostScheduling.ValueType  # 3
+"""Its workers are being moved away, or were."""
+Global___HostScheduling: _TypeAlias = HostScheduling  # noqa: Y015
+
+class _RolloutAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_ACTION_UNSPECIFIED: _RolloutAction.ValueType  # 0
+    ROLLOUT_ACTION_PAUSE: _RolloutAction.ValueType  # 1
+    """Begin no further step; steps under way end."""
+    ROLLOUT_ACTION_RESUME: _RolloutAction.ValueType  # 2
+    ROLLOUT_ACTION_ABORT: _RolloutAction.ValueType  # 3
+    """Go back to what ran before."""
+    ROLLOUT_ACTION_PROMOTE: _RolloutAction.ValueType  # 4
+    """The canaries are good: go on."""
+
+class RolloutAction(_RolloutAction, metaclass=_RolloutActionEnumTypeWrapper): ...
+
+ROLLOUT_ACTION_UNSPECIFIED: RolloutAction.ValueType  # 0
+ROLLOUT_ACTION_PAUSE: RolloutAction.ValueType  # 1
+"""Begin no further step; steps under way end."""
+ROLLOUT_ACTION_RESUME: RolloutAction.ValueType  # 2
+ROLLOUT_ACTION_ABORT: RolloutAction.ValueType  # 3
+"""Go back to what ran before."""
+ROLLOUT_ACTION_PROMOTE: RolloutAction.ValueType  # 4
+"""The canaries are good: go on."""
+Global___RolloutAction: _TypeAlias = RolloutAction  # noqa: Y015
+
 class _RolloutKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -95,6 +146,12 @@ class _RolloutKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutKi
     ROLLOUT_KIND_RESTART: _RolloutKind.ValueType  # 3
     ROLLOUT_KIND_STOP: _RolloutKind.ValueType  # 4
     ROLLOUT_KIND_REMOVE: _RolloutKind.ValueType  # 5
+    ROLLOUT_KIND_UPDATE: _RolloutKind.ValueType  # 6
+    """To a new revision."""
+    ROLLOUT_KIND_ROLLBACK: _RolloutKind.ValueType  # 7
+    """To an earlier revision."""
+    ROLLOUT_KIND_MOVE: _RolloutKind.ValueType  # 8
+    """Workers to other hosts: a host is drained, or was lost."""
 
 class RolloutKind(_RolloutKind, metaclass=_RolloutKindEnumTypeWrapper): ...
 
@@ -104,6 +161,12 @@ ROLLOUT_KIND_SET_SIZE: RolloutKind.ValueType  # 2
 ROLLOUT_KIND_RESTART: RolloutKind.ValueType  # 3
 ROLLOUT_KIND_STOP: RolloutKind.ValueType  # 4
 ROLLOUT_KIND_REMOVE: RolloutKind.ValueType  # 5
+ROLLOUT_KIND_UPDATE: RolloutKind.ValueType  # 6
+"""To a new revision."""
+ROLLOUT_KIND_ROLLBACK: RolloutKind.ValueType  # 7
+"""To an earlier revision."""
+ROLLOUT_KIND_MOVE: RolloutKind.ValueType  # 8
+"""Workers to other hosts: a host is drained, or was lost."""
 Global___RolloutKind: _TypeAlias = RolloutKind  # noqa: Y015
 
 class _RolloutState:
@@ -119,6 +182,9 @@ class _RolloutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutS
     """Stopped at a worker that missed a deadline; what was good runs on."""
     ROLLOUT_STATE_SUPERSEDED: _RolloutState.ValueType  # 4
     """A newer operation on the app took its place."""
+    ROLLOUT_STATE_ROLLING_BACK: _RolloutState.ValueType  # 5
+    """It failed or was aborted, and goes back to what ran before; then it is FAILED or ABORTED."""
+    ROLLOUT_STATE_ABORTED: _RolloutState.ValueType  # 6
 
 class RolloutState(_RolloutState, metaclass=_RolloutStateEnumTypeWrapper): ...
 
@@ -129,6 +195,9 @@ ROLLOUT_STATE_FAILED: RolloutState.ValueType  # 3
 """Stopped at a worker that missed a deadline; what was good runs on."""
 ROLLOUT_STATE_SUPERSEDED: RolloutState.ValueType  # 4
 """A newer operation on the app took its place."""
+ROLLOUT_STATE_ROLLING_BACK: RolloutState.ValueType  # 5
+"""It failed or was aborted, and goes back to what ran before; then it is FAILED or ABORTED."""
+ROLLOUT_STATE_ABORTED: RolloutState.ValueType  # 6
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
 
 @_typing.final
@@ -422,6 +491,8 @@ class Host(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    UNHEARD_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___HostState.ValueType
     cpus: _builtins.int
@@ -430,6 +501,9 @@ class Host(_message.Message):
     address: _builtins.str
     agent_version: _builtins.str
     uid: _builtins.str
+    scheduling: Global___HostScheduling.ValueType
+    unheard_seconds: _builtins.float
+    """For how long nothing was heard of it, as far as this leader knows; 0 while it is online."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -443,10 +517,12 @@ class Host(_message.Message):
         address: _builtins.str = ...,
         agent_version: _builtins.str = ...,
         uid: _builtins.str = ...,
+        scheduling: Global___HostScheduling.ValueType = ...,
+        unheard_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpus", b"cpus", "labels", b"labels", "name", b"name", "state", b"state", "uid", b"uid", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpus", b"cpus", "labels", b"labels", "name", b"name", "scheduling", b"scheduling", "state", b"state", "uid", b"uid", "unheard_seconds", b"unheard_seconds", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,6 +575,7 @@ class Balancer(_message.Message):
     POOLS_CURRENT_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ABSENT_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     connected: _builtins.bool
     """Subscribed now."""
@@ -510,6 +587,8 @@ class Balancer(_message.Message):
     pools: _builtins.int
     error: _builtins.str
     """The last refusal, in words; empty: none."""
+    absent_seconds: _builtins.float
+    """For how long it has not been subscribed, as far as this leader knows; 0 while it is."""
     def __init__(
         self,
         *,
@@ -521,10 +600,11 @@ class Balancer(_message.Message):
         pools_current: _builtins.int = ...,
         pools: _builtins.int = ...,
         error: _builtins.str = ...,
+        absent_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "driver", b"driver", "driver_version", b"driver_version", "error", b"error", "name", b"name", "pools", b"pools", "pools_current", b"pools_current", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_seconds", b"absent_seconds", "connected", b"connected", "driver", b"driver", "driver_version", b"driver_version", "error", b"error", "name", b"name", "pools", b"pools", "pools_current", b"pools_current", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -629,6 +709,36 @@ class Upstream(_message.Message):
 Global___Upstream: _TypeAlias = Upstream  # noqa: Y015
 
 @_typing.final
+class RolloutOptions(_message.Message):
+    """How an operation goes about what is in its way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPERSEDE_FIELD_NUMBER: _builtins.int
+    IGNORE_BALANCERS_FIELD_NUMBER: _builtins.int
+    supersede: _builtins.bool
+    """Take the place of a rollout of the app that is under way; without it the operation is refused while there is one.
+    Stopping, removing and `now` need no such word.
+    """
+    @_builtins.property
+    def ignore_balancers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Balancers not to wait for, by name: what they still send to a stopped worker fails."""
+
+    def __init__(
+        self,
+        *,
+        supersede: _builtins.bool = ...,
+        ignore_balancers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_balancers", b"ignore_balancers", "supersede", b"supersede"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutOptions: _TypeAlias = RolloutOptions  # noqa: Y015
+
+@_typing.final
 class StartAppRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -636,6 +746,7 @@ class StartAppRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     size: _builtins.int
     """Workers in all; 0: 1, or what it had before."""
@@ -647,6 +758,8 @@ class StartAppRequest(_message.Message):
     def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Not empty: run on these hosts only, the size spread over them."""
 
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
     def __init__(
         self,
         *,
@@ -654,10 +767,11 @@ class StartAppRequest(_message.Message):
         spec: _types_pb2.AppSpec | None = ...,
         size: _builtins.int = ...,
         hosts: _abc.Iterable[_builtins.str] | None = ...,
+        options: Global___RolloutOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "request_id", b"request_id", "size", b"size", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "options", b"options", "request_id", b"request_id", "size", b"size", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -705,6 +819,7 @@ class SetSizeRequest(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     ALLOW_SHRINKING_OTHERS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     host: _builtins.str
@@ -715,6 +830,8 @@ class SetSizeRequest(_message.Message):
     """Allow hosts that were not named to shrink."""
     @_builtins.property
     def change(self) -> Global___SizeChange: ...
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
     def __init__(
         self,
         *,
@@ -724,10 +841,11 @@ class SetSizeRequest(_message.Message):
         host: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         allow_shrinking_others: _builtins.bool = ...,
+        options: Global___RolloutOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shrinking_others", b"allow_shrinking_others", "app", b"app", "change", b"change", "dry_run", b"dry_run", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shrinking_others", b"allow_shrinking_others", "app", b"app", "change", b"change", "dry_run", b"dry_run", "host", b"host", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -804,6 +922,7 @@ class RestartAppRequest(_message.Message):
     NOW_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     now: _builtins.bool
@@ -811,6 +930,8 @@ class RestartAppRequest(_message.Message):
     host: _builtins.str
     """Only this slot of this host."""
     slot: _builtins.int
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
     def __init__(
         self,
         *,
@@ -819,10 +940,11 @@ class RestartAppRequest(_message.Message):
         now: _builtins.bool = ...,
         host: _builtins.str = ...,
         slot: _builtins.int = ...,
+        options: Global___RolloutOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "host", b"host", "now", b"now", "request_id", b"request_id", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "host", b"host", "now", b"now", "options", b"options", "request_id", b"request_id", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,20 +957,24 @@ class StopAppRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     APP_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     now: _builtins.bool
     """Skip draining."""
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         app: _builtins.str = ...,
         now: _builtins.bool = ...,
+        options: Global___RolloutOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "now", b"now", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "now", b"now", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -861,23 +987,541 @@ class RemoveAppRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     APP_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     now: _builtins.bool
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         app: _builtins.str = ...,
         now: _builtins.bool = ...,
+        options: Global___RolloutOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "now", b"now", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "now", b"now", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveAppRequest: _TypeAlias = RemoveAppRequest  # noqa: Y015
+
+@_typing.final
+class EnvironmentChange(_message.Message):
+    """Variables to set and to take away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SET_FIELD_NUMBER: _builtins.int
+    UNSET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unset: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["set", b"set", "unset", b"unset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnvironmentChange: _TypeAlias = EnvironmentChange  # noqa: Y015
+
+@_typing.final
+class UpdateAppRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    app: _builtins.str
+    expected_revision: _builtins.int
+    """Not 0: refuse unless the app is at this revision."""
+    cause: _builtins.str
+    """Why, in the caller's words, for `history`; empty: what changed."""
+    @_builtins.property
+    def spec(self) -> _types_pb2.AppSpec:
+        """The whole new spec."""
+
+    @_builtins.property
+    def environment(self) -> Global___EnvironmentChange: ...
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        app: _builtins.str = ...,
+        spec: _types_pb2.AppSpec | None = ...,
+        environment: Global___EnvironmentChange | None = ...,
+        expected_revision: _builtins.int = ...,
+        cause: _builtins.str = ...,
+        options: Global___RolloutOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "environment", b"environment", "options", b"options", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cause", b"cause", "change", b"change", "environment", b"environment", "expected_revision", b"expected_revision", "options", b"options", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["spec", "environment"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___UpdateAppRequest: _TypeAlias = UpdateAppRequest  # noqa: Y015
+
+@_typing.final
+class RollbackAppRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    app: _builtins.str
+    revision: _builtins.int
+    """0: the last one that was rolled out in full before the present one."""
+    @_builtins.property
+    def options(self) -> Global___RolloutOptions: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        app: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        options: Global___RolloutOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "options", b"options", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackAppRequest: _TypeAlias = RollbackAppRequest  # noqa: Y015
+
+@_typing.final
+class ControlRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    app: _builtins.str
+    rollout: _builtins.str
+    """Not empty: refuse unless this is the rollout under way."""
+    action: Global___RolloutAction.ValueType
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        app: _builtins.str = ...,
+        rollout: _builtins.str = ...,
+        action: Global___RolloutAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "app", b"app", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlRolloutRequest: _TypeAlias = ControlRolloutRequest  # noqa: Y015
+
+@_typing.final
+class GetHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    app: _builtins.str
+    def __init__(
+        self,
+        *,
+        app: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoryRequest: _TypeAlias = GetHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionSummary]: ...
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]: ...
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___RevisionSummary] | None = ...,
+        rollouts: _abc.Iterable[Global___Rollout] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions", "rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoryResponse: _TypeAlias = GetHistoryResponse  # noqa: Y015
+
+@_typing.final
+class RevisionSummary(_message.Message):
+    """One revision, and what is known of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    GOOD_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    created_at: _builtins.str
+    """The controller's clock (RFC 3339, UTC); for people, never compared."""
+    cause: _builtins.str
+    """What made it: "env-set PORT_NAME", "start", …"""
+    good: _builtins.bool
+    """It was rolled out in full once."""
+    current: _builtins.bool
+    """New workers run it."""
+    @_builtins.property
+    def revision(self) -> _types_pb2.Revision: ...
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What differs from the revision before, one "field: before → after" each; values of environment variables are left out."""
+
+    def __init__(
+        self,
+        *,
+        revision: _types_pb2.Revision | None = ...,
+        created_at: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+        good: _builtins.bool = ...,
+        current: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_at", b"created_at", "current", b"current", "differences", b"differences", "good", b"good", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionSummary: _TypeAlias = RevisionSummary  # noqa: Y015
+
+@_typing.final
+class CordonHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host: _builtins.str
+    cordoned: _builtins.bool
+    """False: uncordon it, which also calls a drain off."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        cordoned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CordonHostRequest: _TypeAlias = CordonHostRequest  # noqa: Y015
+
+@_typing.final
+class DrainHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    ALLOW_STOPPING_PINNED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host: _builtins.str
+    allow_stopping_pinned: _builtins.bool
+    """Workers of apps pinned to this host stop and nothing replaces them; without this such a drain is refused."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        allow_stopping_pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_stopping_pinned", b"allow_stopping_pinned", "host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainHostRequest: _TypeAlias = DrainHostRequest  # noqa: Y015
+
+@_typing.final
+class HostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def host(self) -> Global___Host: ...
+    def __init__(
+        self,
+        *,
+        host: Global___Host | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostResponse: _TypeAlias = HostResponse  # noqa: Y015
+
+@_typing.final
+class WatchDrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDrainRequest: _TypeAlias = WatchDrainRequest  # noqa: Y015
+
+@_typing.final
+class WatchDrainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    WORKERS_LEFT_FIELD_NUMBER: _builtins.int
+    APPS_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    workers_left: _builtins.int
+    drained: _builtins.bool
+    message: _builtins.str
+    """What it waits for, in words; empty: nothing in particular."""
+    @_builtins.property
+    def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppDrain]: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        workers_left: _builtins.int = ...,
+        apps: _abc.Iterable[Global___AppDrain] | None = ...,
+        drained: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apps", b"apps", "drained", b"drained", "host", b"host", "message", b"message", "workers_left", b"workers_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDrainResponse: _TypeAlias = WatchDrainResponse  # noqa: Y015
+
+@_typing.final
+class AppDrain(_message.Message):
+    """One app's workers on a host that is being drained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    WORKERS_LEFT_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    app: _builtins.str
+    workers_left: _builtins.int
+    doing: _builtins.str
+    """The step under way, or what it waits for, in words."""
+    def __init__(
+        self,
+        *,
+        app: _builtins.str = ...,
+        workers_left: _builtins.int = ...,
+        doing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "doing", b"doing", "workers_left", b"workers_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppDrain: _TypeAlias = AppDrain  # noqa: Y015
+
+@_typing.final
+class LabelHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    UNSET_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host: _builtins.str
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unset: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "request_id", b"request_id", "set", b"set", "unset", b"unset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelHostRequest: _TypeAlias = LabelHostRequest  # noqa: Y015
+
+@_typing.final
+class RemoveHostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    host: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        host: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveHostRequest: _TypeAlias = RemoveHostRequest  # noqa: Y015
+
+@_typing.final
+class RemoveHostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveHostResponse: _TypeAlias = RemoveHostResponse  # noqa: Y015
+
+@_typing.final
+class RemoveBalancerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BALANCER_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    balancer: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        balancer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer", b"balancer", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveBalancerRequest: _TypeAlias = RemoveBalancerRequest  # noqa: Y015
+
+@_typing.final
+class RemoveBalancerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveBalancerResponse: _TypeAlias = RemoveBalancerResponse  # noqa: Y015
 
 @_typing.final
 class GetRolloutRequest(_message.Message):
@@ -940,6 +1584,11 @@ class Rollout(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    AWAITS_PROMOTION_FIELD_NUMBER: _builtins.int
+    FAILED_WORKER_FIELD_NUMBER: _builtins.int
+    PREVIOUS_REVISION_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     app: _builtins.str
     kind: Global___RolloutKind.ValueType
@@ -955,8 +1604,20 @@ class Rollout(_message.Message):
     """Why it failed, or what it waits for, in words."""
     revision: _builtins.int
     generation: _builtins.int
+    paused: _builtins.bool
+    """Begins no further step until it is resumed."""
+    awaits_promotion: _builtins.bool
+    """Its canaries are ready; it waits for `rollout promote`, or for the policy's time."""
+    previous_revision: _builtins.int
+    """What it goes, or went, back to when it fails; 0: nothing."""
+    cause: _builtins.str
+    """Why, where no user asked for it; else the caller's words."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostProgress]: ...
+    @_builtins.property
+    def failed_worker(self) -> Global___FailedWorker:
+        """The worker that made it fail."""
+
     def __init__(
         self,
         *,
@@ -972,14 +1633,50 @@ class Rollout(_message.Message):
         hosts: _abc.Iterable[Global___HostProgress] | None = ...,
         revision: _builtins.int = ...,
         generation: _builtins.int = ...,
+        paused: _builtins.bool = ...,
+        awaits_promotion: _builtins.bool = ...,
+        failed_worker: Global___FailedWorker | None = ...,
+        previous_revision: _builtins.int = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failed_worker", b"failed_worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "generation", b"generation", "hosts", b"hosts", "id", b"id", "kind", b"kind", "message", b"message", "replaced", b"replaced", "revision", b"revision", "seconds", b"seconds", "state", b"state", "steps", b"steps", "steps_done", b"steps_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "awaits_promotion", b"awaits_promotion", "cause", b"cause", "failed_worker", b"failed_worker", "generation", b"generation", "hosts", b"hosts", "id", b"id", "kind", b"kind", "message", b"message", "paused", b"paused", "previous_revision", b"previous_revision", "replaced", b"replaced", "revision", b"revision", "seconds", b"seconds", "state", b"state", "steps", b"steps", "steps_done", b"steps_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class FailedWorker(_message.Message):
+    """The worker a rollout stopped at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def worker(self) -> _types_pb2.WorkerId: ...
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it printed last."""
+
+    def __init__(
+        self,
+        *,
+        worker: _types_pb2.WorkerId | None = ...,
+        reason: _builtins.str = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_lines", b"last_lines", "reason", b"reason", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedWorker: _TypeAlias = FailedWorker  # noqa: Y015
 
 @_typing.final
 class HostProgress(_message.Message):

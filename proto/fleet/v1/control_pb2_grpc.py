@@ -96,6 +96,56 @@ class ControlServiceStub:
                 request_serializer=fleet_dot_v1_dot_control__pb2.RemoveAppRequest.SerializeToString,
                 response_deserializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
                 _registered_method=True)
+        self.UpdateApp = channel.unary_unary(
+                '/fleet.v1.ControlService/UpdateApp',
+                request_serializer=fleet_dot_v1_dot_control__pb2.UpdateAppRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+                _registered_method=True)
+        self.RollbackApp = channel.unary_unary(
+                '/fleet.v1.ControlService/RollbackApp',
+                request_serializer=fleet_dot_v1_dot_control__pb2.RollbackAppRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+                _registered_method=True)
+        self.ControlRollout = channel.unary_unary(
+                '/fleet.v1.ControlService/ControlRollout',
+                request_serializer=fleet_dot_v1_dot_control__pb2.ControlRolloutRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+                _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/fleet.v1.ControlService/GetHistory',
+                request_serializer=fleet_dot_v1_dot_control__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.GetHistoryResponse.FromString,
+                _registered_method=True)
+        self.CordonHost = channel.unary_unary(
+                '/fleet.v1.ControlService/CordonHost',
+                request_serializer=fleet_dot_v1_dot_control__pb2.CordonHostRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.HostResponse.FromString,
+                _registered_method=True)
+        self.DrainHost = channel.unary_unary(
+                '/fleet.v1.ControlService/DrainHost',
+                request_serializer=fleet_dot_v1_dot_control__pb2.DrainHostRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.HostResponse.FromString,
+                _registered_method=True)
+        self.WatchDrain = channel.unary_stream(
+                '/fleet.v1.ControlService/WatchDrain',
+                request_serializer=fleet_dot_v1_dot_control__pb2.WatchDrainRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.WatchDrainResponse.FromString,
+                _registered_method=True)
+        self.LabelHost = channel.unary_unary(
+                '/fleet.v1.ControlService/LabelHost',
+                request_serializer=fleet_dot_v1_dot_control__pb2.LabelHostRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.HostResponse.FromString,
+                _registered_method=True)
+        self.RemoveHost = channel.unary_unary(
+                '/fleet.v1.ControlService/RemoveHost',
+                request_serializer=fleet_dot_v1_dot_control__pb2.RemoveHostRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RemoveHostResponse.FromString,
+                _registered_method=True)
+        self.RemoveBalancer = channel.unary_unary(
+                '/fleet.v1.ControlService/RemoveBalancer',
+                request_serializer=fleet_dot_v1_dot_control__pb2.RemoveBalancerRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RemoveBalancerResponse.FromString,
+                _registered_method=True)
         self.GetRollout = channel.unary_unary(
                 '/fleet.v1.ControlService/GetRollout',
                 request_serializer=fleet_dot_v1_dot_control__pb2.GetRolloutRequest.SerializeToString,
@@ -197,6 +247,75 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateApp(self, request, context):
+        """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackApp(self, request, context):
+        """Rolls an earlier revision out again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlRollout(self, request, context):
+        """Pauses, resumes, aborts or promotes a rollout under way. FAILED_PRECONDITION where that makes no sense.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistory(self, request, context):
+        """An app's revisions and rollouts, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CordonHost(self, request, context):
+        """Nothing new is placed on a cordoned host; what runs there goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainHost(self, request, context):
+        """Cordons a host and moves its workers away, start-first; returns at once. See WatchDrain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDrain(self, request, context):
+        """Sends how far a drain is whenever that changes, the present state first; ends when no worker is left, or the drain was called off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelHost(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveHost(self, request, context):
+        """Forgets a host that is gone. FAILED_PRECONDITION while its agent is connected, or where an app is pinned to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveBalancer(self, request, context):
+        """Rollouts wait for this balancer no more. FAILED_PRECONDITION while it is connected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRollout(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -274,6 +393,56 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RemoveApp,
                     request_deserializer=fleet_dot_v1_dot_control__pb2.RemoveAppRequest.FromString,
                     response_serializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
+            ),
+            'UpdateApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApp,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.UpdateAppRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
+            ),
+            'RollbackApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackApp,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.RollbackAppRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
+            ),
+            'ControlRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlRollout,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.ControlRolloutRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
+            ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.GetHistoryRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.GetHistoryResponse.SerializeToString,
+            ),
+            'CordonHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonHost,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.CordonHostRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.HostResponse.SerializeToString,
+            ),
+            'DrainHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainHost,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.DrainHostRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.HostResponse.SerializeToString,
+            ),
+            'WatchDrain': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDrain,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.WatchDrainRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.WatchDrainResponse.SerializeToString,
+            ),
+            'LabelHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelHost,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.LabelHostRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.HostResponse.SerializeToString,
+            ),
+            'RemoveHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveHost,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.RemoveHostRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RemoveHostResponse.SerializeToString,
+            ),
+            'RemoveBalancer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveBalancer,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.RemoveBalancerRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RemoveBalancerResponse.SerializeToString,
             ),
             'GetRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRollout,
@@ -595,6 +764,276 @@ class ControlService:
             '/fleet.v1.ControlService/RemoveApp',
             fleet_dot_v1_dot_control__pb2.RemoveAppRequest.SerializeToString,
             fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/UpdateApp',
+            fleet_dot_v1_dot_control__pb2.UpdateAppRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/RollbackApp',
+            fleet_dot_v1_dot_control__pb2.RollbackAppRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/ControlRollout',
+            fleet_dot_v1_dot_control__pb2.ControlRolloutRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/GetHistory',
+            fleet_dot_v1_dot_control__pb2.GetHistoryRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.GetHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/CordonHost',
+            fleet_dot_v1_dot_control__pb2.CordonHostRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.HostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/DrainHost',
+            fleet_dot_v1_dot_control__pb2.DrainHostRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.HostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleet.v1.ControlService/WatchDrain',
+            fleet_dot_v1_dot_control__pb2.WatchDrainRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.WatchDrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/LabelHost',
+            fleet_dot_v1_dot_control__pb2.LabelHostRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.HostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/RemoveHost',
+            fleet_dot_v1_dot_control__pb2.RemoveHostRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RemoveHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveBalancer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/RemoveBalancer',
+            fleet_dot_v1_dot_control__pb2.RemoveBalancerRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RemoveBalancerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,25 @@ class ControlServiceStub:
     """Drains and stops every worker of an app; the app and its size stay."""
     RemoveApp: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveAppRequest, _control_pb2.RolloutResponse]
     """Stops an app, then forgets it."""
+    UpdateApp: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateAppRequest, _control_pb2.RolloutResponse]
+    """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout."""
+    RollbackApp: _grpc.UnaryUnaryMultiCallable[_control_pb2.RollbackAppRequest, _control_pb2.RolloutResponse]
+    """Rolls an earlier revision out again."""
+    ControlRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.ControlRolloutRequest, _control_pb2.RolloutResponse]
+    """Pauses, resumes, aborts or promotes a rollout under way. FAILED_PRECONDITION where that makes no sense."""
+    GetHistory: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetHistoryRequest, _control_pb2.GetHistoryResponse]
+    """An app's revisions and rollouts, oldest first."""
+    CordonHost: _grpc.UnaryUnaryMultiCallable[_control_pb2.CordonHostRequest, _control_pb2.HostResponse]
+    """Nothing new is placed on a cordoned host; what runs there goes on."""
+    DrainHost: _grpc.UnaryUnaryMultiCallable[_control_pb2.DrainHostRequest, _control_pb2.HostResponse]
+    """Cordons a host and moves its workers away, start-first; returns at once. See WatchDrain."""
+    WatchDrain: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchDrainRequest, _control_pb2.WatchDrainResponse]
+    """Sends how far a drain is whenever that changes, the present state first; ends when no worker is left, or the drain was called off."""
+    LabelHost: _grpc.UnaryUnaryMultiCallable[_control_pb2.LabelHostRequest, _control_pb2.HostResponse]
+    RemoveHost: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveHostRequest, _control_pb2.RemoveHostResponse]
+    """Forgets a host that is gone. FAILED_PRECONDITION while its agent is connected, or where an app is pinned to it."""
+    RemoveBalancer: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveBalancerRequest, _control_pb2.RemoveBalancerResponse]
+    """Rollouts wait for this balancer no more. FAILED_PRECONDITION while it is connected."""
     GetRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRolloutRequest, _control_pb2.RolloutResponse]
     WatchRollout: _grpc.UnaryStreamMultiCallable[_control_pb2.GetRolloutRequest, _control_pb2.RolloutResponse]
     """Sends the rollout whenever it changes, the present state first; ends when the rollout ended."""
@@ -96,6 +115,25 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Drains and stops every worker of an app; the app and its size stay."""
     RemoveApp: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveAppRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
     """Stops an app, then forgets it."""
+    UpdateApp: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateAppRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
+    """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout."""
+    RollbackApp: _aio.UnaryUnaryMultiCallable[_control_pb2.RollbackAppRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
+    """Rolls an earlier revision out again."""
+    ControlRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.ControlRolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
+    """Pauses, resumes, aborts or promotes a rollout under way. FAILED_PRECONDITION where that makes no sense."""
+    GetHistory: _aio.UnaryUnaryMultiCallable[_control_pb2.GetHistoryRequest, _control_pb2.GetHistoryResponse]  # type: ignore[assignment]
+    """An app's revisions and rollouts, oldest first."""
+    CordonHost: _aio.UnaryUnaryMultiCallable[_control_pb2.CordonHostRequest, _control_pb2.HostResponse]  # type: ignore[assignment]
+    """Nothing new is placed on a cordoned host; what runs there goes on."""
+    DrainHost: _aio.UnaryUnaryMultiCallable[_control_pb2.DrainHostRequest, _control_pb2.HostResponse]  # type: ignore[assignment]
+    """Cordons a host and moves its workers away, start-first; returns at once. See WatchDrain."""
+    WatchDrain: _aio.UnaryStreamMultiCallable[_control_pb2.WatchDrainRequest, _control_pb2.WatchDrainResponse]  # type: ignore[assignment]
+    """Sends how far a drain is whenever that changes, the present state first; ends when no worker is left, or the drain was called off."""
+    LabelHost: _aio.UnaryUnaryMultiCallable[_control_pb2.LabelHostRequest, _control_pb2.HostResponse]  # type: ignore[assignment]
+    RemoveHost: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveHostRequest, _control_pb2.RemoveHostResponse]  # type: ignore[assignment]
+    """Forgets a host that is gone. FAILED_PRECONDITION while its agent is connected, or where an app is pinned to it."""
+    RemoveBalancer: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveBalancerRequest, _control_pb2.RemoveBalancerResponse]  # type: ignore[assignment]
+    """Rollouts wait for this balancer no more. FAILED_PRECONDITION while it is connected."""
     GetRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
     WatchRollout: _aio.UnaryStreamMultiCallable[_control_pb2.GetRolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
     """Sends the rollout whenever it changes, the present state first; ends when the rollout ended."""
@@ -196,6 +234,85 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
         """Stops an app, then forgets it."""
+
+    @_abc_1.abstractmethod
+    def UpdateApp(
+        self,
+        request: _control_pb2.UpdateAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
+        """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout."""
+
+    @_abc_1.abstractmethod
+    def RollbackApp(
+        self,
+        request: _control_pb2.RollbackAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
+        """Rolls an earlier revision out again."""
+
+    @_abc_1.abstractmethod
+    def ControlRollout(
+        self,
+        request: _control_pb2.ControlRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
+        """Pauses, resumes, aborts or promotes a rollout under way. FAILED_PRECONDITION where that makes no sense."""
+
+    @_abc_1.abstractmethod
+    def GetHistory(
+        self,
+        request: _control_pb2.GetHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetHistoryResponse, _abc.Awaitable[_control_pb2.GetHistoryResponse]]:
+        """An app's revisions and rollouts, oldest first."""
+
+    @_abc_1.abstractmethod
+    def CordonHost(
+        self,
+        request: _control_pb2.CordonHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.HostResponse, _abc.Awaitable[_control_pb2.HostResponse]]:
+        """Nothing new is placed on a cordoned host; what runs there goes on."""
+
+    @_abc_1.abstractmethod
+    def DrainHost(
+        self,
+        request: _control_pb2.DrainHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.HostResponse, _abc.Awaitable[_control_pb2.HostResponse]]:
+        """Cordons a host and moves its workers away, start-first; returns at once. See WatchDrain."""
+
+    @_abc_1.abstractmethod
+    def WatchDrain(
+        self,
+        request: _control_pb2.WatchDrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.WatchDrainResponse], _abc.AsyncIterator[_control_pb2.WatchDrainResponse]]:
+        """Sends how far a drain is whenever that changes, the present state first; ends when no worker is left, or the drain was called off."""
+
+    @_abc_1.abstractmethod
+    def LabelHost(
+        self,
+        request: _control_pb2.LabelHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.HostResponse, _abc.Awaitable[_control_pb2.HostResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveHost(
+        self,
+        request: _control_pb2.RemoveHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemoveHostResponse, _abc.Awaitable[_control_pb2.RemoveHostResponse]]:
+        """Forgets a host that is gone. FAILED_PRECONDITION while its agent is connected, or where an app is pinned to it."""
+
+    @_abc_1.abstractmethod
+    def RemoveBalancer(
+        self,
+        request: _control_pb2.RemoveBalancerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemoveBalancerResponse, _abc.Awaitable[_control_pb2.RemoveBalancerResponse]]:
+        """Rollouts wait for this balancer no more. FAILED_PRECONDITION while it is connected."""
 
     @_abc_1.abstractmethod
     def GetRollout(

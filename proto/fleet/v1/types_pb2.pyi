@@ -139,6 +139,30 @@ RESTART_MODE_ON_FAILURE: RestartMode.ValueType  # 2
 RESTART_MODE_NEVER: RestartMode.ValueType  # 3
 Global___RestartMode: _TypeAlias = RestartMode  # noqa: Y015
 
+class _OnFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FAILURE_UNSPECIFIED: _OnFailure.ValueType  # 0
+    """As ROLLBACK."""
+    ON_FAILURE_ROLLBACK: _OnFailure.ValueType  # 1
+    """Every host goes back to what ran before; then the rollout has failed."""
+    ON_FAILURE_PAUSE: _OnFailure.ValueType  # 2
+    """It stops where it is and waits for `rollout resume` or `rollout abort`."""
+
+class OnFailure(_OnFailure, metaclass=_OnFailureEnumTypeWrapper):
+    """What becomes of a rollout whose new worker misses a deadline or keeps crashing."""
+
+ON_FAILURE_UNSPECIFIED: OnFailure.ValueType  # 0
+"""As ROLLBACK."""
+ON_FAILURE_ROLLBACK: OnFailure.ValueType  # 1
+"""Every host goes back to what ran before; then the rollout has failed."""
+ON_FAILURE_PAUSE: OnFailure.ValueType  # 2
+"""It stops where it is and waits for `rollout resume` or `rollout abort`."""
+Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
+
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -604,6 +628,11 @@ class RolloutPolicy(_message.Message):
     MIN_READY_SECONDS_FIELD_NUMBER: _builtins.int
     DRAIN_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     PARALLEL_HOSTS_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    CANARY_SECONDS_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    BAKE_SECONDS_FIELD_NUMBER: _builtins.int
     max_surge: _builtins.int
     """Extra workers per host while replacing; 0: stop the old one first."""
     max_unavailable: _builtins.int
@@ -614,6 +643,15 @@ class RolloutPolicy(_message.Message):
     """A draining worker is stopped after this long even with requests in flight."""
     parallel_hosts: _builtins.int
     """Replace on so many hosts at the same time."""
+    canary: _builtins.int
+    """Replace so many workers first, then wait for `rollout promote` or for `canary_seconds`; 0: no canary."""
+    canary_seconds: _builtins.float
+    """The canaries stay ready this long, then the rollout goes on by itself; 0: it waits for `rollout promote`."""
+    on_failure: Global___OnFailure.ValueType
+    progress_deadline_seconds: _builtins.float
+    """A rollout that gets nothing done for so long has failed, unless it waits for a person or a balancer; 0: no limit."""
+    bake_seconds: _builtins.float
+    """The first worker of a new revision must stay ready this long before any old one is touched."""
     def __init__(
         self,
         *,
@@ -622,14 +660,67 @@ class RolloutPolicy(_message.Message):
         min_ready_seconds: _builtins.float = ...,
         drain_timeout_seconds: _builtins.float = ...,
         parallel_hosts: _builtins.int = ...,
+        canary: _builtins.int = ...,
+        canary_seconds: _builtins.float = ...,
+        on_failure: Global___OnFailure.ValueType = ...,
+        progress_deadline_seconds: _builtins.float = ...,
+        bake_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_timeout_seconds", b"drain_timeout_seconds", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds", "parallel_hosts", b"parallel_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake_seconds", b"bake_seconds", "canary", b"canary", "canary_seconds", b"canary_seconds", "drain_timeout_seconds", b"drain_timeout_seconds", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds", "on_failure", b"on_failure", "parallel_hosts", b"parallel_hosts", "progress_deadline_seconds", b"progress_deadline_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
+
+@_typing.final
+class PlacementPolicy(_message.Message):
+    """On which hosts an app may run, and what happens when one is lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    LOST_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    lost_after_seconds: _builtins.float
+    """A floating app's workers are started elsewhere when their host was not heard of for so long; 0: never."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """A host must have all of these labels."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lost_after_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "lost_after_seconds", b"lost_after_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementPolicy: _TypeAlias = PlacementPolicy  # noqa: Y015
 
 @_typing.final
 class RoutePolicy(_message.Message):
@@ -718,6 +809,7 @@ class AppSpec(_message.Message):
     CRON_RESTART_FIELD_NUMBER: _builtins.int
     ENV_FILES_FIELD_NUMBER: _builtins.int
     WORKER_ENV_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's name: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"""
     cwd: _builtins.str
@@ -760,6 +852,8 @@ class AppSpec(_message.Message):
     def worker_env(self) -> _containers.MessageMap[_builtins.int, Global___Environment]:
         """Slot → variables of that worker alone; they win over `env`."""
 
+    @_builtins.property
+    def placement(self) -> Global___PlacementPolicy: ...
     def __init__(
         self,
         *,
@@ -781,10 +875,11 @@ class AppSpec(_message.Message):
         cron_restart: _builtins.str = ...,
         env_files: _abc.Iterable[_builtins.str] | None = ...,
         worker_env: _abc.Mapping[_builtins.int, Global___Environment] | None = ...,
+        placement: Global___PlacementPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "limits", b"limits", "log", b"log", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "limits", b"limits", "log", b"log", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,9 @@
 import pytest
 
 from fleet_controller import operations
-from fleet_controller.operations import INVALID, NOT_FOUND, PRECONDITION, HostFact, Refused
-from fleet_controller.records import AppRecord, AppState, RolloutRecord, RolloutState, SizeMode
+from fleet_controller.changes import INVALID, NOT_FOUND, PRECONDITION, ROLLOUTS_KEPT, Ask, Refused
+from fleet_controller.operations import HostFact
+from fleet_controller.records import AppRecord, AppState, RolloutKind, RolloutRecord, RolloutState, SizeMode
 from fleet_core.ids import SlotId
 from fleet_core.spec import AppSpec, RoutePolicy
 
@@ -24,7 +25,7 @@ def running(**placement: int) -> AppRecord:
 
 
 def test_a_new_app_is_spread_over_the_hosts_that_are_online() -> None:
-    change = operations.start_new("r1", spec(), 5, (), HOSTS, {})
+    change = operations.start_new(Ask("r1"), spec(), 5, (), HOSTS, {})
     assert change.app.placement == {"host1": 3, "host2": 2}
     assert change.app.size_mode is SizeMode.FLOATING
     assert change.rollout.steps == 5
@@ -33,21 +34,21 @@ def test_a_new_app_is_spread_over_the_hosts_that_are_online() -> None:
 
 
 def test_a_new_app_on_named_hosts_is_pinned_there() -> None:
-    change = operations.start_new("r1", spec(), 4, ("host2",), HOSTS, {})
+    change = operations.start_new(Ask("r1"), spec(), 4, ("host2",), HOSTS, {})
     assert (change.app.placement, change.app.size_mode) == ({"host2": 4}, SizeMode.PINNED)
 
 
 @pytest.mark.parametrize("other", ["127.0.0.1:80", "0.0.0.0:80", ":80"])
 def test_two_apps_cannot_have_one_address(other: str) -> None:
     with pytest.raises(Refused, match="taken by app first") as refused:
-        operations.start_new("r1", spec("127.0.0.1:80"), 1, (), HOSTS, {"first": other})
+        operations.start_new(Ask("r1"), spec("127.0.0.1:80"), 1, (), HOSTS, {"first": other})
     assert refused.value.kind == PRECONDITION
 
 
 def test_no_app_starts_where_no_host_is_online() -> None:
     away = {"host3": HOSTS["host3"]}
     with pytest.raises(Refused, match="no host is online"):
-        operations.start_new("r1", spec(), 1, (), away, {})
+        operations.start_new(Ask("r1"), spec(), 1, (), away, {})
 
 
 @pytest.mark.parametrize(
@@ -103,13 +104,14 @@ def test_bad_sizes_are_refused(host: str, absolute: int | None, relative: int | 
 
 
 def test_a_restart_raises_the_floor_to_the_new_generation() -> None:
-    change = operations.restart("r2", running(host1=2), None, at_once=False, past=())
+    change = operations.restart(Ask("r2"), running(host1=2), None, at_once=False)
     assert (change.app.generation, change.app.floor) == (4, 4)
-    assert change.rollout.previous_floor == 2
+    assert change.rollout.previous is not None
+    assert change.rollout.previous.floor == 2
 
 
 def test_the_restart_of_one_worker_raises_the_floor_of_its_slot_alone() -> None:
-    change = operations.restart("r2", running(host1=2), SlotId("app", "host1", 2), at_once=False, past=())
+    change = operations.restart(Ask("r2"), running(host1=2), SlotId("app", "host1", 2), at_once=False)
     assert change.app.floor == 2
     assert (change.app.floor_of("host1", 1), change.app.floor_of("host1", 2)) == (2, 4)
     assert change.rollout.steps == 1
@@ -117,54 +119,46 @@ def test_the_restart_of_one_worker_raises_the_floor_of_its_slot_alone() -> None:
 
 def test_a_worker_that_is_not_there_cannot_be_restarted() -> None:
     with pytest.raises(Refused, match="no worker is named app/host1/3"):
-        operations.restart("r2", running(host1=2), SlotId("app", "host1", 3), at_once=False, past=())
-
-
-def test_a_failed_restart_lets_the_old_workers_stay() -> None:
-    before = running(host1=2)
-    change = operations.restart("r2", before, None, at_once=False, past=())
-    app, rollout = operations.failed(change.app, change.rollout, "it does not boot", 1.0)
-    assert app.floor == before.floor
-    assert (rollout.state, rollout.message) == (RolloutState.FAILED, "it does not boot")
+        operations.restart(Ask("r2"), running(host1=2), SlotId("app", "host1", 3), at_once=False)
 
 
 def test_a_newer_operation_supersedes_the_one_under_way() -> None:
-    first = operations.restart("r2", running(host1=2), None, at_once=False, past=())
-    second = operations.stop("r3", first.app, at_once=False, remove=False, past=[first.rollout])
+    first = operations.restart(Ask("r2"), running(host1=2), None, at_once=False)
+    second = operations.stop(Ask("r3", (first.rollout,)), first.app, at_once=False, remove=False)
     assert second.superseded is not None
     assert (second.superseded.id, second.superseded.state) == ("r2", RolloutState.SUPERSEDED)
     assert second.rollout.sequence > first.rollout.sequence
 
 
 def test_old_rollouts_are_forgotten_and_the_running_one_is_not() -> None:
-    past = [
+    past = tuple(
         RolloutRecord(
             id=f"r{number}",
             app="app",
-            kind=operations.RolloutKind.RESTART,
+            kind=RolloutKind.RESTART,
             state=RolloutState.DONE if number else RolloutState.RUNNING,
             revision=1,
             generation=1,
             sequence=number,
         )
         for number in range(30)
-    ]
-    change = operations.restart("new", running(host1=2), None, at_once=False, past=past)
-    assert len(past) + 1 - len(change.forgotten) == operations.ROLLOUTS_KEPT
+    )
+    change = operations.restart(Ask("new", past, supersede=True), running(host1=2), None, at_once=False)
+    assert len(past) + 1 - len(change.forgotten) == ROLLOUTS_KEPT
     assert "r0" not in change.forgotten
 
 
 def test_a_stopped_app_keeps_its_size_and_starts_again_in_it() -> None:
-    stopped = operations.stop("r2", running(host1=2, host2=1), at_once=False, remove=False, past=()).app
+    stopped = operations.stop(Ask("r2"), running(host1=2, host2=1), at_once=False, remove=False).app
     assert stopped.state is AppState.STOPPED
     assert stopped.wanted_total == 0
-    started = operations.start_again("r3", stopped, 0, (), HOSTS, ()).app
+    started = operations.start_again(Ask("r3"), stopped, 0, (), HOSTS, {}).app
     assert (started.wanted_total, started.placement) == (3, {"host1": 2, "host2": 1})
 
 
 def test_what_runs_cannot_be_started_and_what_is_stopped_cannot_be_restarted() -> None:
     with pytest.raises(Refused, match="running already"):
-        operations.start_again("r2", running(host1=1), 0, (), HOSTS, ())
-    stopped = operations.stop("r2", running(host1=1), at_once=False, remove=False, past=()).app
+        operations.start_again(Ask("r2"), running(host1=1), 0, (), HOSTS, {})
+    stopped = operations.stop(Ask("r2"), running(host1=1), at_once=False, remove=False).app
     with pytest.raises(Refused, match="stopped"):
-        operations.restart("r3", stopped, None, at_once=False, past=())
+        operations.restart(Ask("r3"), stopped, None, at_once=False)

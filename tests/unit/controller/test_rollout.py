@@ -2,14 +2,27 @@
 
 from dataclasses import replace
 
-from fleet_controller.records import AppRecord, AppState, RolloutKind, RolloutRecord
+from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, SizeMode
 from fleet_controller.rollout import plan
-from fleet_controller.views import BalancerView, EndpointState, Life, Memory, Phase, Plan, Situation, WorkerView
+from fleet_controller.views import (
+    BalancerView,
+    EndpointState,
+    Failure,
+    Life,
+    Memory,
+    Phase,
+    Plan,
+    Situation,
+    WorkerView,
+)
 from fleet_core.ids import WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 
 READY, DRAINING = EndpointState.READY, EndpointState.DRAINING
 NOW = 100.0
+BEFORE = Previous(
+    state=AppState.RUNNING, size_mode=SizeMode.FLOATING, placement={"host1": 1}, revision=1, generation=1, floor=1
+)
 
 
 def worker(
@@ -44,7 +57,7 @@ def restarting(
             name="app", placement={"host1": size}, generation=2, floor=2, rollout="r", generations={1: 1, 2: 1}
         ),
         spec=AppSpec(name="app", argv=("app",), cwd="/", rollout=policy or RolloutPolicy(min_ready_seconds=1)),
-        rollout=RolloutRecord(id="r", app="app", kind=RolloutKind.RESTART, revision=1, generation=2, previous_floor=1),
+        rollout=RolloutRecord(id="r", app="app", kind=RolloutKind.RESTART, revision=1, generation=2, previous=BEFORE),
         workers=workers,
         reported=frozenset({"host1"}),
         connected=frozenset({"host1"}),
@@ -175,24 +188,25 @@ def test_a_new_worker_that_crashes_again_and_again_fails_the_rollout() -> None:
     broken = replace(worker(1, 2, Life.BACKOFF), reason="exit code 1")
     scene = restarting(OLD, broken, balancer=choosing(OLD))
     first = plan(scene, NOW)
-    assert first.failure == ""
+    assert first.failure is None
     again = replace(scene, workers=(OLD, replace(broken, restarts=3)), memory=first.memory)
-    assert plan(again, NOW + 1).failure == "worker app/host1/1 ended 3 times before it was ready: exit code 1"
+    failure = plan(again, NOW + 1).failure
+    assert failure == Failure("worker app/host1/1 ended 3 times before it was ready: exit code 1", broken.id)
 
 
 def test_crashes_of_a_worker_that_was_ready_before_do_not_fail_a_rollout() -> None:
     was_ready = plan(restarting(NEW, balancer=choosing(NEW)), NOW)
     killed = replace(worker(1, 2, Life.STARTING), restarts=2)
     scene = restarting(killed, balancer=choosing())
-    assert plan(replace(scene, memory=was_ready.memory), NOW + 1).failure == ""
+    assert plan(replace(scene, memory=was_ready.memory), NOW + 1).failure is None
 
 
 def test_a_worker_that_is_never_ready_fails_the_rollout_in_time() -> None:
     scene = restarting(OLD, worker(1, 2, Life.STARTING), balancer=choosing(OLD))
     first = plan(scene, NOW)
     later = replace(scene, memory=first.memory)
-    assert plan(later, NOW + 34).failure == ""
-    assert plan(later, NOW + 35).failure == "worker app/host1/1 was not ready within 35 s"
+    assert plan(later, NOW + 34).failure is None
+    assert plan(later, NOW + 35).failure == Failure("worker app/host1/1 was not ready within 35 s", NEW.id)
 
 
 def test_a_broken_old_worker_is_replaced_first_and_without_draining() -> None:
@@ -230,6 +244,16 @@ def test_a_stopped_app_drains_and_goes() -> None:
     stopped = replace(scene, app=scene.app.model_copy(update={"state": AppState.STOPPED}))
     assert stops(plan(stopped, NOW)) == [NEW.id]
     exited = replace(NEW, phase=Phase.STOP, life=Life.EXITED)
-    gone = plan(replace(stopped, workers=(exited,)), NOW)
+    gone = plan(replace(stopped, workers=(exited,), balancers=(choosing(),)), NOW)
     assert gone.settled
     assert gone.targets == ()
+
+
+def test_the_port_of_an_exited_worker_is_kept_until_every_balancer_has_dropped_it() -> None:
+    """Guards invariant 7: the next app to get the port must not get this one's requests."""
+    exited = replace(OLD, phase=Phase.STOP, life=Life.EXITED)
+    absent = BalancerView("lb2", connected=False, applied=None)
+    for balancers in ((choosing(NEW, draining=(OLD,)),), (choosing(NEW), absent)):
+        answer = plan(replace(restarting(exited, NEW, balancer=choosing(NEW)), balancers=balancers), NOW)
+        assert stops(answer) == [OLD.id]
+    assert stops(plan(restarting(exited, NEW, balancer=choosing(NEW)), NOW)) == []

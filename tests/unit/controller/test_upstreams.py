@@ -20,7 +20,7 @@ class Scene:
     """One pool and one balancer."""
 
     def __init__(self) -> None:
-        self.upstreams = Upstreams(EPOCH)
+        self.upstreams = Upstreams(EPOCH, lambda: 0.0)
         self.upstreams.rename(["app"])
         self.outbox: Outbox[balancer_pb2.UpstreamMessage] = Outbox()
         self.balancer: ObservedBalancer = self.upstreams.subscribe(balancer_pb2.BalancerHello(name="lb1"), self.outbox)

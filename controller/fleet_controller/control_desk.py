@@ -1,0 +1,198 @@
+"""What the calls of ControlService have in common: who may call, what exists, and how a decision becomes durable."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import NoReturn, TypeVar
+
+import grpc
+from pydantic import ValidationError
+
+from fleet.v1 import balancer_pb2, control_pb2, types_pb2
+from fleet_controller import changes
+from fleet_controller.balancer_service import BalancerService
+from fleet_controller.changes import Ask, Change, Refused
+from fleet_controller.leadership import Leadership, Office
+from fleet_controller.operations import HostFact
+from fleet_controller.presentation import rollout_message
+from fleet_controller.records import (
+    AppRecord,
+    HostRecord,
+    Record,
+    RevisionRecord,
+    RolloutRecord,
+    app_key,
+    host_key,
+    rollout_key,
+)
+from fleet_controller.store.interface import Conflict, StoreError
+from fleet_controller.streams import Context, abort, require_office, require_role
+from fleet_core.spec import AppSpec
+from fleet_core.tls import Role
+
+_CODES = {
+    changes.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    changes.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    changes.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    changes.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+}
+_ATTEMPTS = 5
+_RETRY_SECONDS = 0.05
+_T = TypeVar("_T")
+
+
+class Desk:
+    def __init__(self, leadership: Leadership, balancers: BalancerService) -> None:
+        self.leadership = leadership
+        self._balancers = balancers
+
+    # Who and what
+
+    async def office(self, context: Context) -> Office:
+        await require_role(context, Role.OPERATOR)
+        return await require_office(context, self.leadership, grpc.StatusCode.UNAVAILABLE)
+
+    async def app(self, office: Office, name: str, context: Context) -> AppRecord:
+        app = office.desired.get(app_key(name), AppRecord)
+        if app is None:
+            await self.refuse(context, Refused(changes.NOT_FOUND, f"no app is named {name}"))
+        return app
+
+    async def host(self, office: Office, name: str, context: Context) -> HostRecord:
+        host = office.desired.get(host_key(name), HostRecord)
+        if host is None:
+            text = f"no host is named {name}: `fleetctl host ls` shows them"
+            await self.refuse(context, Refused(changes.NOT_FOUND, text))
+        return host
+
+    async def spec(self, message: types_pb2.AppSpec, context: Context) -> AppSpec:
+        try:
+            return AppSpec.from_proto(message)
+        except ValidationError as error:
+            text = error.errors()[0]["msg"].removeprefix("Value error, ")
+            return await abort(context, grpc.StatusCode.INVALID_ARGUMENT, text)
+
+    async def check_route(self, office: Office, spec: AppSpec, context: Context) -> None:
+        """End the call where a connected balancer could not serve the spec's route."""
+        if not spec.route.http:
+            return
+        pool = balancer_pb2.Pool(name=spec.name, version=1, route=spec.to_proto().route)
+        refusal = await self._balancers.refusal(office, pool)
+        if refusal:
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, refusal)
+
+    def host_facts(self, office: Office) -> dict[str, HostFact]:
+        facts = {}
+        for record in office.desired.all(HostRecord):
+            host = office.hosts.get(record.name)
+            online = host is not None and host.connected
+            facts[record.name] = HostFact(record.name, record.cpus, online, record.scheduling, record.labels)
+        return facts
+
+    def ask(
+        self, office: Office, app: str, request_id: str, options: control_pb2.RolloutOptions, cause: str = ""
+    ) -> Ask:
+        return Ask(
+            request=request_id,
+            past=tuple(office.desired.rollouts_of(app)),
+            supersede=options.supersede,
+            ignored_balancers=tuple(options.ignore_balancers),
+            cause=cause,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def revisions(self, office: Office, app: str) -> list[RevisionRecord]:
+        """Oldest first."""
+        records = (record for record in office.desired.all(RevisionRecord) if record.app == app)
+        return sorted(records, key=lambda record: record.number)
+
+    # Deciding and writing
+
+    async def change(
+        self,
+        office: Office,
+        request_id: str,
+        name: str,
+        decide: Callable[[AppRecord], Change | None],
+        context: Context,
+    ) -> control_pb2.RolloutResponse:
+        """Decide on the app as it is, and write the decision.
+
+        A request id that made a rollout already is answered with that rollout.
+        """
+
+        def decide_on_existing(app: AppRecord | None) -> Change | None:
+            if app is None:
+                raise Refused(changes.NOT_FOUND, f"no app is named {name}")
+            return decide(app)
+
+        return await self.change_or_create(office, request_id, name, decide_on_existing, context)
+
+    async def change_or_create(
+        self,
+        office: Office,
+        request_id: str,
+        name: str,
+        decide: Callable[[AppRecord | None], Change | None],
+        context: Context,
+    ) -> control_pb2.RolloutResponse:
+        """As `change`, where there may be no app of that name yet."""
+
+        def attempt() -> tuple[control_pb2.RolloutResponse, Iterable[tuple[str, Record | None]]]:
+            repeated = office.desired.get(rollout_key(request_id), RolloutRecord)
+            if repeated is not None:
+                return control_pb2.RolloutResponse(rollout=rollout_message(office, repeated)), ()
+            change = decide(office.desired.get(app_key(name), AppRecord))
+            if change is None:
+                return control_pb2.RolloutResponse(), ()
+            return control_pb2.RolloutResponse(rollout=rollout_message(office, change.rollout)), change.writes()
+
+        return await self.commit(office, request_id, [app_key(name), rollout_key(request_id)], attempt, context)
+
+    async def commit(
+        self,
+        office: Office,
+        request_id: str,
+        reads: Iterable[str],
+        attempt: Callable[[], tuple[_T, Iterable[tuple[str, Record | None]]]],
+        context: Context,
+    ) -> _T:
+        """Answer as `attempt` says, once what it writes is written; anew when somebody changed what it `reads` meanwhile."""
+        await self._check_request_id(request_id, context)
+        for _ in range(_ATTEMPTS):
+            try:
+                answer, writes = attempt()
+            except Refused as refusal:
+                await self.refuse(context, refusal)
+            except ValueError as error:
+                await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            writes = list(writes)
+            if not writes:
+                return answer
+            if not office.term.provable():
+                text = (
+                    "etcd does not answer, so nothing can be changed now; what runs goes on: look at the etcd servers"
+                )
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
+            try:
+                await office.commit(reads, writes)
+            except Conflict:
+                if office.term.lost.is_set():
+                    break
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            except (StoreError, TimeoutError) as error:
+                text = f"etcd cannot be reached, so the change was not confirmed: see `fleetctl status` once it is back ({error})"
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
+            return answer
+        return await abort(context, grpc.StatusCode.ABORTED, "others are changing this at the same moment: ask again")
+
+    async def refuse(self, context: Context, refusal: Refused) -> NoReturn:
+        await abort(context, _CODES[refusal.kind], str(refusal))
+
+    async def _check_request_id(self, request_id: str, context: Context) -> None:
+        try:
+            uuid.UUID(request_id)
+        except ValueError:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "a mutation needs a request id, a UUID")

@@ -1,0 +1,157 @@
+"""The calls of ControlService that change hosts and balancers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+
+from fleet.v1 import control_pb2
+from fleet_controller import changes
+from fleet_controller.changes import Refused
+from fleet_controller.control_desk import Desk
+from fleet_controller.leadership import Office
+from fleet_controller.presentation import drain_message, host_message
+from fleet_controller.records import (
+    AppRecord,
+    BalancerRecord,
+    HostRecord,
+    Record,
+    Scheduling,
+    SizeMode,
+    balancer_key,
+    host_key,
+)
+from fleet_controller.streams import Context, abort
+from fleet_core.ids import check_label
+
+_REPEAT_SECONDS = 1.0
+
+
+class HostCalls:
+    """The contract's names, as methods; see `control.proto` for what they promise."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def cordon(self, request: control_pb2.CordonHostRequest, context: Context) -> control_pb2.HostResponse:
+        def decide(record: HostRecord) -> HostRecord:
+            if request.cordoned and record.scheduling is not Scheduling.OPEN:
+                return record
+            scheduling = Scheduling.CORDONED if request.cordoned else Scheduling.OPEN
+            return record.model_copy(update={"scheduling": scheduling})
+
+        office = await self._desk.office(context)
+        return await self._change(office, request.request_id, request.host, decide, context)
+
+    async def drain(self, request: control_pb2.DrainHostRequest, context: Context) -> control_pb2.HostResponse:
+        office = await self._desk.office(context)
+
+        def decide(record: HostRecord) -> HostRecord:
+            pinned = sorted(
+                app.name
+                for app in office.desired.all(AppRecord)
+                if app.size_mode is SizeMode.PINNED and app.wanted(record.name)
+            )
+            if pinned and not request.allow_stopping_pinned:
+                raise Refused(
+                    changes.PRECONDITION,
+                    f"{', '.join(pinned)}: pinned to {record.name}, so its workers there stop and nothing replaces them: "
+                    "confirm it with --yes",
+                )
+            return record.model_copy(update={"scheduling": Scheduling.DRAINING})
+
+        return await self._change(office, request.request_id, request.host, decide, context)
+
+    async def watch_drain(
+        self, request: control_pb2.WatchDrainRequest, context: Context
+    ) -> AsyncIterator[control_pb2.WatchDrainResponse]:
+        office = await self._desk.office(context)
+        last: control_pb2.WatchDrainResponse | None = None
+        while self._desk.leadership.office is office:
+            record = await self._desk.host(office, request.host, context)
+            if record.scheduling is not Scheduling.DRAINING:
+                text = f"host {record.name} is not being drained"
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
+            message = drain_message(office, record)
+            if message != last:
+                yield message
+                last = message
+            if message.drained:
+                return
+            try:
+                async with asyncio.timeout(_REPEAT_SECONDS), office.conductor.planned:
+                    await office.conductor.planned.wait()
+            except TimeoutError:
+                continue
+        text = f"controller {self._desk.leadership.name} does not lead any more"
+        await abort(context, grpc.StatusCode.UNAVAILABLE, text)
+
+    async def label(self, request: control_pb2.LabelHostRequest, context: Context) -> control_pb2.HostResponse:
+        def decide(record: HostRecord) -> HostRecord:
+            for key, value in request.set.items():
+                if not value:
+                    raise Refused(
+                        changes.INVALID, f"label {key} has no value: write {key}=VALUE, or {key}- to take it away"
+                    )
+                check_label(key, value)
+            given = {key: value for key, value in record.given_labels.items() if key not in request.unset}
+            given |= {key: "" for key in request.unset if key in record.agent_labels}
+            return record.model_copy(update={"given_labels": {**given, **request.set}})
+
+        office = await self._desk.office(context)
+        return await self._change(office, request.request_id, request.host, decide, context)
+
+    async def remove(self, request: control_pb2.RemoveHostRequest, context: Context) -> control_pb2.RemoveHostResponse:
+        office = await self._desk.office(context)
+
+        def attempt() -> tuple[control_pb2.RemoveHostResponse, list[tuple[str, Record | None]]]:
+            record = office.desired.get(host_key(request.host), HostRecord)
+            if record is None:
+                raise Refused(changes.NOT_FOUND, f"no host is named {request.host}: `fleetctl host ls` shows them")
+            host = office.hosts.get(record.name)
+            if host is not None and host.outbox is not None:
+                text = f"host {record.name} is connected: `fleetctl host drain {record.name}`, then stop its agent"
+                raise Refused(changes.PRECONDITION, text)
+            placed = sorted(app.name for app in office.desired.all(AppRecord) if record.name in app.placement)
+            if placed:
+                text = f"{', '.join(placed)}: still placed on {record.name}: `fleetctl host drain {record.name}` moves them"
+                raise Refused(changes.PRECONDITION, text)
+            return control_pb2.RemoveHostResponse(), [(host_key(record.name), None)]
+
+        answer = await self._desk.commit(office, request.request_id, [host_key(request.host)], attempt, context)
+        office.hosts.forget(request.host)
+        return answer
+
+    async def remove_balancer(
+        self, request: control_pb2.RemoveBalancerRequest, context: Context
+    ) -> control_pb2.RemoveBalancerResponse:
+        office = await self._desk.office(context)
+
+        def attempt() -> tuple[control_pb2.RemoveBalancerResponse, list[tuple[str, Record | None]]]:
+            name = request.balancer
+            if office.desired.get(balancer_key(name), BalancerRecord) is None:
+                raise Refused(changes.NOT_FOUND, f"no balancer is named {name}: `fleetctl balancer ls` shows them")
+            balancer = office.upstreams.balancers.get(name)
+            if balancer is not None and balancer.outbox is not None:
+                raise Refused(changes.PRECONDITION, f"balancer {name} is connected: stop fleet-balancer there first")
+            return control_pb2.RemoveBalancerResponse(), [(balancer_key(name), None)]
+
+        return await self._desk.commit(office, request.request_id, [balancer_key(request.balancer)], attempt, context)
+
+    async def _change(
+        self,
+        office: Office,
+        request_id: str,
+        name: str,
+        decide: Callable[[HostRecord], HostRecord],
+        context: Context,
+    ) -> control_pb2.HostResponse:
+        def attempt() -> tuple[control_pb2.HostResponse, list[tuple[str, Record | None]]]:
+            record = office.desired.get(host_key(name), HostRecord)
+            if record is None:
+                raise Refused(changes.NOT_FOUND, f"no host is named {name}: `fleetctl host ls` shows them")
+            changed = decide(record)
+            answer = control_pb2.HostResponse(host=host_message(changed, office.hosts.get(name)))
+            return answer, [] if changed == record else [(host_key(name), changed)]
+
+        return await self._desk.commit(office, request_id, [host_key(name)], attempt, context)

@@ -1,0 +1,76 @@
+"""What a rollout is doing and what it waits for, in words. Pure."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from fleet_controller.records import RolloutKind
+from fleet_controller.trial import Trial
+from fleet_controller.views import BalancerView, Situation
+from fleet_core.spec import ListenMode
+
+ABSENT_SECONDS = 10.0
+"""A balancer that is away for so long is named, with what an operator can do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    text: str = ""
+    """Empty: it waits for nothing in particular."""
+    person: bool = False
+    """Only a person can end the wait, so that no deadline may."""
+
+
+def doing_on(starting: Collection[int], draining: Collection[int], stopping: Collection[int]) -> str:
+    """One host's step: "starting 3, draining 2"; empty: nothing."""
+    words = (("starting", starting), ("draining", draining), ("stopping", stopping))
+    return ", ".join(f"{verb} {listed(slots)}" for verb, slots in words if slots)
+
+
+def waiting_for(
+    situation: Situation,
+    balancers: Collection[BalancerView],
+    trial: Trial,
+    remaining: Mapping[str, int],
+    ailing: Collection[str],
+) -> Waiting:
+    """`balancers`: those that count; `ailing`: workers that shall serve and do not, while nothing is being done about it."""
+    rollout, name = situation.rollout, situation.app.name
+    if not remaining and not (rollout is not None and rollout.kind is RolloutKind.REMOVE):
+        return Waiting()
+    if rollout is not None and rollout.paused:
+        why = f" ({rollout.message})" if rollout.message else ""
+        return Waiting(
+            f"paused{why}: `fleetctl rollout resume {name}` goes on, `fleetctl rollout abort {name}` goes back",
+            person=True,
+        )
+    away = [host for host in remaining if host not in situation.connected]
+    if away:
+        return Waiting(f"waiting for {listed(away)}, not connected")
+    routed = situation.spec.listen_mode is not ListenMode.NONE
+    silent = [balancer for balancer in balancers if not balancer.connected]
+    if silent and routed:
+        names = listed(balancer.name for balancer in silent)
+        if max(balancer.absent_seconds for balancer in silent) < ABSENT_SECONDS:
+            return Waiting(f"waiting for balancer {names}, not connected")
+        first = min(balancer.name for balancer in silent)
+        return Waiting(
+            f"paused, since balancer {names} is absent and may still send requests: bring it back, "
+            f"or `fleetctl balancer remove {first}` if it is gone for good",
+            person=True,
+        )
+    if trial.awaits_promotion:
+        if situation.spec.rollout.canary_seconds:
+            return Waiting(f"watching the canaries; `fleetctl rollout promote {name}` goes on at once", person=True)
+        return Waiting(
+            f"the canaries are ready: `fleetctl rollout promote {name}` goes on, `fleetctl rollout abort {name}` goes back",
+            person=True,
+        )
+    if trial.allowed == 1 and not trial.proven and any(worker.ready for worker in situation.workers):
+        return Waiting(f"watching the first worker of revision {situation.app.revision} for {trial.ready_seconds:g} s")
+    if ailing:
+        return Waiting(f"waiting for {listed(ailing)}, not ready")
+    return Waiting()
+
+
+def listed(things: Iterable[object]) -> str:
+    return ", ".join(str(thing) for thing in sorted(things, key=str))

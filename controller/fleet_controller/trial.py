@@ -1,0 +1,80 @@
+"""How many workers a rollout may replace before its new revision has shown that it is good. Pure.
+
+A revision that never ran in full is on trial. First one worker is replaced, and must stay ready for the policy's `bake_seconds`
+before any old worker but its own predecessor is touched. Then the canaries, where the policy asks for them, until a user
+promotes them or they stayed ready for `canary_seconds`. Then the rest.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from fleet_controller.records import AppRecord, RolloutKind, RolloutRecord, RolloutState
+from fleet_controller.views import Memory, WorkerView
+from fleet_core.spec import RolloutPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What holds for one call of the planner."""
+
+    allowed: int | None
+    """Slots that may have been given a worker of the new revision; None: all."""
+    ready_seconds: float
+    """So long a new worker must stay ready before its predecessor is touched."""
+    proven: int
+    promoted: int
+    """As `Memory` keeps them."""
+    awaits_promotion: bool
+    wakes: tuple[float, ...]
+    """When one of the above may change by itself."""
+
+
+def on_trial(app: AppRecord, rollout: RolloutRecord | None) -> bool:
+    return (
+        rollout is not None
+        and rollout.state is RolloutState.RUNNING
+        and rollout.kind in (RolloutKind.UPDATE, RolloutKind.ROLLBACK)
+        and not rollout.at_once
+        and app.revision not in app.good_revisions
+    )
+
+
+def judge_trial(
+    app: AppRecord,
+    rollout: RolloutRecord | None,
+    policy: RolloutPolicy,
+    memory: Memory,
+    newcomers: Collection[WorkerView],
+    now: float,
+) -> Trial:
+    """`newcomers`: the workers of the new revision that keep their slots."""
+    if rollout is None or not on_trial(app, rollout):
+        return Trial(None, policy.min_ready_seconds, 0, 0, awaits_promotion=False, wakes=())
+    bake = max(policy.bake_seconds, policy.min_ready_seconds)
+    proven = memory.proven == app.revision or _some(newcomers, 1, bake, now)
+    if not proven:
+        wakes = tuple(_ends(newcomers, bake))
+        return Trial(1, bake, 0, 0, awaits_promotion=False, wakes=wakes)
+    promoted = (
+        not policy.canary
+        or rollout.promoted
+        or memory.promoted == app.revision
+        or (policy.canary_seconds > 0 and _some(newcomers, policy.canary, policy.canary_seconds, now))
+    )
+    return Trial(
+        allowed=None if promoted else policy.canary,
+        ready_seconds=policy.min_ready_seconds,
+        proven=app.revision,
+        promoted=app.revision if promoted else 0,
+        awaits_promotion=not promoted and _some(newcomers, policy.canary, policy.min_ready_seconds, now),
+        wakes=() if promoted else tuple(_ends(newcomers, max(policy.canary_seconds, policy.min_ready_seconds))),
+    )
+
+
+def _some(workers: Collection[WorkerView], count: int, seconds: float, now: float) -> bool:
+    """At least so many have been ready for so long."""
+    return sum(end <= now for end in _ends(workers, seconds)) >= count
+
+
+def _ends(workers: Collection[WorkerView], seconds: float) -> Iterator[float]:
+    return (worker.ready_since + seconds for worker in workers if worker.ready and worker.ready_since is not None)
