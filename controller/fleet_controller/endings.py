@@ -6,10 +6,10 @@ from fleet_controller.records import (
     AppState,
     FailedWorkerRecord,
     Previous,
-    RolloutKind,
     RolloutRecord,
     RolloutState,
 )
+from fleet_controller.trial import on_trial
 from fleet_core.spec import OnFailure
 
 GOOD_REVISIONS_KEPT = 20
@@ -86,7 +86,7 @@ def resumed(app: AppRecord, rollout: RolloutRecord) -> tuple[AppRecord, RolloutR
 
 def promoted(app: AppRecord, rollout: RolloutRecord) -> tuple[AppRecord, RolloutRecord]:
     """The canaries are good. Raises Refused."""
-    if rollout.kind not in (RolloutKind.UPDATE, RolloutKind.ROLLBACK) or rollout.state is not RolloutState.RUNNING:
+    if not on_trial(app, rollout):
         raise Refused(PRECONDITION, f"nothing of {app.name} waits to be promoted")
     return app, rollout.model_copy(update={"promoted": True})
 

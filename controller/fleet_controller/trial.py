@@ -8,7 +8,7 @@ promotes them or they stayed ready for `canary_seconds`. Then the rest.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from fleet_controller.records import AppRecord, RolloutKind, RolloutRecord, RolloutState
+from fleet_controller.records import AppRecord, RolloutRecord, RolloutState
 from fleet_controller.views import Memory, WorkerView
 from fleet_core.spec import RolloutPolicy
 
@@ -30,11 +30,13 @@ class Trial:
 
 
 def on_trial(app: AppRecord, rollout: RolloutRecord | None) -> bool:
+    """The rollout under way brings a revision that never ran in full, whatever kind of operation took its place since."""
     return (
         rollout is not None
         and rollout.state is RolloutState.RUNNING
-        and rollout.kind in (RolloutKind.UPDATE, RolloutKind.ROLLBACK)
         and not rollout.at_once
+        and rollout.previous is not None
+        and rollout.previous.revision != app.revision
         and app.revision not in app.good_revisions
     )
 
@@ -55,18 +57,19 @@ def judge_trial(
     if not proven:
         wakes = tuple(_ends(newcomers, bake))
         return Trial(1, bake, 0, 0, awaits_promotion=False, wakes=wakes)
+    canary = min(policy.canary, app.wanted_total)
     promoted = (
-        not policy.canary
+        not canary
         or rollout.promoted
         or memory.promoted == app.revision
-        or (policy.canary_seconds > 0 and _some(newcomers, policy.canary, policy.canary_seconds, now))
+        or (policy.canary_seconds > 0 and _some(newcomers, canary, policy.canary_seconds, now))
     )
     return Trial(
-        allowed=None if promoted else policy.canary,
+        allowed=None if promoted else canary,
         ready_seconds=policy.min_ready_seconds,
         proven=app.revision,
         promoted=app.revision if promoted else 0,
-        awaits_promotion=not promoted and _some(newcomers, policy.canary, policy.min_ready_seconds, now),
+        awaits_promotion=not promoted and _some(newcomers, canary, policy.min_ready_seconds, now),
         wakes=() if promoted else tuple(_ends(newcomers, max(policy.canary_seconds, policy.min_ready_seconds))),
     )
 

@@ -4,25 +4,37 @@ The leader's side is the real one (`Hosts`, `Upstreams`, `plan`, `operations`); 
 stop the planner instructs is judged at the moment it is sent against the truth, not against what the leader believes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from fleet.v1 import agent_pb2, balancer_pb2, types_pb2
-from fleet_controller import endings, operations
+from fleet_controller import endings, operations, revisions
 from fleet_controller.balancers import ObservedBalancer, Upstreams
 from fleet_controller.changes import Ask, Change, Refused
 from fleet_controller.hosts import Hosts
 from fleet_controller.operations import HostFact
 from fleet_controller.outbox import Outbox
-from fleet_controller.records import AppRecord, AppState, RolloutRecord
+from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, RolloutRecord
 from fleet_controller.rollout import plan
-from fleet_controller.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target
+from fleet_controller.trial import on_trial
+from fleet_controller.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
 from fleet_core.ids import Epoch, WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 
 HOSTS = ("host1", "host2", "host3")
 BALANCERS = ("lb1", "lb2")
 _WIRE = {life: getattr(types_pb2, f"WORKER_STATE_{life.name}") for life in Life}
+
+
+class Behaviour(StrEnum):
+    """What the workers of a revision do; a revision says it in its environment."""
+
+    GOOD = "good"
+    NEVER_READY = "never_ready"
+    CRASHES = "crashes"
+    DIES = "dies"
+    """Soon after it was ready."""
 
 
 class Mailbox(Outbox[balancer_pb2.UpstreamMessage]):
@@ -45,6 +57,7 @@ class Process:
     phase: Phase
     port: int
     pid: int
+    revision: int = 1
     restarts: int = 0
 
 
@@ -62,22 +75,35 @@ class LoadBalancer:
 class World:
     def __init__(self, policy: RolloutPolicy, size: int) -> None:
         self.now = 1000.0
-        self.spec = AppSpec(name="app", argv=("app",), cwd="/", rollout=policy)
+        self.policy = policy
+        self.revisions: dict[int, RevisionRecord] = {}
+        self.proven: set[int] = {1}
+        """Revisions of which the leader saw a worker stay ready for the policy's bake time."""
+        self.replaced: dict[str, set[tuple[str, int]]] = {}
+        """Rollout → slots whose old worker it stopped."""
         self.processes: dict[WorkerId, Process] = {}
         self.connected: set[str] = set()
         self.pids = 100
         self.requests = 0
         self.epoch = 0
         facts = {name: HostFact(name, 2, online=True) for name in HOSTS}
-        change = operations.start_new(Ask("r0"), self.spec, size, (), facts, {})
+        change = operations.start_new(Ask("r0"), self.spec_of(Behaviour.GOOD, 0), size, (), facts, {})
         self.app: AppRecord = change.app
-        self.rollouts: dict[str, RolloutRecord] = {change.rollout.id: change.rollout}
+        self.rollouts: dict[str, RolloutRecord] = {}
+        self._take(change)
         self.balancers = {name: LoadBalancer() for name in BALANCERS}
         self.take_over()
         for name in HOSTS:
             self.connect(name)
         for name in BALANCERS:
             self.subscribe(name)
+
+    def spec_of(self, behaviour: Behaviour, number: int) -> AppSpec:
+        env = {"BEHAVIOUR": behaviour, "NUMBER": str(number)}
+        return AppSpec(name="app", argv=("app",), cwd="/", env=env, rollout=self.policy)
+
+    def behaviour(self, revision: int) -> Behaviour:
+        return Behaviour(self.revisions[revision].app_spec.env["BEHAVIOUR"])
 
     # The leader
 
@@ -108,19 +134,41 @@ class World:
             return
         if change is None:
             return
+        self._take(change)
+
+    def _take(self, change: Change) -> None:
         self.app = change.app
         self.rollouts[change.rollout.id] = change.rollout
+        if change.revision is not None:
+            self.revisions[change.revision.number] = change.revision
         if change.superseded is not None:
             self.rollouts[change.superseded.id] = change.superseded
         for identifier in change.forgotten:
             del self.rollouts[identifier]
+        for number in change.forgotten_revisions:
+            del self.revisions[number]
+
+    def update(self, behaviour: Behaviour) -> None:
+        """A user brings a new revision."""
+        spec = self.spec_of(behaviour, self.requests)
+        self.change(lambda ask, app: revisions.update(ask, app, spec, self.revisions.values()))
+
+    def steer(self, action: Callable[[AppRecord, RolloutRecord], tuple[AppRecord, RolloutRecord]]) -> None:
+        """A user pauses, resumes, aborts or promotes, unless that is refused."""
+        rollout = self.rollout
+        if rollout is None:
+            return
+        try:
+            self.app, self.rollouts[rollout.id] = action(self.app, rollout)
+        except Refused:
+            return
 
     def think(self) -> Plan:
         """One pass of the leader, whose instructions arrive at once; judged as they go out."""
         workers = tuple(self.hosts.workers_of("app"))
         situation = Situation(
             app=self.app,
-            spec=self.spec,
+            spec=self.revisions[self.app.revision].app_spec,
             rollout=self.rollout,
             workers=workers,
             reported=frozenset(host.name for host in self.hosts if host.reported),
@@ -128,6 +176,7 @@ class World:
             balancers=self.upstreams.views("app", BALANCERS),
             memory=self.memory,
         )
+        self._note_proofs(workers)
         answer = plan(situation, self.now)
         by_id = {worker.id: worker for worker in workers}
         if situation.reported == set(HOSTS):
@@ -147,7 +196,7 @@ class World:
         self.memory = answer.memory  # not before the judgement, which asks since when a worker had been drained
         rollout = self.rollout
         if rollout is not None and answer.failure is not None:
-            policy = self.spec.rollout.on_failure
+            policy = self.policy.on_failure
             self.app, self.rollouts[rollout.id] = endings.failed(
                 self.app, rollout, answer.failure.text, None, policy, 0
             )
@@ -161,7 +210,8 @@ class World:
             assert target.phase is Phase.RUN
             self._judge_start(target.id.host)
             self.pids += 1
-            self.processes[target.id] = Process(Life.STARTING, Phase.RUN, 20_000 + self.pids, self.pids)
+            port = 20_000 + self.pids
+            self.processes[target.id] = Process(Life.STARTING, Phase.RUN, port, self.pids, target.revision)
         elif target.phase is Phase.STOP and process.phase is Phase.RUN:
             self._judge_stop(target.id, process)
             process.phase = Phase.STOP
@@ -171,22 +221,46 @@ class World:
 
     # Judgement
 
+    def _note_proofs(self, workers: Iterable[WorkerView]) -> None:
+        self.proven |= {
+            worker.revision
+            for worker in workers
+            if worker.ready
+            and worker.ready_since is not None
+            and self.now - worker.ready_since >= self.policy.bake_seconds
+        }
+
+    def _judge_trial(self, identity: WorkerId, process: Process) -> None:
+        """No old worker is stopped in favour of a revision that has not shown yet that it is good."""
+        rollout = self.rollout
+        if rollout is None or not on_trial(self.app, rollout) or not self.policy.max_surge:
+            return
+        if process.revision == self.app.revision or identity.slot > self.app.wanted(identity.host):
+            return
+        assert self.app.revision in self.proven, f"{identity} stopped for revision {self.app.revision}, not proven"
+        slots = self.replaced.setdefault(rollout.id, set())
+        slots.add((identity.host, identity.slot))
+        if rollout.kind is RolloutKind.UPDATE and self.policy.canary and not self.policy.canary_seconds:
+            assert rollout.promoted or len(slots) <= self.policy.canary, f"{slots} replaced, not promoted"
+
     def _judge_stop(self, identity: WorkerId, process: Process) -> None:
         """Invariants 1 and 7, for a stop that is being instructed now."""
         if self.rollout is not None and self.rollout.at_once:
             return
+        if process.life is Life.READY:
+            self._judge_trial(identity, process)
         seen = self.hosts.get(identity.host)
         believed_ready = seen is not None and identity in seen.workers and seen.workers[identity].view.ready
         ready = sum(worker.ready for worker in self.hosts.workers_of("app"))
         if believed_ready:
-            needed = self.app.wanted_total - self.spec.rollout.max_unavailable
+            needed = self.app.wanted_total - self.policy.max_unavailable
             assert ready - 1 >= needed, f"{identity} stopped with {ready} ready, {needed} needed"
         if process.life is not Life.READY or not believed_ready:
             return
         for name, balancer in self.balancers.items():
             assert balancer.endpoints.get(identity) is not EndpointState.READY, f"{name} still chooses {identity}"
             since = self.memory.drained_since.get(identity, self.now)
-            timed_out = self.now - since >= self.spec.rollout.drain_timeout_seconds
+            timed_out = self.now - since >= self.policy.drain_timeout_seconds
             assert timed_out or not balancer.in_flight.get(identity), f"{identity} stopped with requests in flight"
 
     def _judge_start(self, host: str) -> None:
@@ -195,7 +269,7 @@ class World:
             identity.host == host and (process.phase is Phase.RUN or process.life is not Life.EXITED)
             for identity, process in self.processes.items()
         )
-        assert live < self.app.wanted(host) + self.spec.rollout.max_surge, f"{live} live on {host} before a start"
+        assert live < self.app.wanted(host) + self.policy.max_surge, f"{live} live on {host} before a start"
 
     # The world
 
@@ -221,7 +295,7 @@ class World:
         return [
             types_pb2.WorkerStatus(
                 id=identity.to_proto(),
-                revision=1,
+                revision=process.revision,
                 state=_WIRE[process.life],
                 phase=types_pb2.PHASE_STOP if process.phase is Phase.STOP else types_pb2.PHASE_RUN,
                 pid=process.pid,
@@ -294,10 +368,15 @@ class World:
                 balancer.in_flight.pop(identity, None)
 
     def progress(self, identity: WorkerId) -> None:
-        """A starting worker becomes ready, a stopping one exits."""
+        """A starting worker becomes ready, or does what its revision does; a stopping one exits."""
         process = self.processes[identity]
-        if process.life in (Life.STARTING, Life.UNREADY) and process.phase is Phase.RUN:
-            process.life = Life.READY
+        behaviour = self.behaviour(process.revision)
+        runs = process.phase is Phase.RUN
+        dies = behaviour is Behaviour.CRASHES or (behaviour is Behaviour.DIES and process.life is Life.READY)
+        if runs and dies:
+            self.crash(identity)
+        elif runs and process.life in (Life.STARTING, Life.UNREADY):
+            process.life = Life.FAILED if behaviour is Behaviour.NEVER_READY else Life.READY
         elif process.life is Life.STOPPING:
             process.life = Life.EXITED
             process.pid = 0
@@ -312,7 +391,7 @@ class World:
         for name in BALANCERS:
             if self.balancers[name].mailbox is None:
                 self.subscribe(name)
-        for _ in range(400):
+        for step in range(1200):
             answer = self.think()
             for identity in list(self.processes):
                 self.progress(identity)
@@ -325,7 +404,20 @@ class World:
             self.now += 1.0
             if answer.settled and self.rollout is None and self.think().settled:
                 return answer
+            self._operate(answer, step)
         raise AssertionError(f"never settled: {self.think()}")
+
+    def _operate(self, answer: Plan, step: int) -> None:
+        """What an operator does who reads `status`."""
+        rollout = self.rollout
+        if rollout is not None and rollout.paused:
+            assert "paused" in answer.waiting or step == 0 or not answer.remaining
+            self.steer(endings.aborted if rollout.failed_worker or rollout.message else endings.resumed)
+        elif answer.awaits_promotion:
+            self.steer(endings.promoted)
+        elif rollout is None and self.behaviour(self.app.revision) is not Behaviour.GOOD and step % 50 == 49:
+            good = max(n for n in self.revisions if self.behaviour(n) is Behaviour.GOOD)
+            self.change(lambda ask, app: revisions.rollback(ask, app, good, self.revisions.values()))
 
     def live(self) -> list[WorkerId]:
         return sorted(identity for identity, process in self.processes.items() if process.life is not Life.EXITED)

@@ -1,18 +1,19 @@
 """The planner, on thousands of random histories: users who change their mind, crashes, late reports, new leaders."""
 
 import os
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from fleet_controller import operations
+from fleet_controller import endings, operations, revisions
 from fleet_controller.operations import HostFact
-from fleet_controller.records import AppState
+from fleet_controller.records import AppRecord, AppState, RolloutRecord
 from fleet_controller.views import Life
 from fleet_core.ids import SlotId
-from fleet_core.spec import RolloutPolicy
-from tests.property.rollout_world import BALANCERS, HOSTS, World
+from fleet_core.spec import OnFailure, RolloutPolicy
+from tests.property.rollout_world import BALANCERS, HOSTS, Behaviour, World
 
 _policies = st.sampled_from(
     [
@@ -20,9 +21,12 @@ _policies = st.sampled_from(
         RolloutPolicy(min_ready_seconds=0),
         RolloutPolicy(max_surge=2, parallel_hosts=3),
         RolloutPolicy(max_surge=0, max_unavailable=1),
-        RolloutPolicy(max_surge=1, max_unavailable=2, drain_timeout_seconds=3),
+        RolloutPolicy(max_surge=1, max_unavailable=2, drain_timeout_seconds=3, progress_deadline_seconds=20),
+        RolloutPolicy(canary=2, bake_seconds=1, on_failure=OnFailure.PAUSE),
+        RolloutPolicy(canary=1, canary_seconds=5, bake_seconds=0, parallel_hosts=2),
     ]
 )
+Steering = Callable[[AppRecord, RolloutRecord], tuple[AppRecord, RolloutRecord]]
 _hosts = st.sampled_from(HOSTS)
 _balancers = st.sampled_from(BALANCERS)
 _FACTS = {name: HostFact(name, 2, online=True) for name in HOSTS}
@@ -126,6 +130,19 @@ class RolloutHistories(RuleBasedStateMachine):
     @rule(at_once=st.booleans())
     def the_user_stops(self, *, at_once: bool) -> None:
         self.world.change(lambda ask, app: operations.stop(ask, app, at_once=at_once, remove=False))
+
+    @rule(behaviour=st.sampled_from([Behaviour.GOOD, *Behaviour]))
+    def the_user_updates(self, behaviour: Behaviour) -> None:
+        self.world.update(behaviour)
+
+    @rule(data=st.data())
+    def the_user_rolls_back(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from([0, *sorted(self.world.revisions)]))
+        self.world.change(lambda ask, app: revisions.rollback(ask, app, number, self.world.revisions.values()))
+
+    @rule(action=st.sampled_from([endings.paused, endings.resumed, endings.aborted, endings.promoted]))
+    def the_user_steers(self, action: Steering) -> None:
+        self.world.steer(action)
 
     @rule()
     def the_user_starts_again(self) -> None:
