@@ -82,6 +82,7 @@ class _Planning:
         self.draining: set[WorkerId] = set()
         self.stops: set[WorkerId] = set()
         self.drained_since: dict[WorkerId, float] = {}
+        self.held_back = ""
         self.wakes: list[float] = list(self.trial.wakes)
         self.wakes += [
             now + ABSENT_SECONDS - balancer.absent_seconds for balancer in self.balancers if not balancer.connected
@@ -90,14 +91,14 @@ class _Planning:
 
     def plan(self) -> Plan:
         before = self.situation.memory
-        counts = CrashCounts.after(before, self.workers.values(), self.trial.ready_seconds, self.now)
+        counts = CrashCounts.after(before, self.workers.values(), self.trial.sound_seconds, self.now)
         failure = find_failure(self.situation, self._judged(), counts, self.trial, self.now)
         self.wakes += failure.wakes
         if failure.found is None and not self.paused:
             self._start_workers()
         self._retire_workers()
         remaining = {host: count for host in self.hosts if (count := self._remaining_on(host))}
-        waiting = waiting_for(self.situation, self.balancers, self.trial, remaining, self._ailing())
+        waiting = waiting_for(self.situation, self.balancers, self.trial, remaining, self._ailing(), self.held_back)
         found = failure.found
         progress, progress_at = self._progress(remaining, waits=bool(waiting.person))
         if found is None and remaining and self.rollout is not None:
@@ -169,7 +170,12 @@ class _Planning:
             for worker in workers
             if worker.phase is Phase.RUN and self.app.accepts(host, slot, worker.id.generation)
         ]
-        return max(acceptable, key=_merit, default=None)
+        return max(acceptable, key=self._merit, default=None)
+
+    def _merit(self, worker: WorkerView) -> tuple[bool, bool, bool, int]:
+        """Orders the workers of one slot by how much they deserve to keep it: rather an older one whose revision ran in full."""
+        proven = worker.revision in self.app.good_revisions or worker.revision == self.app.revision
+        return worker.ready, worker.phase is Phase.RUN, proven, worker.id.generation
 
     def _stable(self, worker: WorkerView) -> bool:
         if not worker.ready or worker.ready_since is None:
@@ -207,37 +213,54 @@ class _Planning:
 
     def _start_workers(self) -> None:
         replacing = {host for host in self.hosts if self._replacing_on(host)}
-        for host in self.hosts:
-            if host not in self.situation.connected:
+        missing = [
+            (host, slot)
+            for host in self.hosts
+            if host in self.situation.connected
+            for slot in range(1, self.app.wanted(host) + 1)
+            if self.good.get((host, slot)) is None
+        ]
+        # A slot whose worker does not serve gains most from a new one, and what shall leave may wait for it.
+        missing.sort(key=lambda place: (self._serves_somehow(place), place))
+        for host, slot in missing:
+            if self._is_full(host):
                 continue
-            missing = [slot for slot in range(1, self.app.wanted(host) + 1) if self.good.get((host, slot)) is None]
-            # A slot whose worker does not serve gains most from a new one.
-            missing.sort(key=lambda slot: (any(worker.ready for worker in self.slots.get((host, slot), ())), slot))
-            for slot in missing:
-                if self.live_on[host] >= self.app.wanted(host) + self.policy.max_surge:
-                    break
-                occupied = bool(self.slots.get((host, slot)))
-                if occupied and not self._may_start_beside(host, slot, replacing):
-                    continue
-                identity = WorkerId(self.app.name, host, slot, self.app.generation)
-                if identity in self.workers:
-                    continue  # its predecessor of the same name is still being forgotten
-                if occupied:
-                    replacing.add(host)
-                self.live_on[host] += 1
-                self.starts.append(Target(identity, self.app.revision, Phase.RUN))
+            occupied = bool(self.slots.get((host, slot)))
+            if occupied and not self._may_start_beside(host, slot, replacing):
+                continue
+            identity = WorkerId(self.app.name, host, slot, self.app.generation)
+            if identity in self.workers:
+                continue  # its predecessor of the same name is still being forgotten
+            if occupied and self._serves_somehow((host, slot)):
+                replacing.add(host)
+            self.live_on[host] += 1
+            self.starts.append(Target(identity, self.app.revision, Phase.RUN))
+
+    def _serves_somehow(self, place: _Place) -> bool:
+        return any(worker.ready for worker in self.slots.get(place, ()))
 
     def _may_start_beside(self, host: str, slot: int, replacing: set[str]) -> bool:
-        if self.rollout is None or self.policy.max_surge == 0 or self.at_once:
+        if self.policy.max_surge == 0 or self.at_once:
+            return False
+        if self.rollout is None and self._serves_somehow((host, slot)):
             return False
         if not any(worker.phase is Phase.RUN for worker in self.slots[host, slot]):
             return False  # it is being stopped: the slot will be free soon
-        if host not in replacing and len(replacing) >= self.policy.parallel_hosts:
+        if (
+            host not in replacing
+            and len(replacing) >= self.policy.parallel_hosts
+            and self._serves_somehow((host, slot))
+        ):
             return False
         return self._may_begin((host, slot))
 
     def _replacing_on(self, host: str) -> bool:
-        return any(self.good[place] is not None and len(self.slots[place]) > 1 for place in self.places[host])
+        """A worker that serves is being replaced there."""
+        return any(
+            self.good[place] is not None
+            and any(worker.ready and worker is not self.good[place] for worker in self.slots[place])
+            for place in self.places[host]
+        )
 
     # Draining and stopping
 
@@ -250,6 +273,7 @@ class _Planning:
         for worker in leaving:
             if worker.life in (Life.READY, Life.UNREADY):
                 if worker.ready and len(serving - {worker.id}) < needed:
+                    self.held_back = f"waiting until {needed} others serve, {len(serving - {worker.id})} do"
                     continue
                 serving.discard(worker.id)
                 self.draining.add(worker.id)
@@ -269,13 +293,18 @@ class _Planning:
         good = self.good.get(place)
         if good is worker:
             return False
-        keeper = good or max(self.slots[place], key=_merit)
+        keeper = good or max(self.slots[place], key=self._merit)
         if keeper is not worker:
             # Of two that are both to be replaced, a newer operation having come in between, one goes first to make room.
             return (self._stable(keeper) and keeper.id in self.routed) or (good is None and not worker.ready)
         if self.at_once:
             return True
+        if not worker.ready and self.trial.allowed is None and self._is_full(worker.id.host):
+            return True  # it serves nobody and stands where its successor shall be
         return self.rollout is not None and self.policy.max_surge == 0 and self._may_begin(place)
+
+    def _is_full(self, host: str) -> bool:
+        return self.live_on[host] >= self.app.wanted(host) + self.policy.max_surge
 
     def _drained(self, worker: WorkerView) -> bool:
         """Every registered balancer stopped choosing it, and its requests ended or had their time."""
@@ -311,9 +340,17 @@ class _Planning:
                 continue
             if worker.phase is Phase.STOP or worker.id in self.draining or worker.id in self.stops:
                 endpoints[worker.id] = EndpointState.DRAINING
-            elif worker.ready:
+            elif worker.ready and not self._kept_from_requests(worker):
                 endpoints[worker.id] = EndpointState.READY
         return endpoints
+
+    def _kept_from_requests(self, worker: WorkerView) -> bool:
+        """It is the first of its revision, not proven yet, and its predecessor serves; unless it was given requests already."""
+        if not self.trial.unproven or worker not in self.newcomers:
+            return False
+        if any(worker.id in balancer.may_choose for balancer in self.balancers):
+            return False
+        return any(other.ready and other is not worker for other in self.slots[worker.id.host, worker.id.slot])
 
     def _port_is_listed(self, worker: WorkerView) -> bool:
         """A registered balancer may still have the exited worker's port in a list: the agent must give it to nobody else yet."""
@@ -364,12 +401,11 @@ class _Planning:
         if self.app.state is not AppState.RUNNING or self.starts or self.draining or self.stops:
             return []
         bad = (Life.BACKOFF, Life.FAILED, Life.UNREADY)
-        return [str(worker.id.slot_id) for worker in self.good.values() if worker and worker.life in bad]
-
-
-def _merit(worker: WorkerView) -> tuple[bool, bool, int]:
-    """Orders the workers of one slot by how much they deserve to keep it."""
-    return worker.ready, worker.phase is Phase.RUN, worker.id.generation
+        return [
+            str(worker.id.slot_id)
+            for worker in self.good.values()
+            if worker and (worker.life in bad or (worker.restarts and worker.life is Life.STARTING))
+        ]
 
 
 def _stopped_choosing(balancer: BalancerView, worker: WorkerId) -> bool:

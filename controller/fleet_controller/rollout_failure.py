@@ -68,17 +68,18 @@ def find_failure(
         if worker.completed:
             continue
         crashes = worker.restarts - counts.restarts_when_sound[worker.id]
-        found = _failure_of(worker, crashes, tried=tried, soon=trial.ready_seconds)
+        found = _failure_of(worker, crashes, tried=tried, soon=trial.sound_seconds)
         if found is None and not worker.ready:
-            timeout = situation.spec.ready.start_timeout_seconds + START_TIMEOUT_MARGIN_SECONDS
+            # The agent ends a process that is not ready in time, and says why; one that says nothing is given a little longer.
+            timeout = situation.spec.ready.start_timeout_seconds + (0 if crashes else START_TIMEOUT_MARGIN_SECONDS)
             due = counts.unready_since[worker.id] + timeout
             wakes.append(due)
             if now >= due and worker.id.host in situation.connected:
-                found = _failure(worker, f"was not ready within {timeout:g} s")
+                found = _failure(worker, "did not become ready" if crashes else f"was not ready within {timeout:g} s")
         if found is not None:
             return FailureSearch(found, tuple(wakes), deadline, now)
         if worker.ready_since is not None:
-            wakes.append(worker.ready_since + trial.ready_seconds)
+            wakes.append(worker.ready_since + trial.sound_seconds)
     return FailureSearch(None, tuple(wakes), deadline, now)
 
 

@@ -32,8 +32,11 @@ def waiting_for(
     trial: Trial,
     remaining: Mapping[str, int],
     ailing: Collection[str],
+    held_back: str,
 ) -> Waiting:
-    """`balancers`: those that count; `ailing`: workers that shall serve and do not, while nothing is being done about it."""
+    """`balancers`: those that count; `ailing`: workers that shall serve and do not, while nothing is being done about it;
+    `held_back`: why a worker that shall leave may not yet, empty where none is.
+    """
     rollout, name = situation.rollout, situation.app.name
     if not remaining and not (rollout is not None and rollout.kind is RolloutKind.REMOVE):
         return Waiting()
@@ -65,11 +68,13 @@ def waiting_for(
             f"the canaries are ready: `fleetctl rollout promote {name}` goes on, `fleetctl rollout abort {name}` goes back",
             person=True,
         )
-    if trial.allowed == 1 and not trial.proven and any(worker.ready for worker in situation.workers):
+    if trial.unproven and any(
+        worker.ready and worker.revision == situation.app.revision for worker in situation.workers
+    ):
         return Waiting(f"watching the first worker of revision {situation.app.revision} for {trial.ready_seconds:g} s")
     if ailing:
-        return Waiting(f"waiting for {listed(ailing)}, not ready")
-    return Waiting()
+        return Waiting(f"waiting for {listed(ailing)}, not ready: `fleetctl status {name}` says why")
+    return Waiting(held_back)
 
 
 def listed(things: Iterable[object]) -> str:

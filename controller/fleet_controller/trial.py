@@ -1,8 +1,8 @@
 """How many workers a rollout may replace before its new revision has shown that it is good. Pure.
 
-A revision that never ran in full is on trial. First one worker is replaced, and must stay ready for the policy's `bake_seconds`
-before any old worker but its own predecessor is touched. Then the canaries, where the policy asks for them, until a user
-promotes them or they stayed ready for `canary_seconds`. Then the rest.
+A revision that never ran in full is on trial. First one worker is started beside its predecessor, and must stay ready for the
+policy's `bake_seconds` before it gets a request and any old worker is touched. Then the canaries, where the policy asks for them,
+until a user promotes them or they stayed ready for `canary_seconds`. Then the rest.
 """
 
 from collections.abc import Collection, Iterator
@@ -21,9 +21,13 @@ class Trial:
     """Slots that may have been given a worker of the new revision; None: all."""
     ready_seconds: float
     """So long a new worker must stay ready before its predecessor is touched."""
+    sound_seconds: float
+    """A worker that was ready for so long has put its crashes behind it."""
     proven: int
     promoted: int
-    """As `Memory` keeps them."""
+    """As `Memory` keeps them; 0: not, or not on trial."""
+    unproven: bool
+    """On trial, and no worker has stayed ready for long enough yet."""
     awaits_promotion: bool
     wakes: tuple[float, ...]
     """When one of the above may change by itself."""
@@ -51,12 +55,13 @@ def judge_trial(
 ) -> Trial:
     """`newcomers`: the workers of the new revision that keep their slots."""
     if rollout is None or not on_trial(app, rollout):
-        return Trial(None, policy.min_ready_seconds, 0, 0, awaits_promotion=False, wakes=())
+        ready = policy.min_ready_seconds
+        return Trial(None, ready, ready, 0, 0, unproven=False, awaits_promotion=False, wakes=())
     bake = max(policy.bake_seconds, policy.min_ready_seconds)
     proven = memory.proven == app.revision or _some(newcomers, 1, bake, now)
     if not proven:
         wakes = tuple(_ends(newcomers, bake))
-        return Trial(1, bake, 0, 0, awaits_promotion=False, wakes=wakes)
+        return Trial(1, bake, bake, 0, 0, unproven=True, awaits_promotion=False, wakes=wakes)
     canary = min(policy.canary, app.wanted_total)
     promoted = (
         not canary
@@ -67,8 +72,10 @@ def judge_trial(
     return Trial(
         allowed=None if promoted else canary,
         ready_seconds=policy.min_ready_seconds,
+        sound_seconds=bake,
         proven=app.revision,
         promoted=app.revision if promoted else 0,
+        unproven=False,
         awaits_promotion=not promoted and _some(newcomers, canary, policy.min_ready_seconds, now),
         wakes=() if promoted else tuple(_ends(newcomers, max(policy.canary_seconds, policy.min_ready_seconds))),
     )

@@ -235,8 +235,14 @@ class World:
         rollout = self.rollout
         if rollout is None or not on_trial(self.app, rollout) or not self.policy.max_surge:
             return
-        if process.revision == self.app.revision or identity.slot > self.app.wanted(identity.host):
+        if process.revision not in self.app.good_revisions or identity.slot > self.app.wanted(identity.host):
             return
+        if any(
+            other.revision == process.revision and other.phase is Phase.RUN and other is not process
+            for place, other in self.processes.items()
+            if (place.host, place.slot) == (identity.host, identity.slot)
+        ):
+            return  # one of two that an interrupted restart left in the slot: the other stays
         assert self.app.revision in self.proven, f"{identity} stopped for revision {self.app.revision}, not proven"
         slots = self.replaced.setdefault(rollout.id, set())
         slots.add((identity.host, identity.slot))

@@ -5,10 +5,12 @@ Every wait has a deadline and ends in an AssertionError that shows what was ther
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 ROOT = Path(__file__).parents[3]
 PLAIN_SERVER = ROOT / "tests" / "load" / "apps" / "plain_server.js"
+MOODY_SERVER = ROOT / "tests" / "load" / "apps" / "moody_server.js"
 EXPRESS_SERVER = ROOT / "examples" / "express" / "server.js"
 JOURNAL = ROOT / "tests" / "load" / "journal.js"
 
@@ -210,12 +213,34 @@ class Fleet:
         """What a command that must succeed prints as JSON."""
         return json.loads(self.do(*arguments, "-o", "json"))
 
-    def start_app(self, script: Path, size: int, *, name: str = "my-app") -> str:
+    def start_app(self, script: Path, size: int, *options: str, name: str = "my-app") -> str:
         """Start `script` with journals kept by its workers; returns "ADDRESS:PORT" of its route."""
         address = free_address()
         journal = ("-e", f"NODE_OPTIONS=--require {JOURNAL}", "-e", f"WORKER_JOURNAL_DIR={self.journals}")
-        self.do("start", str(script), "-n", name, "-i", str(size), "--http", address, *journal)
+        self.do("start", str(script), "-n", name, "-i", str(size), "--http", address, *options, *journal)
         return address
+
+    @contextmanager
+    def workers_killed_every(self, seconds: float, app: str = "my-app", seed: int = 1) -> Iterator[list[int]]:
+        """Meanwhile one worker is killed every so often; the pids are added to the list as they are."""
+        killed: list[int] = []
+        ended = threading.Event()
+
+        def kill() -> None:
+            dice = random.Random(seed)
+            while not ended.wait(seconds):
+                pids = sorted(self.pids(app) - set(killed))
+                if pids:
+                    killed.append(dice.choice(pids))
+                    _kill(killed[-1])
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        try:
+            yield killed
+        finally:
+            ended.set()
+            thread.join()
 
     def workers(self, app: str = "my-app") -> list[dict[str, Any]]:
         """The ready workers, as `ps` shows them."""

@@ -74,6 +74,19 @@ def test_one_worker_is_replaced_first_although_more_could_be() -> None:
     assert answer.waiting == "watching the first worker of revision 2 for 10 s"
 
 
+def test_it_gets_no_request_before_it_has_stayed_ready() -> None:
+    young = worker(1, 2, since=NOW - 9)
+    unlisted = replace(updating(BAKING, young), balancers=updating(BAKING).balancers)
+    assert young.id not in plan(unlisted, NOW).endpoints
+    assert plan(unlisted, NOW + 1).endpoints[young.id] is EndpointState.READY
+
+
+def test_where_nothing_else_serves_the_slot_it_gets_requests_at_once() -> None:
+    young = worker(1, 2, since=NOW - 1)
+    alone = replace(updating(BAKING, young, old=(2, 3, 4)), balancers=updating(BAKING, old=(2, 3, 4)).balancers)
+    assert plan(alone, NOW).endpoints[young.id] is EndpointState.READY
+
+
 def test_once_it_has_stayed_ready_the_others_follow() -> None:
     scene = updating(BAKING, worker(1, 2, since=NOW - 10))
     answer = plan(scene, NOW)
