@@ -84,12 +84,15 @@ faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and su
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
 
+bench-rollouts: $(VENV)/.installed ## ROUNDS soft restarts of 24 workers: seconds beside the sum of what their steps cannot do without
+	$(BIN)/python -m tests.bench.rollout_seconds --rounds $(ROUNDS)
+
 bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and circus (hours; ARGS="--repetitions 2 --cases crash" for less)
 	$(BIN)/python -m tests.bench.host $(ARGS)
 
-bench: bench-restarts bench-host ## every benchmark
+bench: bench-restarts bench-rollouts bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults bench bench-restarts bench-host clean
+.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults bench bench-restarts bench-rollouts bench-host clean

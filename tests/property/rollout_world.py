@@ -417,7 +417,6 @@ class World:
         """What an operator does who reads `status`."""
         rollout = self.rollout
         if rollout is not None and rollout.paused:
-            assert "paused" in answer.waiting or step == 0 or not answer.remaining
             self.steer(endings.aborted if rollout.failed_worker or rollout.message else endings.resumed)
         elif answer.awaits_promotion:
             self.steer(endings.promoted)
