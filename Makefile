@@ -16,6 +16,8 @@ SECONDS ?= 60
 RATE ?= 1000
 SEED ?=
 TIMESTAMPS ?=
+# `make faults-controller`: how often the controller dies.
+DEATHS ?= 30
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -81,6 +83,9 @@ soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft resta
 faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and supervisor under load (SEED, RATE), judged by the journals
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED)) $(if $(TIMESTAMPS),--timestamps)
 
+faults-controller: $(VENV)/.installed ## kill -9 of the controller at DEATHS random moments of rollouts under load (SEED), judged by the journals
+	$(BIN)/python -m tests.faults.controller_deaths --deaths $(DEATHS) $(if $(SEED),--seed $(SEED))
+
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
 
@@ -95,4 +100,4 @@ bench: bench-restarts bench-rollouts bench-host ## every benchmark
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults bench bench-restarts bench-rollouts bench-host clean
+.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults faults-controller bench bench-restarts bench-rollouts bench-host clean
