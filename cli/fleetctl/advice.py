@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
 from fleetctl.ailing import is_sick, worst_first
+from fleetctl.outcome import what_runs
+from fleetctl.wording import duration
 
 _AGAIN = {
     control_pb2.ROLLOUT_KIND_SET_SIZE: "set-size {app} {size}",
@@ -12,26 +14,39 @@ _AGAIN = {
     control_pb2.ROLLOUT_KIND_REMOVE: "remove {app}",
 }
 
+_REVISIONS = (control_pb2.ROLLOUT_KIND_UPDATE, control_pb2.ROLLOUT_KIND_ROLLBACK)
+
 
 def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) -> list[str]:
     """Next steps for one app, the most urgent first; empty: nothing needs doing."""
     if app.state == control_pb2.APP_STATE_STOPPED:
         return [f"it is stopped: `fleetctl start {app.name}` starts it again"]
     advice = []
-    running = app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_RUNNING
+    running = app.HasField("rollout") and views.under_way(app.rollout)
     sick = [worker for worker in worst_first(workers) if is_sick(worker)]
     if sick:
         worst = sick[0]
         name = views.worker_name(worst.id)
         advice.append(f"see what {name} wrote before: `fleetctl logs --worker {name} --lines 50`")
     if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
+        if app.rollout.kind in _REVISIONS:
+            advice.append(f"{what_runs(app.rollout)}; what was tried: `fleetctl history {app.name}`")
+            return advice
         again = _AGAIN.get(app.rollout.kind, "soft-restart {app}").format(app=app.name, size=app.size)
         advice.append(f"when the cause is mended: `fleetctl {again}`")
         if app.rollout.kind == control_pb2.ROLLOUT_KIND_START and app.revision <= 1:
             advice.append(f"to start it in another way, forget it first: `fleetctl remove {app.name}`")
     elif sick and not running:
         advice.append(f"when the cause is mended, start it anew: `fleetctl restart --worker {name}`")
-    if running:
+    if running and app.rollout.paused:
+        advice.append(
+            f"go on with `fleetctl rollout resume {app.name}`, or back with `fleetctl rollout abort {app.name}`"
+        )
+    elif running and app.rollout.awaits_promotion:
+        advice.append(
+            f"are the canaries good? `fleetctl rollout promote {app.name}` goes on, `fleetctl rollout abort {app.name}` back"
+        )
+    elif running:
         advice.append(f"follow the rollout: `fleetctl rollout status {app.name} --watch`")
     elif app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size and not sick:
         advice.append("workers are missing: `fleetctl host ls` shows whether a host is away")
@@ -41,15 +56,21 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
 def fleet_advice(hosts: Iterable[control_pb2.Host], balancers: Iterable[control_pb2.Balancer]) -> list[str]:
     """What keeps apps from being changed: hosts and balancers that are away or refuse."""
     advice = [
-        f"host {host.name} has not been heard of, its workers may well run: look after fleet-agent and the network there"
+        f"host {host.name} has not been heard of{_since(host.unheard_seconds)}, its workers may well run: look after "
+        "fleet-agent and the network there"
         for host in hosts
         if host.state != control_pb2.HOST_STATE_ONLINE
     ]
     for balancer in balancers:
         if not balancer.connected:
             advice.append(
-                f"balancer {balancer.name} is away, and rollouts wait for it: look after fleet-balancer there"
+                f"balancer {balancer.name} is away{_since(balancer.absent_seconds)}, and rollouts wait for it: look after "
+                f"fleet-balancer there, or `fleetctl balancer remove {balancer.name}` if it is gone for good"
             )
         elif balancer.error:
             advice.append(f"balancer {balancer.name} refused a list: {balancer.error}")
     return advice
+
+
+def _since(seconds: float) -> str:
+    return f" for {duration(int(seconds))}" if seconds >= 1 else ""

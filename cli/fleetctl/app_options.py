@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fleet_core.spec import ListenMode, ReadyMethod
+from fleet_core.spec import ListenMode, OnFailure, ReadyMethod
 from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
 
 UNLIMITED = -1
@@ -20,6 +20,7 @@ _STOP = "Stopping and restarting"
 _LIMITS = "Identity and limits"
 _LOG = "Logs"
 _ROLLOUT = "Rollouts"
+_HOSTS = "Hosts"
 
 
 class SpecOption(SectionOption):
@@ -31,7 +32,7 @@ class SpecOption(SectionOption):
         self.collect = collect
 
 
-class _PairType(click.ParamType[tuple[str, str]]):
+class PairType(click.ParamType[tuple[str, str]]):
     name = "K=V"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
@@ -158,7 +159,7 @@ _OPTIONS = (
     ),
     # Environment
     _option(
-        "-e", "--env", section=_ENVIRONMENT, field="env", collect=dict, multiple=True, type=_PairType(),
+        "-e", "--env", section=_ENVIRONMENT, field="env", collect=dict, multiple=True, type=PairType(),
         metavar="K=V", help="Add to its environment; may be repeated.",
     ),
     _option(
@@ -312,7 +313,44 @@ _OPTIONS = (
     ),
     _option(
         "--max-surge", section=_ROLLOUT, field="rollout.max_surge", type=WholeNumber(0, 1000), metavar="N",
-        help="Extra workers per host while replacing; 0: stop first.",
+        help="Extra workers per host while replacing; 0: stop first. Default: 1.",
+    ),
+    _option(
+        "--max-unavailable", section=_ROLLOUT, field="rollout.max_unavailable", type=WholeNumber(0, 10_000), metavar="N",
+        help="Workers that may be missing meanwhile; default: 0, or 1 with --max-surge 0.",
+    ),
+    _option(
+        "--parallel-hosts", section=_ROLLOUT, field="rollout.parallel_hosts", type=WholeNumber(1, 10_000), metavar="N",
+        help="Replace on so many hosts at the same time; default: 1.",
+    ),
+    _option(
+        "--bake-time", section=_ROLLOUT, field="rollout.bake_seconds", type=DURATION, metavar="TIME",
+        help="The first worker of a new revision must stay ready this long; default: 10s.",
+    ),
+    _option(
+        "--canary", section=_ROLLOUT, field="rollout.canary", type=WholeNumber(0, 10_000), metavar="N",
+        help="Replace N workers first, then wait for `rollout promote` or --canary-time.",
+    ),
+    _option(
+        "--canary-time", section=_ROLLOUT, field="rollout.canary_seconds", type=DURATION, metavar="TIME",
+        help="Canaries ready for this long are good enough to go on.",
+    ),
+    _option(
+        "--on-failure", section=_ROLLOUT, field="rollout.on_failure", type=click.Choice([way.value for way in OnFailure]),
+        help="Of a rollout that fails: go back, or wait for you; default: rollback.",
+    ),
+    _option(
+        "--progress-deadline", section=_ROLLOUT, field="rollout.progress_deadline_seconds", type=DURATION,
+        metavar="TIME", help="Nothing done for this long is a failure; 0: never. Default: 10m.",
+    ),
+    # Hosts
+    _option(
+        "--host-label", section=_HOSTS, field="placement.labels", collect=dict, multiple=True, type=PairType(),
+        metavar="K=V", help="Only on hosts with this label; may be repeated.",
+    ),
+    _option(
+        "--lost-after", section=_HOSTS, field="placement.lost_after_seconds", type=DURATION, metavar="TIME",
+        help="Replace its workers of a host not heard of for this long; 0: never. Default: 150s.",
     ),
 )  # fmt: skip
 

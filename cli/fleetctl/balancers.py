@@ -1,4 +1,4 @@
-"""`balancer ls` and `balancer upstreams`."""
+"""`balancer ls`, `balancer upstreams` and `balancer remove`."""
 
 import asyncio
 
@@ -9,9 +9,11 @@ from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
-from fleetctl.names import complete_apps
+from fleetctl.names import complete_apps, complete_balancers
+from fleetctl.operation import new_request_id
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
+from fleetctl.wording import duration
 
 _BALANCER_COLUMNS = (
     Column("BALANCER"),
@@ -67,16 +69,40 @@ def upstreams(settings: Settings, app: str) -> None:
             _show(output, upstream)
 
 
+@fleet_command("remove")
+@click.argument("name", shell_complete=complete_balancers)
+def remove(settings: Settings, name: str) -> None:
+    """Forget a balancer that is gone for good: rollouts wait for it no more.
+
+    If it runs on out of reach, the requests it sends to workers that were stopped meanwhile fail.
+    """
+    output = Output(settings)
+    output.confirm(f"Forget {name}? If it still runs, what it sends to stopped workers fails.")
+    request = control_pb2.RemoveBalancerRequest(request_id=new_request_id(), balancer=name)
+
+    async def forget() -> None:
+        async with Connection.open(settings) as connection:
+            await connection.call(lambda stub: stub.RemoveBalancer, request, mutation=True)
+
+    asyncio.run(forget())
+    if settings.structured:
+        output.document({"balancer": name, "state": "removed"})
+    elif not settings.quiet:
+        output.line((name, "bold"), " removed: rollouts wait for it no more")
+
+
 balancer.add_command(ls)
+balancer.add_command(remove)
 balancer.add_command(upstreams)
 
 
 def _row(balancer: control_pb2.Balancer) -> list[str | Text]:
     view = views.balancer_view(balancer)
+    away = f" for {duration(int(balancer.absent_seconds))}" if balancer.absent_seconds >= 1 else ""
     behind = balancer.pools_current < balancer.pools
     return [
         balancer.name,
-        state(view["state"]),
+        Text(f"{view['state']}{away}", "red") if away else state(view["state"]),
         Text(f"{balancer.pools_current}/{balancer.pools}", "yellow" if behind else ""),
         f"{balancer.driver} {balancer.driver_version}".strip() or "-",
         balancer.version or "-",

@@ -4,11 +4,12 @@ import click
 
 from fleet.v1 import control_pb2
 from fleet_core.ids import SlotId
-from fleetctl.command import NO_WAIT, fleet_command
+from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.names import complete_apps, complete_workers
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Output
+from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings
 
 _WORKER = click.option(
@@ -19,65 +20,65 @@ _WORKER = click.option(
 @fleet_command("soft-restart")
 @click.argument("app", required=False, default="", shell_complete=complete_apps)
 @_WORKER
-@NO_WAIT
-def soft_restart(settings: Settings, app: str, worker: str, no_wait: bool) -> None:  # noqa: FBT001
+@rollout_options
+def soft_restart(settings: Settings, app: str, worker: str, way: Way) -> None:
     """Replace an app's workers one by one, losing no request.
 
     On each host a new worker becomes ready beside the old one, the balancers send requests to it, the old one ends what it
     has, and only then it is stopped.
     """
-    _restart(settings, app, worker, now=False, no_wait=no_wait)
+    _restart(settings, app, worker, now=False, way=way)
 
 
 @fleet_command("restart")
 @click.argument("app", required=False, default="", shell_complete=complete_apps)
 @click.option("--now", is_flag=True, help="Stop and start at once, without draining: requests in flight fail.")
 @_WORKER
-@NO_WAIT
-def restart(settings: Settings, app: str, now: bool, worker: str, no_wait: bool) -> None:  # noqa: FBT001
+@rollout_options
+def restart(settings: Settings, app: str, now: bool, worker: str, way: Way) -> None:  # noqa: FBT001
     """Restart an app: softly, all at once, or one worker.
 
     Without --now this is soft-restart.
     """
-    _restart(settings, app, worker, now=now, no_wait=no_wait)
+    _restart(settings, app, worker, now=now, way=way)
 
 
 @fleet_command("stop")
 @click.argument("app", shell_complete=complete_apps)
 @click.option("--now", is_flag=True, help="Skip draining: requests in flight fail.")
-@NO_WAIT
-def stop(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noqa: FBT001
+@rollout_options
+def stop(settings: Settings, app: str, now: bool, way: Way) -> None:  # noqa: FBT001
     """Drain and stop an app's workers; the app stays.
 
     `fleetctl start APP` starts it again, in its size.
     """
-    request = control_pb2.StopAppRequest(request_id=new_request_id(), app=app, now=now)
+    request = control_pb2.StopAppRequest(request_id=new_request_id(), app=app, now=now, options=way.options)
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
         return (await connection.call(lambda stub: stub.StopApp, request, mutation=True)).rollout
 
-    carry_out(settings, Output(settings), app, begin, no_wait=no_wait)
+    carry_out(settings, Output(settings), app, begin, no_wait=way.no_wait)
 
 
 @fleet_command("remove")
 @click.argument("app", shell_complete=complete_apps)
 @click.option("--now", is_flag=True, help="Skip draining: requests in flight fail.")
-@NO_WAIT
-def remove(settings: Settings, app: str, now: bool, no_wait: bool) -> None:  # noqa: FBT001
+@rollout_options
+def remove(settings: Settings, app: str, now: bool, way: Way) -> None:  # noqa: FBT001
     """Stop an app and forget it."""
     output = Output(settings)
     output.confirm(f"Stop {app} on every host and forget it?")
-    request = control_pb2.RemoveAppRequest(request_id=new_request_id(), app=app, now=now)
+    request = control_pb2.RemoveAppRequest(request_id=new_request_id(), app=app, now=now, options=way.options)
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
         return (await connection.call(lambda stub: stub.RemoveApp, request, mutation=True)).rollout
 
-    carry_out(settings, output, app, begin, no_wait=no_wait)
+    carry_out(settings, output, app, begin, no_wait=way.no_wait)
 
 
-def _restart(settings: Settings, app: str, worker: str, *, now: bool, no_wait: bool) -> None:
+def _restart(settings: Settings, app: str, worker: str, *, now: bool, way: Way) -> None:
     output = Output(settings)
-    request = control_pb2.RestartAppRequest(request_id=new_request_id(), app=app, now=now)
+    request = control_pb2.RestartAppRequest(request_id=new_request_id(), app=app, now=now, options=way.options)
     if worker:
         slot = parse_worker(worker, app)
         app = request.app = slot.app
@@ -90,7 +91,7 @@ def _restart(settings: Settings, app: str, worker: str, *, now: bool, no_wait: b
     async def begin(connection: Connection) -> control_pb2.Rollout:
         return (await connection.call(lambda stub: stub.RestartApp, request, mutation=True)).rollout
 
-    carry_out(settings, output, app, begin, no_wait=no_wait)
+    carry_out(settings, output, app, begin, no_wait=way.no_wait)
 
 
 def parse_worker(text: str, app: str) -> SlotId:

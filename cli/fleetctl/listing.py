@@ -10,6 +10,7 @@ from fleetctl import views
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.names import complete_apps
+from fleetctl.outcome import standing
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
 from fleetctl.wording import count, duration, size
@@ -120,8 +121,10 @@ def rollout_cell(app: control_pb2.App) -> Text:
     if not app.HasField("rollout"):
         return Text("-", "dim")
     kind = views.rollout_kind(app.rollout)
-    if app.rollout.state == control_pb2.ROLLOUT_STATE_RUNNING:
-        return Text(f"{kind} {app.rollout.steps_done}/{app.rollout.steps}", "yellow")
+    if views.under_way(app.rollout):
+        stands = standing(app.rollout)
+        progress = f"{kind} {app.rollout.steps_done}/{app.rollout.steps}"
+        return Text(f"{progress} {stands}" if stands else progress, "yellow")
     if app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
         return Text(f"{kind} failed", "red")
     return Text("-", "dim")

@@ -22,7 +22,16 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "restart": ("fleetctl.lifecycle:restart", "Restart an app: softly, all at once, or one worker."),
         "stop": ("fleetctl.lifecycle:stop", "Drain and stop an app's workers; the app stays."),
         "remove": ("fleetctl.lifecycle:remove", "Stop an app and forget it."),
-        "rollout": ("fleetctl.rollout:rollout", "Follow what is being done to an app."),
+    },
+    "Change and undo": {
+        "env-set": ("fleetctl.environment:env_set", "Set variables of an app: a new revision, rolled out."),
+        "env-unset": (
+            "fleetctl.environment:env_unset",
+            "Take variables of an app away: a new revision, rolled out.",
+        ),
+        "rollback": ("fleetctl.history:rollback", "Roll an earlier revision out again."),
+        "rollout": ("fleetctl.rollout:rollout", "Follow and steer what is being done to an app."),
+        "history": ("fleetctl.history:history", "Show an app's revisions and what was done to it, the newest last."),
     },
     "Look": {
         "ls": ("fleetctl.listing:ls", "List the apps."),
@@ -30,10 +39,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "ps": ("fleetctl.listing:ps", "List the workers."),
         "top": ("fleetctl.top:top", "Show who uses how much, live on a terminal."),
         "logs": ("fleetctl.logs:logs", "Print what workers write, and follow it with -f."),
+        "env-get": ("fleetctl.environment:env_get", "Show the variables an app sets, with their values."),
         "info": ("fleetctl.listing:info", "Show the controller and the etcd behind it."),
     },
     "Fleet": {
-        "host": ("fleetctl.hosts:host", "The hosts."),
+        "host": ("fleetctl.hosts:host", "The hosts: list them, drain one, label one."),
         "balancer": ("fleetctl.balancers:balancer", "The balancers and their upstream lists."),
     },
     "Other": {

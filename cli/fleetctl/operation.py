@@ -11,17 +11,25 @@ from typing import NoReturn
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
-from fleetctl.ailing import culprits, headline, symptoms
+from fleetctl.ailing import culprits
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.outcome import (
+    describe_aborted,
+    describe_done,
+    described,
+    evidence,
+    next_step,
+    standing,
+    what_runs,
+)
 from fleetctl.output import Output
-from fleetctl.progress import Progress, choose_progress
+from fleetctl.progress import Progress, RecordProgress, choose_progress
 from fleetctl.settings import Settings
-from fleetctl.wording import count, duration, printable
+from fleetctl.wording import duration, printable
 
 _PAUSE_SECONDS = 0.5
 _SYMPTOMS_SECONDS = 3.0
-_MOST_CULPRITS = 3
 
 Begin = Callable[[Connection], Awaitable[control_pb2.Rollout]]
 
@@ -30,9 +38,30 @@ def new_request_id() -> str:
     return str(uuid.uuid4())
 
 
-def carry_out(settings: Settings, output: Output, app: str, begin: Begin, *, no_wait: bool) -> None:
-    """Begin the operation, watch it, and say how it ended. Raises CliError unless it is done, or goes on under --no-wait."""
-    operation = _Operation(settings, output, app)
+def carry_out(
+    settings: Settings,
+    output: Output,
+    app: str,
+    begin: Begin,
+    *,
+    no_wait: bool,
+    aim: control_pb2.RolloutState.ValueType = control_pb2.ROLLOUT_STATE_DONE,
+    request_id: str = "",
+) -> None:
+    """Begin the operation, watch it, and say how it ended. Raises CliError unless it ends as `aim`, or goes on under --no-wait.
+
+    `request_id`: of a mutation that may find nothing to change and then answers with an older rollout.
+    """
+    _conduct(_Operation(settings, output, app, aim, request_id), begin, no_wait=no_wait)
+
+
+def follow(settings: Settings, output: Output, app: str) -> None:
+    """Watch an app's newest rollout to its end, as `carry_out` does; for programs, a record per change."""
+    operation = _Operation(settings, output, app, control_pb2.ROLLOUT_STATE_DONE, "", stream=settings.structured)
+    _conduct(operation, lambda connection: newest_rollout(connection, app), no_wait=False)
+
+
+def _conduct(operation: "_Operation", begin: Begin, *, no_wait: bool) -> None:
     try:
         asyncio.run(operation.run(begin, no_wait=no_wait))
     except KeyboardInterrupt:
@@ -41,11 +70,24 @@ def carry_out(settings: Settings, output: Output, app: str, begin: Begin, *, no_
 
 
 class _Operation:
-    def __init__(self, settings: Settings, output: Output, app: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        output: Output,
+        app: str,
+        aim: control_pb2.RolloutState.ValueType,
+        request_id: str,
+        *,
+        stream: bool = False,
+    ) -> None:
         self._settings = settings
         self._output = output
         self._app = app
+        self._aim = aim
+        self._request_id = request_id
+        self._stream = stream
         self._rollout: control_pb2.Rollout | None = None
+        self._unchanged = False
         self._timed_out = False
         self._culprits: list[types_pb2.WorkerStatus] = []
 
@@ -53,15 +95,17 @@ class _Operation:
         async with Connection.open(self._settings) as connection:
             self._rollout = await begin(connection)
             self._app = self._rollout.app or self._app
-            if not no_wait and not self._ended():
-                with choose_progress(self._output) as progress:
+            # What is asked for already, but is not true yet, is waited for like any other.
+            self._unchanged = bool(self._request_id) and self._rollout.id != self._request_id and self._ended()
+            if not no_wait and (self._stream or not self._ended()):
+                with RecordProgress(self._output) if self._stream else choose_progress(self._output) as progress:
                     progress.update(self._rollout)
                     try:
                         async with asyncio.timeout(self._settings.operation_seconds):
                             await self._watch(connection, progress)
                     except TimeoutError:
                         self._timed_out = True
-            if self._rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
+            if self._rollout.state == control_pb2.ROLLOUT_STATE_FAILED and not self._unchanged:
                 self._culprits = culprits(await self._workers(connection), self._rollout.message)
 
     def conclude(self, *, no_wait: bool) -> None:
@@ -69,29 +113,21 @@ class _Operation:
         rollout = self._rollout
         if rollout is None:
             raise CliError(ExitCode.FAILED, "the controller named no rollout", "`fleetctl status` shows what happens")
-        if self._settings.structured:
+        if self._unchanged:
+            self._tell_unchanged(rollout)
+            return
+        if self._settings.structured and not self._stream:
             self._output.document({**views.outcome_view(rollout), **self._blamed()})
         elif self._settings.quiet and no_wait:
             self._output.names([rollout.id])
         if self._timed_out:
             raise CliError(
                 ExitCode.STILL_RUNNING,
-                f"{self._what()} is still running after {duration(self._settings.operation_seconds)}"
+                f"{described(rollout)} {self._unfinished()} after {duration(self._settings.operation_seconds)}"
                 f"{self._waiting_for()}; it goes on: attach again with {self._attach()}",
             )
-        if rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
-            raise CliError(
-                ExitCode.FAILED,
-                f"{self._what()} failed: {printable(rollout.message) or 'no reason was given'}",
-                self._next_step(),
-                self._symptoms(),
-            )
-        if rollout.state == control_pb2.ROLLOUT_STATE_SUPERSEDED:
-            raise CliError(
-                ExitCode.FAILED,
-                f"{self._what()} was superseded by a newer operation on {self._app}",
-                f"follow that one: {self._attach()}",
-            )
+        if self._ended() and rollout.state != self._aim:
+            self._complain(rollout)
         if not self._settings.structured and not self._settings.quiet:
             self._tell_outcome(rollout)
 
@@ -102,10 +138,12 @@ class _Operation:
                 ExitCode.DETACHED,
                 "interrupted before the controller answered; whether it begins is not known: fleetctl status shows it",
             )
-        raise CliError(ExitCode.DETACHED, f"detached; {self._what()} goes on: attach again with {self._attach()}")
+        raise CliError(
+            ExitCode.DETACHED, f"detached; {described(self._rollout)} goes on: attach again with {self._attach()}"
+        )
 
     def _ended(self) -> bool:
-        return self._rollout is not None and self._rollout.state != control_pb2.ROLLOUT_STATE_RUNNING
+        return self._rollout is not None and not views.under_way(self._rollout)
 
     async def _watch(self, connection: Connection, progress: Progress) -> None:
         """Until the rollout ended; a lost controller is awaited. Raises CliError."""
@@ -134,24 +172,31 @@ class _Operation:
         except (CliError, TimeoutError):
             return []
 
-    def _symptoms(self) -> list[str]:
-        lines: list[str] = []
-        for worker in self._culprits[:_MOST_CULPRITS]:
-            # Its reason is most often the rollout's message, which was just read.
-            told = symptoms(worker)
-            known = printable(worker.reason)
-            if self._rollout is not None and known and known in printable(self._rollout.message):
-                told.remove(known)
-            lines += [f"{views.worker_name(worker.id)} is {headline(worker)}", *(f"  {line}" for line in told)]
-        if len(self._culprits) > _MOST_CULPRITS:
-            lines.append(f"and {count(len(self._culprits) - _MOST_CULPRITS, 'more worker')} not well")
-        return lines
-
-    def _next_step(self) -> str:
-        if not self._culprits:
-            return f"what was good runs on; look with `fleetctl status {self._app}` and `fleetctl logs {self._app}`"
-        first = views.worker_name(self._culprits[0].id)
-        return f"what was good runs on; look with `fleetctl status {self._app}` and `fleetctl logs --worker {first}`"
+    def _complain(self, rollout: control_pb2.Rollout) -> NoReturn:
+        if rollout.state == control_pb2.ROLLOUT_STATE_SUPERSEDED:
+            raise CliError(
+                ExitCode.FAILED,
+                f"{described(rollout)} was superseded by a newer operation on {self._app}",
+                f"follow that one: {self._attach()}",
+            )
+        if rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
+            raise CliError(
+                ExitCode.FAILED,
+                f"{described(rollout)} was aborted, by somebody's `rollout abort`: {what_runs(rollout)}",
+                f"`fleetctl history {self._app}` shows what was done",
+            )
+        if rollout.state == control_pb2.ROLLOUT_STATE_DONE:
+            raise CliError(
+                ExitCode.FAILED,
+                f"{described(rollout)} was done before it could be undone",
+                f"`fleetctl rollback {self._app}` goes back to what ran before",
+            )
+        raise CliError(
+            ExitCode.FAILED,
+            f"{described(rollout)} failed: {printable(rollout.message) or 'no reason was given'}",
+            next_step(rollout, self._culprits),
+            evidence(rollout, self._culprits),
+        )
 
     def _blamed(self) -> dict[str, object]:
         """Of a failed rollout, the workers that are not well."""
@@ -159,35 +204,31 @@ class _Operation:
             return {}
         return {"ailing": [views.worker_view(worker) for worker in self._culprits]}
 
-    def _what(self) -> str:
-        kind = views.rollout_kind(self._rollout) if self._rollout is not None else "rollout"
-        return f"{kind} of {self._app}"
+    def _unfinished(self) -> str:
+        stands = standing(self._rollout) if self._rollout is not None else ""
+        return {"paused": "is paused", "": "is still running"}.get(stands, f"still {stands}")
 
     def _waiting_for(self) -> str:
         message = printable(self._rollout.message) if self._rollout is not None else ""
-        return f" ({message})" if message else ""
+        return f" ({message.removeprefix('paused: ')})" if message else ""
 
     def _attach(self) -> str:
         return f"`fleetctl rollout status {self._app} --watch`"
 
     def _tell_outcome(self, rollout: control_pb2.Rollout) -> None:
-        if rollout.state == control_pb2.ROLLOUT_STATE_RUNNING:
-            self._output.line(f"{self._what()} has begun; follow it with {self._attach()}")
+        if views.under_way(rollout):
+            self._output.line(f"{described(rollout)} has begun; follow it with {self._attach()}")
+        elif rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
+            self._output.line(*describe_aborted(rollout))
         else:
             self._output.line(*describe_done(rollout))
 
-
-def describe_done(rollout: control_pb2.Rollout) -> tuple[str | tuple[str, str], ...]:
-    """The last line of an operation that is done."""
-    workers = count(rollout.replaced, "worker")
-    verb, what = {
-        control_pb2.ROLLOUT_KIND_START: ("started", f"{workers} started"),
-        control_pb2.ROLLOUT_KIND_SET_SIZE: ("resized", f"{workers} started or stopped"),
-        control_pb2.ROLLOUT_KIND_RESTART: ("restarted", f"{workers} replaced"),
-        control_pb2.ROLLOUT_KIND_STOP: ("stopped", f"{workers} stopped"),
-        control_pb2.ROLLOUT_KIND_REMOVE: ("removed", f"{workers} stopped"),
-    }.get(rollout.kind, ("done", f"{workers} changed"))
-    return (rollout.app, "bold"), " ", (verb, "bold green"), f": {what} in {duration(rollout.seconds)}"
+    def _tell_unchanged(self, rollout: control_pb2.Rollout) -> None:
+        if self._settings.structured:
+            unchanged = {"rollout": rollout.id, "state": "done", "replaced": 0, "seconds": 0.0, "changed": False}
+            self._output.document({**views.outcome_view(rollout), **unchanged, "message": ""})
+        elif not self._settings.quiet:
+            self._output.line((self._app, "bold"), " is as asked already: nothing was changed")
 
 
 async def newest_rollout(connection: Connection, app: str) -> control_pb2.Rollout:

@@ -16,6 +16,7 @@ from fleetctl.settings import Settings
 from fleetctl.wording import printable
 
 _GAP = 2
+_NOTE_INDENT = 4
 _UNBOUNDED = 1_000_000
 
 STYLES = {
@@ -37,6 +38,10 @@ STYLES = {
     "stopped": "dim",
     "removing": "yellow",
     "superseded": "yellow",
+    "aborted": "yellow",
+    "rolling-back": "yellow",
+    "cordoned": "yellow",
+    "drained": "yellow",
 }
 
 
@@ -123,9 +128,23 @@ class Output:
         """What -q leaves of a list."""
         sys.stdout.writelines(f"{name}\n" for name in names)
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], indent: int = 0) -> None:
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[str | Text]],
+        indent: int = 0,
+        notes: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """`notes`: sentences below each row, where there are any."""
         lines = table_lines(columns, rows, self.console.width - indent)
         margin = " " * indent
+        if any(notes):
+            self.line(margin, lines[0])
+            for line, sentences in zip(lines[1:], notes, strict=True):
+                self.line(margin, line)
+                for sentence in sentences:
+                    self.paragraph(sentence, indent + _NOTE_INDENT, style="dim")
+            return
         if self.console.is_terminal:
             self.console.print(Text("\n").join(Text(margin) + line for line in lines), soft_wrap=True)
         else:

@@ -1,23 +1,27 @@
 """How a rollout under way is shown: a live table on a terminal, a line per change in a pipe, nothing where nobody reads."""
 
+import textwrap
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from fleet.v1 import control_pb2
 from fleetctl import views
+from fleetctl.outcome import standing
 from fleetctl.output import Output
 from fleetctl.wording import count, duration, printable
 
 _BAR_WIDTH = 24
-_OTHER_LINES = 5
+_OTHER_LINES = 3
+_INDENT = 2
 _FRAMES_PER_SECOND = 8
 
 
@@ -65,6 +69,19 @@ class SilentProgress:
         pass
 
 
+class RecordProgress(SilentProgress):
+    """Each change as a record, for programs that follow."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._last: control_pb2.Rollout | None = None
+
+    def update(self, rollout: control_pb2.Rollout) -> None:
+        if rollout != self._last:
+            self._output.record(views.rollout_view(rollout))
+        self._last = rollout
+
+
 class LineProgress(SilentProgress):
     """A line for each change, for logs and pipes."""
 
@@ -77,8 +94,9 @@ class LineProgress(SilentProgress):
             # Between two steps of a host there is nothing to say.
             if host.doing or host.steps_done >= host.steps:
                 self._tell(host.host, f"{host.steps_done}/{host.steps} {host.doing}".rstrip())
-        if rollout.state == control_pb2.ROLLOUT_STATE_RUNNING:
-            self._tell(rollout.app, rollout.message)
+        if views.under_way(rollout):
+            going_back = rollout.state == control_pb2.ROLLOUT_STATE_ROLLING_BACK
+            self._tell(rollout.app, f"{standing(rollout)}: {rollout.message}" if going_back else rollout.message)
 
     def trouble(self, text: str) -> None:
         self._tell("fleetctl", text)
@@ -126,20 +144,26 @@ class LiveProgress:
     def _render(self) -> Group | Text:
         if self._rollout is None:
             return Text(self._trouble, "yellow")
-        since = self._clock() - self._heard if self._rollout.state == control_pb2.ROLLOUT_STATE_RUNNING else 0.0
-        return render_rollout(self._rollout, self._rollout.seconds + since, self._trouble, self._console.height)
+        since = self._clock() - self._heard if views.under_way(self._rollout) else 0.0
+        return render_rollout(self._rollout, self._rollout.seconds + since, self._trouble, self._console.size)
 
 
-def render_rollout(rollout: control_pb2.Rollout, seconds: float, trouble: str, height: int) -> Group:
-    """The rollout as a table no higher than the terminal: finished hosts give way to those where something happens."""
+def render_rollout(rollout: control_pb2.Rollout, seconds: float, trouble: str, space: tuple[int, int]) -> Group:
+    """The rollout as a table no higher than the terminal, `space` being its columns and lines: finished hosts give way to
+    those where something happens."""
+    width, height = space
+    stands = standing(rollout)
+    notes = [printable(text) for text in (rollout.message, trouble) if text]
     head = Text.assemble(
         (views.rollout_kind(rollout), "bold"),
         " ",
         (rollout.app, "bold cyan"),
         f"  {rollout.steps_done}/{rollout.steps}  ",
         (duration(int(seconds)), "dim"),
+        (f"  {stands}" if stands else "", "bold yellow"),
     )
-    room = max(1, height - _OTHER_LINES)
+    note_lines = sum(len(textwrap.wrap(note, max(width - _INDENT, 1))) for note in notes)
+    room = max(1, height - _OTHER_LINES - note_lines)
     shown = list(rollout.hosts)
     if len(shown) > room:
         busy = [host for host in shown if host.steps_done < host.steps]
@@ -157,11 +181,8 @@ def render_rollout(rollout: control_pb2.Rollout, seconds: float, trouble: str, h
             f"{host.steps_done}/{host.steps}",
             Text(printable(host.doing) or ("done" if finished else ""), "green" if finished else ""),
         )
-    lines: list[Text | Table] = [head, table]
+    lines: list[RenderableType] = [head, table]
     if len(shown) < len(rollout.hosts):
         lines.append(Text(f"  and {count(len(rollout.hosts) - len(shown), 'more host')}", "dim"))
-    if rollout.message:
-        lines.append(Text(f"  {printable(rollout.message)}", "yellow"))
-    if trouble:
-        lines.append(Text(f"  {trouble}", "yellow"))
+    lines += [Padding(Text(note, "yellow"), (0, 0, 0, _INDENT), expand=False) for note in notes]
     return Group(*lines)

@@ -7,12 +7,13 @@ from rich.text import Text
 
 from fleet.v1 import control_pb2
 from fleetctl import views
-from fleetctl.command import NO_WAIT, FleetCommand, fleet_command
+from fleetctl.command import FleetCommand, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_apps, complete_hosts
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Column, Output
+from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings
 from fleetctl.size import Size, SizeType
 from fleetctl.wording import count
@@ -50,15 +51,15 @@ class _SetSizeCommand(FleetCommand):
     help="Only on this host; the app's other hosts keep what they have.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
-@NO_WAIT
-def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool, no_wait: bool) -> None:  # noqa: FBT001
+@rollout_options
+def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool, way: Way) -> None:  # noqa: FBT001
     """Change how many workers an app has.
 
     SIZE is 8 (in all), +2 (two more) or cpu (one per core). Without --host the workers are spread evenly over the hosts; with
     it, the present spread is kept and only that host changes.
     """
     output = Output(settings)
-    request = control_pb2.SetSizeRequest(app=app, change=size.to_proto(), host=host, dry_run=True)
+    request = control_pb2.SetSizeRequest(app=app, change=size.to_proto(), host=host, dry_run=True, options=way.options)
     request.request_id = new_request_id()
     plan = asyncio.run(_ask(settings, request))
     if dry_run:
@@ -78,7 +79,7 @@ def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool,
     async def begin(connection: Connection) -> control_pb2.Rollout:
         return (await connection.call(lambda stub: stub.SetSize, request, mutation=True)).rollout
 
-    carry_out(settings, output, app, begin, no_wait=no_wait)
+    carry_out(settings, output, app, begin, no_wait=way.no_wait)
 
 
 def _confirm_shrinking(output: Output, hosts: list[str]) -> None:

@@ -10,12 +10,13 @@ from fleet.v1 import control_pb2, types_pb2
 from fleet_core.ids import check_name
 from fleet_core.spec import ListenMode
 from fleetctl.app_options import LISTENING, SpecOption, spec_options
-from fleetctl.command import NO_WAIT, SectionOption, fleet_command
+from fleetctl.command import SectionOption, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_hosts, complete_targets
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Output
+from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings
 from fleetctl.size import Size, SizeType
 from fleetctl.target import is_path, resolve
@@ -43,7 +44,7 @@ from fleetctl.wish import Wish
     is_flag=True,
     help="The same as --listen none: it serves nothing.",
 )
-@NO_WAIT
+@rollout_options
 def start(
     settings: Settings,
     target: str,
@@ -52,7 +53,7 @@ def start(
     size: Size | None,
     hosts: tuple[str, ...],
     no_port: bool,  # noqa: FBT001
-    no_wait: bool,  # noqa: FBT001
+    way: Way,
     **given: Any,
 ) -> None:
     """Create and start an app, or start a stopped one again.
@@ -81,14 +82,14 @@ def start(
     newcomer = _Newcomer(name, arguments, Wish.of(options, given))
     # A path can be judged without the fleet; a bare word may be an app.
     spec = newcomer.spec(target) if is_path(target) else None
-    request = control_pb2.StartAppRequest(request_id=new_request_id(), hosts=hosts)
+    request = control_pb2.StartAppRequest(request_id=new_request_id(), hosts=hosts, options=way.options)
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
         request.spec.CopyFrom(spec or await _meant(connection, target, newcomer))
         request.size = await _workers(connection, size, hosts)
         return (await connection.call(lambda stub: stub.StartApp, request, mutation=True)).rollout
 
-    carry_out(settings, Output(settings), spec.name if spec else target, begin, no_wait=no_wait)
+    carry_out(settings, Output(settings), spec.name if spec else target, begin, no_wait=way.no_wait)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ _WORKER_COLUMNS = (
     Column("MEMORY", right=True, rank=4),
     Column("CPU", right=True, rank=3),
 )
+_OLD_NEWS = (control_pb2.ROLLOUT_STATE_DONE, control_pb2.ROLLOUT_STATE_ABORTED)
 _MOST_AILING = 5
 _MOST_REASONS = 10
 
@@ -121,7 +122,7 @@ def _show_app(output: Output, fleet: _Fleet, app: control_pb2.App) -> None:
         output.line((f"{' '.join(app.spec.argv)}  in {app.spec.cwd}", "dim"))
     for notice in app.notices:
         output.paragraph(f"! {notice}", indent=0, style="yellow")
-    if app.HasField("rollout") and app.rollout.state != control_pb2.ROLLOUT_STATE_DONE:
+    if app.HasField("rollout") and app.rollout.state not in _OLD_NEWS:
         output.line()
         rollout.show(output, app.rollout)
     output.line()

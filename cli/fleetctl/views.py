@@ -26,8 +26,20 @@ def rollout_state(rollout: control_pb2.Rollout) -> str:
     return state_word(control_pb2.RolloutState.Name(rollout.state), "ROLLOUT_STATE_")
 
 
+def under_way(rollout: control_pb2.Rollout) -> bool:
+    """It has not come to its end yet."""
+    return rollout.state in (control_pb2.ROLLOUT_STATE_RUNNING, control_pb2.ROLLOUT_STATE_ROLLING_BACK)
+
+
 def rollout_kind(rollout: control_pb2.Rollout) -> str:
     return state_word(control_pb2.RolloutKind.Name(rollout.kind), "ROLLOUT_KIND_")
+
+
+def scheduling(host: control_pb2.Host) -> str:
+    """A drain is over once nothing lives on a host that can tell."""
+    word = state_word(control_pb2.HostScheduling.Name(host.scheduling), "HOST_SCHEDULING_")
+    gone = not host.workers and host.state == control_pb2.HOST_STATE_ONLINE
+    return "drained" if word == "draining" and gone else word
 
 
 def size_mode(mode: control_pb2.SizeMode.ValueType) -> str:
@@ -91,6 +103,8 @@ def host_view(host: control_pb2.Host) -> dict[str, Any]:
         "address": host.address,
         "agent_version": host.agent_version,
         "uid": host.uid,
+        "scheduling": scheduling(host),
+        "unheard_seconds": round(host.unheard_seconds, 3),
     }
 
 
@@ -104,6 +118,7 @@ def balancer_view(balancer: control_pb2.Balancer) -> dict[str, Any]:
         "pools_current": balancer.pools_current,
         "pools": balancer.pools,
         "error": balancer.error,
+        "absent_seconds": round(balancer.absent_seconds, 3),
     }
 
 
@@ -144,6 +159,8 @@ def rollout_view(rollout: control_pb2.Rollout) -> dict[str, Any]:
             {"host": host.host, "steps": host.steps, "steps_done": host.steps_done, "doing": host.doing}
             for host in rollout.hosts
         ],
+        "cause": rollout.cause,
+        **_standing_view(rollout),
     }
 
 
@@ -157,6 +174,49 @@ def outcome_view(rollout: control_pb2.Rollout) -> dict[str, Any]:
         "app": rollout.app,
         "kind": rollout_kind(rollout),
         "message": rollout.message,
+        "revision": rollout.revision,
+        **_standing_view(rollout),
+    }
+
+
+def revision_view(summary: control_pb2.RevisionSummary) -> dict[str, Any]:
+    return {
+        "revision": summary.revision.number,
+        "created_at": summary.created_at,
+        "cause": summary.cause,
+        "differences": list(summary.differences),
+        "good": summary.good,
+        "current": summary.current,
+        "artifact_digest": summary.revision.artifact_digest or None,
+        "spec_digest": summary.revision.spec_digest,
+    }
+
+
+def drain_view(drain: control_pb2.WatchDrainResponse) -> dict[str, Any]:
+    """How far a drain is."""
+    return {
+        "host": drain.host,
+        "state": "drained" if drain.drained else "draining",
+        "workers_left": drain.workers_left,
+        "apps": [{"app": app.app, "workers_left": app.workers_left, "doing": app.doing} for app in drain.apps],
+        "message": drain.message,
+    }
+
+
+def _standing_view(rollout: control_pb2.Rollout) -> dict[str, Any]:
+    failed = rollout.failed_worker
+    return {
+        "previous_revision": rollout.previous_revision or None,
+        "paused": rollout.paused,
+        "awaits_promotion": rollout.awaits_promotion,
+        "failed_worker": {
+            "id": worker_name(failed.worker),
+            "generation": failed.worker.generation,
+            "reason": failed.reason,
+            "last_lines": list(failed.last_lines),
+        }
+        if rollout.HasField("failed_worker")
+        else None,
     }
 
 

@@ -68,7 +68,7 @@ class Wish:
                 values["ready", "method"] = ReadyMethod.COMMAND
         if values.get(("rollout", "max_surge")) == 0:
             # Stop first, then start: one worker at a time is missing.
-            values["rollout", "max_unavailable"] = 1
+            values.setdefault(("rollout", "max_unavailable"), 1)
         return values
 
     def _check(self, command: Command) -> None:
@@ -103,6 +103,14 @@ class Wish:
             (
                 ("stop", "shutdown_message") in values and not command.node,
                 "--shutdown-message is for Node programs: others are stopped by --stop-signal",
+            ),
+            (
+                values.get(("rollout", "max_surge")) == 0 == values.get(("rollout", "max_unavailable"), 1),
+                "--max-surge 0 and --max-unavailable 0: so no worker could ever be replaced",
+            ),
+            (
+                values.get(("rollout", "canary_seconds")) and not values.get(("rollout", "canary")),
+                "--canary-time says how long canaries are watched: say how many with --canary N",
             ),
         )
         for broken, complaint in complaints:

@@ -98,7 +98,10 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         office = await self._desk.office(context)
         names = sorted(record.name for record in office.desired.all(BalancerRecord))
         upstreams = office.upstreams
-        balancers = [balancer_message(name, upstreams.balancers.get(name), upstreams.lists) for name in names]
+        balancers = [
+            balancer_message(name, upstreams.balancers.get(name), upstreams.lists, upstreams.absent_seconds(name))
+            for name in names
+        ]
         return control_pb2.ListBalancersResponse(balancers=balancers)
 
     async def ListUpstreams(  # noqa: N802

@@ -221,9 +221,9 @@ def _workers_on(host: ObservedHost | None) -> Iterable[tuple[WorkerId, ObservedW
 
 
 def balancer_message(
-    name: str, balancer: ObservedBalancer | None, pools: dict[str, UpstreamList]
+    name: str, balancer: ObservedBalancer | None, pools: dict[str, UpstreamList], absent_seconds: float
 ) -> control_pb2.Balancer:
-    message = control_pb2.Balancer(name=name, pools=len(pools))
+    message = control_pb2.Balancer(name=name, pools=len(pools), absent_seconds=round(absent_seconds, 3))
     if balancer is not None:
         message.connected = balancer.outbox is not None
         message.driver = balancer.driver

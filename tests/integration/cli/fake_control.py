@@ -90,6 +90,41 @@ class FakeControl(ControlServiceServicer):
     def RemoveApp(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("RemoveApp", request, context, began("remove", request.app))
 
+    def UpdateApp(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("UpdateApp", request, context, began("update", request.app, id=request.request_id))
+
+    def RollbackApp(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RollbackApp", request, context, began("rollback", request.app))
+
+    def ControlRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ControlRollout", request, context, began("update", request.app))
+
+    def GetHistory(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("GetHistory", request, context, control_pb2.GetHistoryResponse())
+
+    def CordonHost(self, request: Any, context: Any) -> Any:  # noqa: N802
+        scheduling = control_pb2.HOST_SCHEDULING_CORDONED if request.cordoned else control_pb2.HOST_SCHEDULING_OPEN
+        answer = control_pb2.HostResponse(host=host(request.host, scheduling=scheduling))
+        return self._answer("CordonHost", request, context, answer)
+
+    def DrainHost(self, request: Any, context: Any) -> Any:  # noqa: N802
+        draining = host(request.host, scheduling=control_pb2.HOST_SCHEDULING_DRAINING)
+        return self._answer("DrainHost", request, context, control_pb2.HostResponse(host=draining))
+
+    def WatchDrain(self, request: Any, context: Any) -> Any:  # noqa: N802
+        drained = control_pb2.WatchDrainResponse(host=request.host, drained=True)
+        return iter(self._answer("WatchDrain", request, context, [drained]))
+
+    def LabelHost(self, request: Any, context: Any) -> Any:  # noqa: N802
+        labelled = host(request.host, labels=dict(request.set))
+        return self._answer("LabelHost", request, context, control_pb2.HostResponse(host=labelled))
+
+    def RemoveHost(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RemoveHost", request, context, control_pb2.RemoveHostResponse())
+
+    def RemoveBalancer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RemoveBalancer", request, context, control_pb2.RemoveBalancerResponse())
+
     def GetRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("GetRollout", request, context, began("restart", request.app))
 
@@ -118,11 +153,10 @@ class FakeController:
 
 def rollout(kind: str, app: str = "my-app", state: str = "running", **fields: Any) -> control_pb2.Rollout:
     return control_pb2.Rollout(
-        id="r-1",
         app=app,
         kind=control_pb2.RolloutKind.Value(f"ROLLOUT_KIND_{kind.upper()}"),
         state=control_pb2.RolloutState.Value(f"ROLLOUT_STATE_{state.upper()}"),
-        **{"steps": 4, **fields},
+        **{"id": "r-1", "steps": 4, **fields},
     )
 
 
@@ -194,6 +228,7 @@ def host(name: str = "host1", **fields: Any) -> control_pb2.Host:
         "address": "10.0.0.1",
         "agent_version": "0.1.0",
         "uid": "u1",
+        "scheduling": control_pb2.HOST_SCHEDULING_OPEN,
     }
     return control_pb2.Host(name=name, **{**given, **fields})
 

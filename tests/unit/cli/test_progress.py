@@ -8,10 +8,10 @@ from fleet.v1 import control_pb2
 from fleetctl.progress import render_rollout
 
 
-def drawn(rollout: control_pb2.Rollout, height: int = 24, trouble: str = "") -> list[str]:
-    console = Console(file=io.StringIO(), width=80, color_system=None)
+def drawn(rollout: control_pb2.Rollout, height: int = 24, trouble: str = "", width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
-        console.print(render_rollout(rollout, rollout.seconds, trouble, height))
+        console.print(render_rollout(rollout, rollout.seconds, trouble, (width, height)))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -43,7 +43,7 @@ def test_it_is_never_higher_than_the_terminal_and_keeps_the_busy_hosts() -> None
     lines = drawn(rollout(100, 97), height=10)
     assert len(lines) <= 10
     assert [line.split()[0] for line in lines[1:4]] == ["host98", "host99", "host100"]
-    assert lines[-1] == "  and 95 more hosts"
+    assert lines[-1] == "  and 93 more hosts"
 
 
 def test_what_it_waits_for_and_what_is_wrong_is_said() -> None:

@@ -1,0 +1,121 @@
+"""How a rollout stands and how it ended, in words. Pure."""
+
+from collections.abc import Sequence
+
+from fleet.v1 import control_pb2, types_pb2
+from fleetctl import views
+from fleetctl.ailing import headline, symptoms
+from fleetctl.wording import count, duration, printable
+
+_MOST_CULPRITS = 3
+
+Parts = tuple[str | tuple[str, str], ...]
+"""What `Output.line` takes."""
+
+
+def standing(rollout: control_pb2.Rollout) -> str:
+    """What sets a rollout under way apart from one that simply goes on; empty: nothing."""
+    if rollout.state == control_pb2.ROLLOUT_STATE_ROLLING_BACK:
+        to = f" to revision {rollout.previous_revision}" if _changes_revision(rollout) else ""
+        return f"going back{to}"
+    if rollout.state != control_pb2.ROLLOUT_STATE_RUNNING:
+        return ""
+    if rollout.paused:
+        return "paused"
+    return "waits for promotion" if rollout.awaits_promotion else ""
+
+
+def described(rollout: control_pb2.Rollout) -> str:
+    """ "update of my-app"."""
+    return f"{views.rollout_kind(rollout)} of {rollout.app}"
+
+
+def what_runs(rollout: control_pb2.Rollout) -> str:
+    """After a rollout that failed or was aborted."""
+    if "going back failed" in rollout.message:
+        return "old and new workers may run side by side"
+    if _changes_revision(rollout):
+        return f"revision {rollout.previous_revision} runs again"
+    if rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
+        return "what was before is restored" if rollout.previous_revision else "its workers were stopped"
+    return "what was good runs on"
+
+
+def describe_done(rollout: control_pb2.Rollout) -> Parts:
+    """The last line of an operation that is done."""
+    workers = count(rollout.replaced, "worker")
+    replaced = f"{workers} replaced" if rollout.replaced else "no worker had to be replaced"
+    revision = f"to revision {rollout.revision}, "
+    verb, what = {
+        control_pb2.ROLLOUT_KIND_START: ("started", f"{workers} started"),
+        control_pb2.ROLLOUT_KIND_SET_SIZE: ("resized", f"{workers} started or stopped"),
+        control_pb2.ROLLOUT_KIND_RESTART: ("restarted", f"{workers} replaced"),
+        control_pb2.ROLLOUT_KIND_STOP: ("stopped", f"{workers} stopped"),
+        control_pb2.ROLLOUT_KIND_REMOVE: ("removed", f"{workers} stopped"),
+        control_pb2.ROLLOUT_KIND_UPDATE: ("updated", f"{revision}{replaced}"),
+        control_pb2.ROLLOUT_KIND_ROLLBACK: ("rolled back", f"{revision}{replaced}"),
+        control_pb2.ROLLOUT_KIND_MOVE: ("moved", f"{workers} moved"),
+    }.get(rollout.kind, ("done", f"{workers} changed"))
+    return (rollout.app, "bold"), " ", (verb, "bold green"), f": {what} in {duration(rollout.seconds)}"
+
+
+def describe_aborted(rollout: control_pb2.Rollout) -> Parts:
+    """The last line of `rollout abort`."""
+    return (
+        (rollout.app, "bold"),
+        " ",
+        ("aborted", "bold yellow"),
+        f": the {views.rollout_kind(rollout)} is undone after {duration(rollout.seconds)}, {what_runs(rollout)}",
+    )
+
+
+def evidence(rollout: control_pb2.Rollout, culprits: Sequence[types_pb2.WorkerStatus]) -> list[str]:
+    """What is known of the worker that made a rollout fail, and of `culprits`, its workers that are not well now."""
+    blocks = []
+    failed = rollout.failed_worker
+    if rollout.HasField("failed_worker") and all(worker.id != failed.worker for worker in culprits):
+        told = _symptoms(_as_status(failed), rollout.message)
+        if told:
+            blocks.append([f"{views.worker_name(failed.worker)} of revision {rollout.revision}:", *told])
+    for worker in culprits:
+        title = f"{views.worker_name(worker.id)} is {headline(worker)}"
+        blocks.append([title, *_symptoms(worker, rollout.message)])
+    lines = [line for block in blocks[:_MOST_CULPRITS] for line in block]
+    if len(blocks) > _MOST_CULPRITS:
+        lines.append(f"and {count(len(blocks) - _MOST_CULPRITS, 'more worker')} not well")
+    return lines
+
+
+def next_step(rollout: control_pb2.Rollout, culprits: Sequence[types_pb2.WorkerStatus]) -> str:
+    """What to do about a failed rollout."""
+    app = rollout.app
+    if rollout.HasField("failed_worker"):
+        logs = f"fleetctl logs --worker {views.worker_name(rollout.failed_worker.worker)}"
+    elif culprits:
+        logs = f"fleetctl logs --worker {views.worker_name(culprits[0].id)}"
+    else:
+        logs = f"fleetctl logs {app}"
+    look = "history" if _changes_revision(rollout) else "status"
+    return f"{what_runs(rollout)}; look with `fleetctl {look} {app}` and `{logs}`"
+
+
+def failed_lines(failed: control_pb2.FailedWorker, message: str) -> list[str]:
+    """What is known of a failed worker beyond `message`."""
+    return _symptoms(_as_status(failed), message)
+
+
+def _symptoms(worker: types_pb2.WorkerStatus, message: str) -> list[str]:
+    # Its reason is most often the rollout's message, which was just read.
+    told = symptoms(worker)
+    known = printable(worker.reason)
+    if known and known in printable(message):
+        told.remove(known)
+    return [f"  {line}" for line in told]
+
+
+def _as_status(failed: control_pb2.FailedWorker) -> types_pb2.WorkerStatus:
+    return types_pb2.WorkerStatus(id=failed.worker, reason=failed.reason, last_lines=failed.last_lines)
+
+
+def _changes_revision(rollout: control_pb2.Rollout) -> bool:
+    return rollout.previous_revision not in (0, rollout.revision)
