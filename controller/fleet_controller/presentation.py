@@ -122,7 +122,8 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
         remaining, doing = dict(progress.plan.remaining), dict(progress.plan.doing)
         message.seconds = round(office.clock() - progress.began, 3)
         going_back = rollout.state is RolloutState.ROLLING_BACK
-        message.message = rollout.message if going_back else progress.plan.waiting or rollout.message
+        waiting = progress.plan.waiting or rollout.message or "; ".join(office.upstreams.refusals(rollout.app))
+        message.message = rollout.message if going_back else waiting
         message.awaits_promotion = progress.plan.awaits_promotion
     for host in sorted({*rollout.host_steps, *remaining}):
         steps = max(rollout.host_steps.get(host, 0), remaining.get(host, 0))
