@@ -12,7 +12,7 @@ from fleet.v1 import agent_pb2, types_pb2
 from fleet_controller import endings
 from fleet_controller.balancers import Upstreams
 from fleet_controller.desired import Desired
-from fleet_controller.hosts import Hosts, ObservedHost
+from fleet_controller.hosts import Hosts, ObservedHost, ObservedWorker
 from fleet_controller.leader import Term
 from fleet_controller.records import (
     AppRecord,
@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
 """So long a new leader waits for hosts to report before it believes an upstream list that lacks their endpoints."""
+LAST_WORDS_SECONDS = 0.7
+"""So long a failed rollout waits for what the worker printed last; agents read it from the log, which is written first."""
 _RETRY_SECONDS = 0.5
 _REMOVED_APPS_REMEMBERED = 50
 
@@ -245,7 +247,7 @@ class Conductor:
     async def _write_end(self, app: AppRecord, rollout: RolloutRecord, failure: Failure | None, seconds: float) -> None:
         if failure is not None:
             policy = self._policy_of(app).on_failure
-            worker = self._failed_worker(failure)
+            worker = await self._failed_worker(failure)
             new_app, new_rollout = endings.failed(app, rollout, failure.text, worker, policy, seconds)
         else:
             new_app, new_rollout = endings.done(app, rollout, seconds)
@@ -275,17 +277,26 @@ class Conductor:
         revision = self._desired.get(revision_key(app.name, app.revision), RevisionRecord)
         return revision.app_spec.rollout if revision is not None else RolloutPolicy()
 
-    def _failed_worker(self, failure: Failure) -> FailedWorkerRecord | None:
+    async def _failed_worker(self, failure: Failure) -> FailedWorkerRecord | None:
+        """With what it printed last, which its agent reports a moment after its end."""
         if failure.worker is None:
             return None
-        host = self._hosts.get(failure.worker.host)
-        observed = host.workers.get(failure.worker) if host is not None else None
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS), self.planned:
+                await self.planned.wait_for(lambda: (seen := self._seen(failure)) is None or seen.last_lines)
+        except TimeoutError:
+            pass  # it printed nothing
+        seen = self._seen(failure)
         return FailedWorkerRecord(
             worker=str(failure.worker.slot_id),
             generation=failure.worker.generation,
-            reason=observed.view.reason if observed is not None else "",
-            last_lines=observed.last_lines if observed is not None else (),
+            reason=seen.view.reason if seen is not None else "",
+            last_lines=seen.last_lines if seen is not None else (),
         )
+
+    def _seen(self, failure: Failure) -> ObservedWorker | None:
+        host = self._hosts.get(failure.worker.host) if failure.worker is not None else None
+        return host.workers.get(failure.worker) if host is not None and failure.worker is not None else None
 
     def _forget(self, app: AppRecord, rollout: RolloutRecord) -> list[Put | Delete]:
         """Everything of a removed app but the rollout that tells of its removal."""

@@ -63,6 +63,7 @@ def kill_through(fleet: Fleet, load: Load, death: Death) -> str:
     time.sleep(death.after)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: fleet.daemons().get(service, pid) != pid, f"{service} started again")
+    wait_for(lambda: fleet.run("ls").code == 0, "the controller answers")
     ended = fleet.run("rollout", "status", "my-app", "--watch", "--timeout", str(_END_SECONDS))
     load.wait_for_more(20)
     if ended.code:
