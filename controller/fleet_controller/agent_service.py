@@ -75,7 +75,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             if office.hosts.leave(host, outbox):
                 _log.info("host %s is no longer connected", host.name)
                 self._logs.host_left(host.name)
-                office.conductor.touch()
+                office.presence_changed()
 
     async def _refuse_double(self, hello: agent_pb2.AgentHello, office: Office, context: Context) -> None:
         """A second live agent of one name is refused; the same host's newer session takes the older one's place."""
@@ -90,7 +90,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             if message.report.complete:
                 # Hosts that report are counted in every app's plan.
                 office.hosts.report(host, message.report)
-                office.conductor.touch()
+                office.presence_changed()
             else:
                 office.conductor.touch(office.hosts.report(host, message.report))
         elif kind == "heartbeat":

@@ -28,6 +28,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
+from fleet_controller.relocation import at_rest, draining
 from fleet_controller.rollout import plan
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
 from fleet_controller.views import Failure, Memory, Phase, Plan, Situation, Target
@@ -155,7 +156,7 @@ class Conductor:
             progress.rollout, progress.began = rollout.id, self._clock()
         workers = tuple(self._hosts.workers_of(app.name))
         situation = Situation(
-            app=app,
+            app=at_rest(app, draining(self._desired.all(HostRecord))),
             spec=revision.app_spec,
             rollout=rollout,
             workers=workers,

@@ -26,6 +26,7 @@ from fleet_controller.records import (
     host_key,
     rollout_key,
 )
+from fleet_controller.relocator import host_facts
 from fleet_controller.store.interface import Conflict, StoreError
 from fleet_controller.streams import Context, abort, require_office, require_role
 from fleet_core.spec import AppSpec
@@ -83,12 +84,7 @@ class Desk:
             await abort(context, grpc.StatusCode.FAILED_PRECONDITION, refusal)
 
     def host_facts(self, office: Office) -> dict[str, HostFact]:
-        facts = {}
-        for record in office.desired.all(HostRecord):
-            host = office.hosts.get(record.name)
-            online = host is not None and host.connected
-            facts[record.name] = HostFact(record.name, record.cpus, online, record.scheduling, record.labels)
-        return facts
+        return host_facts(office.desired, office.hosts)
 
     def ask(
         self, office: Office, app: str, request_id: str, options: control_pb2.RolloutOptions, cause: str = ""

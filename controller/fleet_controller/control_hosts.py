@@ -112,9 +112,14 @@ class HostCalls:
             if host is not None and host.outbox is not None:
                 text = f"host {record.name} is connected: `fleetctl host drain {record.name}`, then stop its agent"
                 raise Refused(changes.PRECONDITION, text)
-            placed = sorted(app.name for app in office.desired.all(AppRecord) if record.name in app.placement)
+            placed = [app for app in office.desired.all(AppRecord) if record.name in app.placement]
+            pinned = sorted(app.name for app in placed if app.size_mode is SizeMode.PINNED)
+            if pinned:
+                text = f"{', '.join(pinned)}: pinned to {record.name}: `fleetctl set-size APP 0 --host {record.name}` unpins one"
+                raise Refused(changes.PRECONDITION, text)
             if placed:
-                text = f"{', '.join(placed)}: still placed on {record.name}: `fleetctl host drain {record.name}` moves them"
+                names = ", ".join(sorted(app.name for app in placed))
+                text = f"{names}: still placed on {record.name}: `fleetctl host drain {record.name}` moves them"
                 raise Refused(changes.PRECONDITION, text)
             return control_pb2.RemoveHostResponse(), [(host_key(record.name), None)]
 

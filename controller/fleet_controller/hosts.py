@@ -48,6 +48,8 @@ class ObservedHost:
     """To this leader, in this session or an earlier one."""
     current: bool = False
     """In this session: what we believe of its workers is not older than the session."""
+    left_at: float = 0.0
+    """The leader's time at which it was last connected; the term's beginning where it never was."""
     workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
     assigned: frozenset[object] | None = None
     """The targets last sent in this session; None: nothing sent yet."""
@@ -71,6 +73,7 @@ class Hosts:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._began = clock()
         self._hosts: dict[str, ObservedHost] = {}
 
     def __iter__(self) -> Iterator[ObservedHost]:
@@ -81,7 +84,8 @@ class Hosts:
 
     def join(self, hello: agent_pb2.AgentHello, outbox: Outbox[agent_pb2.ControllerMessage]) -> ObservedHost:
         """An agent's session began; whoever held the host before is told to end."""
-        host = self._hosts.setdefault(hello.host_name, ObservedHost(hello.host_name))
+        host = self._hosts.setdefault(hello.host_name, ObservedHost(hello.host_name, left_at=self._began))
+        self._note_leaving(host)
         if host.outbox is not None:
             host.outbox.close()
         host.uid = hello.host_uid
@@ -99,8 +103,24 @@ class Hosts:
         """That session ended; False: another one had taken its place already."""
         if host.outbox is not outbox:
             return False
+        self._note_leaving(host)
         host.outbox = None
         return True
+
+    def lost_since(self, name: str) -> float | None:
+        """Since when a registered host was not heard of, by the leader's clock; None while it is.
+
+        How long it was silent before this term began, no leader knows: the count begins with the term.
+        """
+        host = self._hosts.get(name)
+        if host is None:
+            return self._began
+        return None if host.connected else host.left_at
+
+    def _note_leaving(self, host: ObservedHost) -> None:
+        """A session that never reported does not make a host heard of."""
+        if host.connected:
+            host.left_at = self._clock()
 
     def forget(self, name: str) -> None:
         """A host that was removed; one that is connected stays."""

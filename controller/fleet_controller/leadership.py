@@ -30,6 +30,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
+from fleet_controller.relocator import Relocator
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
 from fleet_core.ids import Epoch, WorkerId
 
@@ -53,6 +54,7 @@ class Office:
         self.hosts = Hosts(self.clock)
         self.upstreams = Upstreams(self.epoch, self.clock)
         self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
+        self.relocator = Relocator(self.desired, self.hosts, term, self.epoch, self.commit, self.clock)
         self._replacing: dict[str, asyncio.Task[None]] = {}
         self.open = asyncio.Event()
         """Desired state was read: sessions may begin."""
@@ -64,6 +66,7 @@ class Office:
                 tasks = [group.create_task(self._follow(), name="desired-state")]
                 await self.open.wait()
                 tasks.append(group.create_task(self.conductor.run(), name="conductor"))
+                tasks.append(group.create_task(self.relocator.run(), name="relocator"))
                 await self.term.lost.wait()
                 for task in tasks:
                     task.cancel()
@@ -149,6 +152,12 @@ class Office:
                 changed = await self.desired.take(update)
                 self.open.set()
                 self.conductor.touch(self._apps_concerned(changed))
+                self.relocator.touch()
+
+    def presence_changed(self) -> None:
+        """A host came or went: that bears on every app."""
+        self.conductor.touch()
+        self.relocator.touch()
 
     def _apps_concerned(self, keys: set[str]) -> set[str] | None:
         """The apps whose plan these keys bear on; None: all."""

@@ -8,7 +8,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fleet_controller.leadership import Leadership, Office
-from fleet_controller.records import AppRecord, BalancerRecord, HostRecord, RolloutRecord, RolloutState
+from fleet_controller.records import AppRecord, BalancerRecord, RolloutRecord, RolloutState, Scheduling
+from fleet_controller.relocator import host_facts
 
 
 class FleetCollector(Collector):
@@ -59,10 +60,20 @@ def _apps(office: Office) -> Iterator[Metric]:
 
 def _hosts(office: Office) -> Iterator[Metric]:
     online = GaugeMetricFamily("fleet_host_online", "1 while the host's agent is connected.", labels=["host"])
-    for record in office.desired.all(HostRecord):
-        host = office.hosts.get(record.name)
-        online.add_metric([record.name], host is not None and host.connected)
-    yield online
+    lost = GaugeMetricFamily(
+        "fleet_host_lost_seconds", "For how long the leader has not heard of the host; 0: it has.", labels=["host"]
+    )
+    open_to = GaugeMetricFamily("fleet_host_open", "1 while the host takes new workers.", labels=["host"])
+    for fact in host_facts(office.desired, office.hosts).values():
+        online.add_metric([fact.name], fact.online)
+        lost.add_metric([fact.name], 0.0 if fact.lost_since is None else office.clock() - fact.lost_since)
+        open_to.add_metric([fact.name], fact.scheduling is Scheduling.OPEN)
+    yield from (online, lost, open_to)
+    yield GaugeMetricFamily(
+        "fleet_refill_braked",
+        "1 while too many hosts are lost at the same time for their workers to be started elsewhere.",
+        value=bool(office.relocator.last.brake),
+    )
 
 
 def _balancers(office: Office) -> Iterator[Metric]:

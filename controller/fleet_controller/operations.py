@@ -32,6 +32,12 @@ class HostFact:
     online: bool
     scheduling: Scheduling = Scheduling.OPEN
     labels: Mapping[str, str] = field(default_factory=dict)
+    lost_since: float | None = None
+    """The leader's time since which it was not heard of; None while it is online."""
+    workers: int = 0
+    """Workers that lived there when it was last heard of in this term."""
+    written_at: int = 0
+    """The store's revision at which the host's record was last written."""
 
     def has(self, labels: Mapping[str, str]) -> bool:
         return all(self.labels.get(key) == value for key, value in labels.items())
@@ -147,7 +153,7 @@ def _floating(
     kept = {name: least for name in keeping if (least := min(app.placement[name], even.get(name, 0)))}
     left = count - sum(kept.values())
     if left and not taking:
-        raise Refused(PRECONDITION, _no_host(hosts, labels))
+        raise Refused(PRECONDITION, no_host(hosts, labels))
     return {**kept, **spread(left, taking, app.placement)}
 
 
@@ -200,7 +206,7 @@ def _chosen_hosts(on: Collection[str], hosts: Mapping[str, HostFact], labels: Ma
         _check_open(hosts[name], labels)
     chosen = sorted(set(on)) if on else sorted(name for name, fact in hosts.items() if fact.takes(labels))
     if not chosen:
-        raise Refused(PRECONDITION, _no_host(hosts, labels))
+        raise Refused(PRECONDITION, no_host(hosts, labels))
     return chosen
 
 
@@ -215,7 +221,7 @@ def _check_open(host: HostFact, labels: Mapping[str, str]) -> None:
         raise Refused(PRECONDITION, f"host {host.name} lacks a label the app asks for ({wanted})")
 
 
-def _no_host(hosts: Mapping[str, HostFact], labels: Mapping[str, str]) -> str:
+def no_host(hosts: Mapping[str, HostFact], labels: Mapping[str, str]) -> str:
     """Why none takes workers, in words."""
     online = [fact for fact in hosts.values() if fact.online]
     if not online:

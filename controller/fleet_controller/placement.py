@@ -1,5 +1,6 @@
 """Where workers go. Pure: values in, values out."""
 
+import heapq
 from collections.abc import Collection, Mapping
 
 
@@ -28,6 +29,29 @@ def with_host(present: Mapping[str, int], host: str, count: int) -> dict[str, in
         raise ValueError(f"size {count} is negative")
     placement = {**present, host: count}
     return {name: placement[name] for name in sorted(placement) if placement[name]}
+
+
+def without(
+    present: Mapping[str, int], leaving: Collection[str], taking: Collection[str], load: Mapping[str, int]
+) -> dict[str, int]:
+    """The present spread with the shares of the hosts `leaving` given to the hosts `taking`; nothing else moves.
+
+    One worker after the other goes to where fewest of the app are, then to where `load` (workers of all apps by host) is
+    least, so that no host that got one has two more than another. Raises ValueError when there is something to move and no host.
+    """
+    placement = {host: count for host, count in present.items() if host not in leaving}
+    moving = sum(present.values()) - sum(placement.values())
+    if moving and not taking:
+        raise ValueError("there is no host to move workers to")
+    if set(leaving) & set(taking):
+        raise ValueError("a host both leaves and takes")
+    queue = [(placement.get(host, 0), load.get(host, 0), host) for host in taking]
+    heapq.heapify(queue)
+    for _ in range(moving):
+        count, loaded, host = queue[0]
+        placement[host] = count + 1
+        heapq.heapreplace(queue, (count + 1, loaded + 1, host))
+    return {host: placement[host] for host in sorted(placement) if placement[host]}
 
 
 def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
+from fleet_controller.relocation import at_rest, draining
 from fleet_controller.revisions import differences
 from fleet_controller.views import Life, Phase
 from fleet_core.ids import SlotId, WorkerId
@@ -79,7 +80,7 @@ def app_message(office: Office, app: AppRecord) -> control_pb2.App:
         size=app.size,
         ready=sum(worker.ready for worker in office.hosts.workers_of(app.name)),
         placement=app.placement,
-        notices=office.conductor.notices(app),
+        notices=[*office.conductor.notices(app), *office.relocator.notices(app.name)],
     )
     rollout = office.desired.get(rollout_key(app.rollout), RolloutRecord)
     if rollout is not None:
@@ -202,13 +203,15 @@ def drain_message(office: Office, record: HostRecord) -> control_pb2.WatchDrainR
     """How far a drain is: workers that live on the host, and apps that are still placed there."""
     message = control_pb2.WatchDrainResponse(host=record.name)
     host = office.hosts.get(record.name)
+    drained = draining(office.desired.all(HostRecord))
     for app in sorted(office.desired.all(AppRecord), key=lambda app: app.name):
         left = sum(worker.view.live for identity, worker in _workers_on(host) if identity.app == app.name)
-        if not left and not app.wanted(record.name):
+        if not left and not at_rest(app, drained).wanted(record.name):
             continue
         progress = office.conductor.apps.get(app.name)
         plan = progress.plan if progress is not None else None
         doing = (plan.doing.get(record.name, "") or plan.waiting) if plan is not None else ""
+        doing = doing or ", ".join(office.relocator.notices(app.name))
         message.apps.add(app=app.name, workers_left=left, doing=doing)
     message.workers_left = sum(app.workers_left for app in message.apps)
     message.drained = not message.apps

@@ -15,7 +15,7 @@ max_surge.
 from collections import defaultdict
 from collections.abc import Iterator
 
-from fleet_controller.records import AppState, RolloutState
+from fleet_controller.records import AppState, RolloutKind, RolloutState
 from fleet_controller.rollout_failure import CrashCounts, find_failure
 from fleet_controller.rollout_words import ABSENT_SECONDS, doing_on, waiting_for
 from fleet_controller.trial import judge_trial
@@ -370,6 +370,8 @@ class _Planning:
     # How far it is
 
     def _remaining_on(self, host: str) -> int:
+        if host not in self.situation.connected and self.rollout is not None and self.rollout.kind is RolloutKind.MOVE:
+            return 0  # a move is done when every host that can be reached is as it shall be
         if host not in self.situation.reported:
             return self.app.placement.get(host, 0)
         wanted = self.app.wanted(host)

@@ -19,6 +19,7 @@ _FOLDERS = {
 _PURE = [
     "controller/fleet_controller/rollout.py",
     "controller/fleet_controller/placement.py",
+    "controller/fleet_controller/relocation.py",
     "controller/fleet_controller/operations.py",
     "controller/fleet_controller/views.py",
     "controller/fleet_controller/records.py",
