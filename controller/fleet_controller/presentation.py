@@ -214,9 +214,12 @@ def drain_message(office: Office, record: HostRecord) -> control_pb2.WatchDrainR
         doing = doing or ", ".join(office.relocator.notices(app.name))
         message.apps.add(app=app.name, workers_left=left, doing=doing)
     message.workers_left = sum(app.workers_left for app in message.apps)
-    message.drained = not message.apps
-    if host is None or not host.connected:
-        message.message = f"host {record.name} is not connected: its workers may well be running"
+    message.drained = not message.apps and host is not None and host.reported
+    if not message.drained and (host is None or not host.connected):
+        message.message = (
+            f"host {record.name} is not connected, and its workers may well be running: bring it back, "
+            f"or `fleetctl host remove {record.name}` if it is gone for good"
+        )
     return message
 
 

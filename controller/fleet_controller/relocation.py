@@ -4,7 +4,7 @@ It looks at the whole situation anew each time, as the planner does. What it dec
 start-first, like any other. Only floating apps move: of a pinned app the user said where, so its workers on a lost host wait for
 it, and those on a host that is being drained rest until the drain is called off.
 
-A share leaves a host that is drained, lacks a label the app asks for, was removed, or was not heard of for the app's
+A share leaves a host that is drained, that lacks a label the app asks for, or that was not heard of for the app's
 `lost_after_seconds`. For the last there is a brake: where many hosts are lost at the same time it is more likely that the
 controller, or the network before it, is at fault, and that their workers run; then nothing is started elsewhere until enough
 of them are back.
@@ -159,8 +159,8 @@ def _causes(placed: Placed, hosts: Mapping[str, HostFact], watch: Watch, now: fl
     for name in placed.app.placement:
         host = hosts.get(name)
         if host is None:
-            causes[name] = f"host {name} was removed"
-        elif host.scheduling is Scheduling.DRAINING:
+            continue  # its record cannot be read: a host that has a share is never removed
+        if host.scheduling is Scheduling.DRAINING:
             causes[name] = f"host {name} is drained"
         elif not host.has(placed.policy.labels):
             lacking = {k: v for k, v in placed.policy.labels.items() if host.labels.get(k) != v}
