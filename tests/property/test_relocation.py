@@ -134,7 +134,6 @@ class MoveHistories(RuleBasedStateMachine):
             facts[name] = HostFact(name, 2, since is None, self.scheduling[name], lost_since=since)
         return facts
 
-    @rule()
     def the_leader_relocates(self) -> None:
         world = self.world
         policy = PlacementPolicy(lost_after_seconds=LOST_AFTER)
@@ -161,8 +160,23 @@ class MoveHistories(RuleBasedStateMachine):
     def a_host_is_told(self, name: str, scheduling: Scheduling) -> None:
         self.scheduling[name] = scheduling
 
+    @rule(name=_hosts)
+    def a_host_is_drained(self, name: str) -> None:
+        self.scheduling = {**dict.fromkeys(HOSTS, Scheduling.OPEN), name: Scheduling.DRAINING}
+        self.a_while_goes_by_without_a_fault(3)
+
+    @rule(name=_hosts)
+    def a_host_is_lost_for_long(self, name: str) -> None:
+        for other in HOSTS:
+            if other != name and other not in self.world.connected:
+                self.world.connect(other)
+        self.world.disconnect(name)
+        self.world.now += LOST_AFTER + 30.0
+        self.a_while_goes_by_without_a_fault(3)
+
     @rule()
     def the_leader_thinks(self) -> None:
+        self.the_leader_relocates()
         self.world.think()
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 40.0, LOST_AFTER]))
@@ -183,6 +197,18 @@ class MoveHistories(RuleBasedStateMachine):
             self.world.progress(identity)
         for name in HOSTS:
             self.world.report(name)
+
+    @rule(rounds=st.integers(1, 20))
+    def a_while_goes_by_without_a_fault(self, rounds: int) -> None:
+        """Hosts that are cut off stay so; without this few rollouts would ever end, and moves wait for them."""
+        for _ in range(rounds):
+            self.the_leader_relocates()
+            self.world.think()
+            self.everything_progresses()
+            for name in BALANCERS:
+                self.world.end_requests(name)
+                self.a_balancer_applies_and_acknowledges(name)
+            self.world.now += 1.0
 
     @rule(name=_balancers)
     def a_balancer_applies_and_acknowledges(self, name: str) -> None:
