@@ -5,12 +5,15 @@ import tomllib
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fleet.v1 import control_pb2
-from fleet.v1.control_pb2_grpc import ControlServiceAsyncStub, ControlServiceStub
+from fleet.v1.control_pb2_grpc import ControlServiceStub
 from fleet_core.tls import TlsFiles, controller_channel
 from tests.integration.fleet.harness import Fleet, wait_for
+
+if TYPE_CHECKING:
+    from fleet.v1.control_pb2_grpc import ControlServiceAsyncStub
 
 _CALL_SECONDS = 10.0
 _DRAIN_SECONDS = 90.0
@@ -40,7 +43,7 @@ class Control:
     def watch_drain(self, host: str) -> list[control_pb2.WatchDrainResponse]:
         """All it sends, to its end."""
 
-        async def watch(stub: ControlServiceAsyncStub) -> list[control_pb2.WatchDrainResponse]:
+        async def watch(stub: "ControlServiceAsyncStub") -> list[control_pb2.WatchDrainResponse]:
             stream = stub.WatchDrain(control_pb2.WatchDrainRequest(host=host), timeout=_DRAIN_SECONDS)
             return [message async for message in stream]
 
@@ -72,7 +75,7 @@ class Control:
     def settled(self, name: str = "my-app") -> bool:
         return self.app(name).rollout.state == control_pb2.ROLLOUT_STATE_DONE
 
-    def _call(self, call: Callable[[ControlServiceAsyncStub], Awaitable[_T]]) -> _T:
+    def _call(self, call: "Callable[[ControlServiceAsyncStub], Awaitable[_T]]") -> _T:
         configuration = tomllib.loads(Path(self._fleet.environment["FLEET_CONFIG"]).read_text())
         context = configuration["contexts"][configuration["current"]]
         files = TlsFiles(*(Path(context[name]) for name in ("authority", "certificate", "key")))
@@ -80,7 +83,7 @@ class Control:
         async def run() -> _T:
             channel = controller_channel(context["controllers"][0], files)
             try:
-                stub: ControlServiceAsyncStub = ControlServiceStub(channel)
+                stub: "ControlServiceAsyncStub" = ControlServiceStub(channel)
                 return await call(stub)
             finally:
                 await channel.close()
