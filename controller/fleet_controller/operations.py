@@ -34,8 +34,8 @@ class HostFact:
     labels: Mapping[str, str] = field(default_factory=dict)
     lost_since: float | None = None
     """The leader's time since which it was not heard of; None while it is online."""
-    workers: int = 0
-    """Workers that lived there when it was last heard of in this term."""
+    workers_left: int = 0
+    """Workers that lived on a lost host when it was last heard of in this term."""
     written_at: int = 0
     """The store's revision at which the host's record was last written."""
 

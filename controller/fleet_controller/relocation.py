@@ -218,7 +218,7 @@ def _rest(app: AppRecord, hosts: Mapping[str, HostFact], found: _Pass) -> None:
 
 def _brake(hosts: Mapping[str, HostFact]) -> str:
     """More than a third of the hosts, and more than one, are lost at this moment. A host that was drained in full may be away."""
-    counted = [fact for fact in hosts.values() if fact.scheduling is not Scheduling.DRAINING or fact.workers]
+    counted = [fact for fact in hosts.values() if fact.scheduling is not Scheduling.DRAINING or fact.workers_left]
     lost = sorted(fact.name for fact in counted if not fact.online)
     if len(lost) <= max(1.0, len(counted) / 3):
         return ""

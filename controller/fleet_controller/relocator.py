@@ -44,14 +44,16 @@ def host_facts(desired: Desired, hosts: Hosts) -> dict[str, HostFact]:
     facts = {}
     for record in desired.all(HostRecord):
         observed = hosts.get(record.name)
+        lost_since = hosts.lost_since(record.name)
+        left = observed.workers.values() if observed is not None and lost_since is not None else ()
         facts[record.name] = HostFact(
             name=record.name,
             cpus=record.cpus,
-            online=observed is not None and observed.connected,
+            online=lost_since is None,
             scheduling=record.scheduling,
             labels=record.labels,
-            lost_since=hosts.lost_since(record.name),
-            workers=sum(worker.view.live for worker in observed.workers.values()) if observed is not None else 0,
+            lost_since=lost_since,
+            workers_left=sum(worker.view.live for worker in left),
             written_at=desired.written_at(host_key(record.name)),
         )
     return facts
@@ -93,6 +95,7 @@ class Relocator:
             self._news.clear()
             now = self._clock()
             before, self.last = self.last, relocate(self._placed(), self._facts(), self.last.watch, now)
+            took = self._clock() - now
             if self.last.brake != before.brake:
                 _log.warning("%s", self.last.brake or "enough hosts are back: lost ones are replaced again")
             begun = [await self._begin(decided) for decided in self.last.moves]
@@ -100,6 +103,8 @@ class Relocator:
             if not all(begun):
                 wake_at = min(now + _RETRY_SECONDS, wake_at or now + _RETRY_SECONDS)
             await self._wait(wake_at)
+            # At the beginning of a term hosts come one by one: never decide more than half of the time.
+            await asyncio.sleep(took)
 
     async def _wait(self, wake_at: float | None) -> None:
         try:

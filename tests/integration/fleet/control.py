@@ -83,7 +83,7 @@ class Control:
         async def run() -> _T:
             channel = controller_channel(context["controllers"][0], files)
             try:
-                stub: "ControlServiceAsyncStub" = ControlServiceStub(channel)
+                stub: ControlServiceAsyncStub = ControlServiceStub(channel)
                 return await call(stub)
             finally:
                 await channel.close()

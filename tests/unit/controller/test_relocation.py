@@ -165,7 +165,7 @@ def test_the_brake_holds_while_more_than_one_and_more_than_a_third_are_lost(
 
 def test_a_drain_forces_the_move_of_one_host_and_does_not_release_the_brake_for_the_others() -> None:
     hosts = fleet("a", "b", "c")
-    hosts["a"] = replace(drained(lost(hosts["a"], 1e6)), workers=2)
+    hosts["a"] = replace(drained(lost(hosts["a"], 1e6)), workers_left=2)
     hosts["b"] = lost(hosts["b"], 1e6)
     answer = decide(floating(a=2, b=2, c=2), hosts)
     assert answer.brake
