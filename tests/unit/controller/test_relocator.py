@@ -1,7 +1,7 @@
 """The shell: one decision is begun once, under a lease that is held, and when its time has come."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 
@@ -92,6 +92,13 @@ class Scene:
     async def end(self, rollout: RolloutRecord) -> None:
         await self.write((rollout_key(rollout.id), rollout.model_copy(update={"state": RolloutState.DONE})))
 
+    async def until_begun(self, count: int) -> None:
+        """Wait for so many rollouts, and see that there are no more."""
+        while len(self.rollouts()) < count:
+            await self.until_written()
+        await settled()
+        assert len(self.rollouts()) == count
+
     async def until_written(self) -> None:
         async with asyncio.timeout(DEADLINE):
             await self.written.wait()
@@ -107,6 +114,12 @@ async def scene() -> AsyncIterator[Scene]:
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 (the relocator tells nobody what it decided)
+            await asyncio.sleep(0.001)
+
+
 async def settled() -> None:
     """Let everything that is ready to run have its turns."""
     for _ in range(50):
@@ -116,8 +129,7 @@ async def settled() -> None:
 async def test_a_drained_host_s_share_moves_by_one_rollout_that_says_why(scene: Scene) -> None:
     await scene.furnish("a", "b", "c")
     await scene.drain("b")
-    await scene.until_written()
-    await settled()
+    await scene.until_begun(1)
     (rollout,) = scene.rollouts()
     assert (rollout.kind, rollout.cause) == (RolloutKind.MOVE, "host b is drained")
     app = scene.desired.get(app_key("app0"), AppRecord)
@@ -129,9 +141,8 @@ async def test_a_drained_host_s_share_moves_by_one_rollout_that_says_why(scene: 
 
 async def test_a_lost_host_s_share_moves_when_its_time_has_come_without_any_news(scene: Scene) -> None:
     await scene.furnish("a", "b", "c", lost_after=0.5)
-    await settled()
     scene.lose("b")
-    await scene.until_written()
+    await scene.until_begun(1)
     assert [rollout.cause for rollout in scene.rollouts()] == ["host b was lost for 0.5 s"]
 
 
@@ -139,11 +150,11 @@ async def test_while_the_lease_cannot_be_proved_nothing_is_begun(scene: Scene) -
     await scene.furnish("a", "b")
     scene.held = False
     await scene.drain("a")
+    await until(lambda: scene.relocator.last.moves)
     await settled()
     assert scene.rollouts() == []
     scene.held = True
-    await scene.until_written()
-    assert len(scene.rollouts()) == 1
+    await scene.until_begun(1)
 
 
 @pytest.mark.parametrize("failure", [Conflict("changed"), StoreUnavailable("away"), TimeoutError()])
@@ -151,9 +162,7 @@ async def test_what_could_not_be_written_is_tried_again(scene: Scene, failure: E
     await scene.furnish("a", "b")
     scene.failures = [failure]
     await scene.drain("a")
-    await scene.until_written()
-    await settled()
-    assert len(scene.rollouts()) == 1
+    await scene.until_begun(1)
 
 
 async def test_the_move_waits_for_the_rollout_under_way_and_begins_at_its_end(scene: Scene) -> None:
@@ -162,33 +171,29 @@ async def test_the_move_waits_for_the_rollout_under_way_and_begins_at_its_end(sc
     app = AppRecord(name="app0", placement={"a": 1, "b": 1}, rollout="r")
     await scene.write((rollout_key("r"), other), (app_key("app0"), app))
     await scene.drain("a")
-    await settled()
+    await until(lambda: scene.relocator.notices("app0"))
     assert [rollout.id for rollout in scene.rollouts()] == ["r"]
     assert "until the rollout under way ended" in scene.relocator.notices("app0")[0]
     await scene.end(other)
-    await scene.until_written()
+    await scene.until_begun(2)
     assert {rollout.kind for rollout in scene.rollouts()} == {RolloutKind.RESTART, RolloutKind.MOVE}
-    await settled()
-    assert scene.relocator.notices("app0") == ()
+    await until(lambda: not scene.relocator.notices("app0"))
 
 
 async def test_the_end_of_one_app_s_move_lets_the_next_app_s_begin(scene: Scene) -> None:
     await scene.furnish("a", "b", apps=10)
     await scene.drain("a")
-    await settled()
-    assert len(scene.rollouts()) == 8
+    await scene.until_begun(8)
+    assert len(scene.relocator.last.moves) == 8
     await scene.end(scene.rollouts()[0])
-    await settled()
-    assert len(scene.rollouts()) == 9
+    await scene.until_begun(9)
 
 
 async def test_a_lost_host_that_comes_back_in_time_moves_nothing(scene: Scene) -> None:
     await scene.furnish("a", "b", "c")
-    await settled()
     for _ in range(3):
         scene.lose("b")
-        await settled()
+        await until(lambda: scene.relocator.last.wake_at is not None)
         scene.connect("b")
-        await settled()
-    assert scene.relocator.last.wake_at is None
+        await until(lambda: scene.relocator.last.wake_at is None)
     assert scene.rollouts() == []
