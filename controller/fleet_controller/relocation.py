@@ -211,7 +211,7 @@ def _rest(app: AppRecord, hosts: Mapping[str, HostFact], found: _Pass) -> None:
     )
     if resting and app.state is AppState.RUNNING:
         found.notices[app.name] = tuple(
-            f"pinned to {name}, which is drained: `fleetctl host uncordon {name}` starts its {app.placement[name]} workers again"
+            f"pinned to {name}, which is drained: `fleetctl host uncordon {name}` starts {app.placement[name]} worker(s) again"
             for name in resting
         )
 
