@@ -85,10 +85,11 @@ def test_a_drain_moves_a_host_s_workers_start_first_and_ends_when_none_is_left(
 
 
 def test_a_drain_that_is_called_off_leaves_what_moved_where_it_is(fleet: Fleet, control: Control, address: str) -> None:
-    control.drain("host1")
-    control.watch_drain("host1")
+    drained = fleet.ask("host", "drain", "host1")
+    assert (drained["state"], drained["workers_left"]) == ("drained", 0)
     spread, pids = _spread(fleet), fleet.pids()
-    control.uncordon("host1")
+    assert "host1" not in spread
+    fleet.do("host", "uncordon", "host1")
     with pytest.raises(grpc.aio.AioRpcError, match="is not being drained"):
         control.watch_drain("host1")
     fleet.do("soft-restart", "my-app", "--worker", fleet.workers()[0]["id"])  # a whole operation later
