@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleet_controller import operations
+from fleet_controller import endings, operations
 from fleet_controller.changes import PRECONDITION, Ask, Refused
 from fleet_controller.operations import HostFact
 from fleet_controller.records import (
@@ -206,6 +206,18 @@ def test_a_move_a_user_aborted_is_not_begun_again_until_the_host_is_told_anew() 
     assert "aborted" in answer.notices["app"][0]
     hosts["a"] = replace(hosts["a"], written_at=11)
     assert len(decide(floating(a=2), hosts, newest=aborted).moves) == 1
+
+
+def test_an_aborted_move_puts_the_share_back_and_replaces_nothing_else() -> None:
+    app = floating(a=2, b=2)
+    change = move(Ask("r2", cause="host a is drained"), app, {"b": 4})
+    back, going = endings.aborted(change.app, change.rollout)
+    assert (back.placement, back.generation, back.rejected) == (app.placement, app.generation, frozenset())
+    back, ended = endings.done(back, going, 1.0)
+    assert (ended.kind, ended.state) == (RolloutKind.MOVE, RolloutState.ABORTED)
+    hosts = fleet("a", "b")
+    hosts["a"] = replace(drained(hosts["a"]), written_at=5)
+    assert decide(back, hosts, newest=ended).moves == ()
 
 
 def test_only_so_many_apps_move_at_the_same_time() -> None:
