@@ -99,7 +99,9 @@ class _Operation:
             self._unchanged = bool(self._request_id) and self._rollout.id != self._request_id and self._ended()
             if not no_wait and (self._stream or not self._ended()):
                 with RecordProgress(self._output) if self._stream else choose_progress(self._output) as progress:
-                    progress.update(self._rollout)
+                    # The watch begins with the present state; what the mutation answered may be planned anew meanwhile.
+                    if self._ended():
+                        progress.update(self._rollout)
                     try:
                         async with asyncio.timeout(self._settings.operation_seconds):
                             await self._watch(connection, progress)

@@ -45,18 +45,19 @@ def describe_done(rollout: control_pb2.Rollout) -> Parts:
     """The last line of an operation that is done."""
     workers = count(rollout.replaced, "worker")
     replaced = f"{workers} replaced" if rollout.replaced else "no worker had to be replaced"
-    revision = f"to revision {rollout.revision}, "
     verb, what = {
         control_pb2.ROLLOUT_KIND_START: ("started", f"{workers} started"),
         control_pb2.ROLLOUT_KIND_SET_SIZE: ("resized", f"{workers} started or stopped"),
         control_pb2.ROLLOUT_KIND_RESTART: ("restarted", f"{workers} replaced"),
         control_pb2.ROLLOUT_KIND_STOP: ("stopped", f"{workers} stopped"),
         control_pb2.ROLLOUT_KIND_REMOVE: ("removed", f"{workers} stopped"),
-        control_pb2.ROLLOUT_KIND_UPDATE: ("updated", f"{revision}{replaced}"),
-        control_pb2.ROLLOUT_KIND_ROLLBACK: ("rolled back", f"{revision}{replaced}"),
+        control_pb2.ROLLOUT_KIND_UPDATE: ("updated", replaced),
+        control_pb2.ROLLOUT_KIND_ROLLBACK: ("rolled back", replaced),
         control_pb2.ROLLOUT_KIND_MOVE: ("moved", f"{workers} moved"),
     }.get(rollout.kind, ("done", f"{workers} changed"))
-    return (rollout.app, "bold"), " ", (verb, "bold green"), f": {what} in {duration(rollout.seconds)}"
+    new = rollout.kind in (control_pb2.ROLLOUT_KIND_UPDATE, control_pb2.ROLLOUT_KIND_ROLLBACK)
+    to = f" to revision {rollout.revision}" if new else ""
+    return (rollout.app, "bold"), " ", (verb, "bold green"), f"{to}: {what} in {duration(rollout.seconds)}"
 
 
 def describe_aborted(rollout: control_pb2.Rollout) -> Parts:

@@ -77,9 +77,13 @@ class RecordProgress(SilentProgress):
         self._last: control_pb2.Rollout | None = None
 
     def update(self, rollout: control_pb2.Rollout) -> None:
-        if rollout != self._last:
+        # The controller repeats it as time goes by, which is no change.
+        timeless = control_pb2.Rollout()
+        timeless.CopyFrom(rollout)
+        timeless.ClearField("seconds")
+        if timeless != self._last:
             self._output.record(views.rollout_view(rollout))
-        self._last = rollout
+        self._last = timeless
 
 
 class LineProgress(SilentProgress):

@@ -108,7 +108,7 @@ def show(output: Output, shown: control_pb2.Rollout) -> None:
     if shown.HasField("failed_worker"):
         for line in failed_lines(shown.failed_worker, shown.message):
             output.line(line)
-    if shown.hosts:
+    if shown.hosts and views.under_way(shown):
         rows = [(host.host, f"{host.steps_done}/{host.steps}", host.doing or "-") for host in shown.hosts]
         output.table(_HOST_COLUMNS, rows, indent=2)
 
