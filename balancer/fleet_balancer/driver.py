@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from fleet.v1 import balancer_pb2, types_pb2
 from fleet_core.ids import WorkerId, check_name
-from fleet_core.spec import parse_address
+from fleet_core.spec import EVERYWHERE, parse_address
+
+EVERY_ADDRESS = (EVERYWHERE, "::")
 
 
 class DriverError(Exception):
@@ -58,10 +60,13 @@ class Pool:
     endpoints: tuple[Endpoint, ...] = ()
 
     @classmethod
-    def from_proto(cls, message: balancer_pb2.Pool) -> "Pool":
-        """Raises ValueError with one line on what is wrong."""
+    def from_proto(cls, message: balancer_pb2.Pool, own_address: str = EVERYWHERE) -> "Pool":
+        """As the balancer that listens on `own_address` serves it. Raises ValueError with one line on what is wrong."""
         endpoints = tuple(Endpoint.from_proto(endpoint) for endpoint in message.endpoints)
-        return cls(check_name("pool", message.name), parse_route(message.route.http), endpoints)
+        route = parse_route(message.route.http)
+        if route is not None:
+            route = own_listener(route, own_address)
+        return cls(check_name("pool", message.name), route, endpoints)
 
     def targets(self) -> dict[Target, bool]:
         """Every target and whether it drains. One that a ready and a draining worker share is ready."""
@@ -85,6 +90,19 @@ def parse_route(text: str) -> Target | None:
         return Target(str(ipaddress.ip_address(address)), port)
     except ValueError:
         raise ValueError(f"route {text!r} is not valid: write an IP address and a port, as in 127.0.0.1:8080") from None
+
+
+def own_listener(route: Target, own_address: str) -> Target | None:
+    """Where the balancer that listens on `own_address` listens for `route`; None: nowhere, it is another balancer's.
+
+    A route without an address is served by every balancer, on its own one; a route with an address by the balancer whose own it
+    is, and by those that listen everywhere.
+    """
+    if own_address in EVERY_ADDRESS and route.address != EVERYWHERE:
+        return route
+    if route.address in EVERY_ADDRESS:
+        return Target(own_address, route.port)
+    return route if route.address == own_address else None
 
 
 @dataclass(frozen=True, slots=True)

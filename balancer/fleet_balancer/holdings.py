@@ -15,6 +15,7 @@ from fleet.v1 import balancer_pb2, types_pb2
 from fleet_balancer.driver import Pool
 from fleet_core.durable import write_durably
 from fleet_core.ids import Epoch
+from fleet_core.spec import EVERYWHERE
 
 _M = TypeVar("_M", bound=Message)
 
@@ -40,10 +41,10 @@ class Holdings:
         self._behind = False
         """The file does not hold them yet."""
 
-    def pools(self) -> dict[str, Pool]:
-        """Raises HoldingsError when a list on disk breaks a rule."""
+    def pools(self, own_address: str = EVERYWHERE) -> dict[str, Pool]:
+        """As Pool.from_proto. Raises HoldingsError when a list on disk breaks a rule."""
         try:
-            return {name: Pool.from_proto(message) for name, message in self.messages.items()}
+            return {name: Pool.from_proto(message, own_address) for name, message in self.messages.items()}
         except ValueError as error:
             raise HoldingsError(f"{self._folder / 'lists.json'}: {error}") from error
 

@@ -90,7 +90,7 @@ async def _run(config: BalancerConfig) -> None:
     _log.info("haproxy %s at %s", found, found.path)
     driver = HaproxyDriver(config.runtime_dir, found, threads=config.threads, stored=service_manager.take_stored())
     try:
-        upstreams = Upstreams(driver, holdings)
+        upstreams = Upstreams(driver, holdings, config.listen_address)
         await upstreams.start()
         service_manager.notify("READY=1")
         await _until(stopping, Session(config, driver, upstreams, holdings))

@@ -82,6 +82,7 @@ class Session:
             highest_epoch=self._holdings.epoch.to_proto(),
             driver=self._driver.name,
             driver_version=self._driver.version,
+            listen_address=self._config.listen_address,
         )
 
     async def _subscribe(self, address: str, subscription: "Subscription") -> None:
@@ -186,8 +187,8 @@ class Subscription:
             if kind == "lists":
                 await self._apply(call, message.lists)
             elif kind == "validate":
-                error = await self._upstreams.validate(message.validate.pool)
-                answer = balancer_pb2.Validated(request_id=message.validate.request_id, error=error)
+                answer = await self._upstreams.validate(message.validate.pool)
+                answer.request_id = message.validate.request_id
                 await self._write(call, balancer_pb2.BalancerMessage(validated=answer))
 
     async def _apply(self, call: _Call, lists: balancer_pb2.UpstreamLists) -> None:

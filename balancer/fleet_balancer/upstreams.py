@@ -8,6 +8,7 @@ from fleet.v1 import balancer_pb2
 from fleet_balancer.driver import Driver, DriverError, Pool
 from fleet_balancer.holdings import Holdings, HoldingsError
 from fleet_core.ids import WorkerId
+from fleet_core.spec import EVERYWHERE
 
 _log = logging.getLogger(__name__)
 
@@ -15,8 +16,10 @@ _log = logging.getLogger(__name__)
 class Upstreams:
     """The lists as the controller wants them, made true by the driver and then durable. Outlives subscriptions."""
 
-    def __init__(self, driver: Driver, holdings: Holdings) -> None:
+    def __init__(self, driver: Driver, holdings: Holdings, own_address: str = EVERYWHERE) -> None:
+        """`own_address`: as BalancerConfig.listen_address."""
         self._driver = driver
+        self._own_address = own_address
         self._holdings = holdings
         self._wanted: dict[str, balancer_pb2.Pool] = dict(holdings.messages)
         self._refused: dict[str, str] = {}
@@ -25,7 +28,7 @@ class Upstreams:
     async def start(self) -> None:
         """Serve the lists on disk. Raises DriverError when no load balancer can be run, HoldingsError on damaged lists."""
         async with self._lock:
-            self._refused = await self._driver.start(self._holdings.pools())
+            self._refused = await self._driver.start(self._holdings.pools(self._own_address))
         for name, reason in sorted(self._refused.items()):
             _log.error("%s: refused: %s", name, reason)
 
@@ -58,11 +61,11 @@ class Upstreams:
         refused: dict[str, str] = {}
         for name, message in self._wanted.items():
             try:
-                parsed[name] = Pool.from_proto(message)
+                parsed[name] = Pool.from_proto(message, self._own_address)
             except ValueError as error:
                 refused[name] = str(error)
                 if name in standing:
-                    parsed[name] = Pool.from_proto(standing[name])
+                    parsed[name] = Pool.from_proto(standing[name], self._own_address)
         # A pool whose standing version stays may be refused too, when another one's change fails with it.
         refused.update(await self._driver.apply(parsed))
         for name in sorted(refused.keys() - self._refused.keys()):
@@ -79,13 +82,14 @@ class Upstreams:
             # They stand in the load balancer all the same; only after a restart would an older list be taken for the newest.
             _log.error("%s", error)
 
-    async def validate(self, message: balancer_pb2.Pool) -> str:
-        """Why the pool could not be applied; empty: it could."""
+    async def validate(self, message: balancer_pb2.Pool) -> balancer_pb2.Validated:
+        """Whether the pool could be applied, and whether its route is this balancer's; without the request's id."""
         try:
-            await self._driver.validate(Pool.from_proto(message))
+            pool = Pool.from_proto(message, self._own_address)
+            await self._driver.validate(pool)
         except (ValueError, DriverError) as error:
-            return str(error)
-        return ""
+            return balancer_pb2.Validated(error=str(error))
+        return balancer_pb2.Validated(elsewhere=bool(message.route.http) and pool.route is None)
 
     async def in_flight(self) -> Mapping[tuple[str, WorkerId], int]:
         """As Driver.in_flight; empty while the load balancer cannot be asked: no count is not a count of none."""

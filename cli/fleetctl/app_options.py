@@ -147,7 +147,7 @@ _OPTIONS = (
         cls=SpecOption,
         field="route.http",
         metavar="ADDR",
-        help="Where the balancers listen for it: 127.0.0.1:8080 or :8080.",
+        help="Where clients reach it: :8080 on every balancer, 127.0.0.1:8080 on the one with that address.",
     ),
     click.option(
         "--cwd",

@@ -23,6 +23,7 @@ from fleet_controller.streams import (
     require_office,
     require_role,
 )
+from fleet_core.spec import parse_address
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
 
@@ -33,7 +34,7 @@ VALIDATE_TIMEOUT_SECONDS = 5.0
 class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
     def __init__(self, leadership: Leadership) -> None:
         self._leadership = leadership
-        self._validations: dict[str, asyncio.Future[str]] = {}
+        self._validations: dict[str, asyncio.Future[balancer_pb2.Validated]] = {}
 
     async def Subscribe(  # noqa: N802 (the contract's name)
         self, request_iterator: AsyncIterator[balancer_pb2.BalancerMessage], context: Context
@@ -73,28 +74,40 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
                 office.conductor.touch()
 
     async def refusal(self, office: Office, pool: balancer_pb2.Pool) -> str:
-        """Ask every connected balancer whether `pool` could be applied; the first refusal in words, empty: none."""
-        asked: dict[str, tuple[str, asyncio.Future[str]]] = {}
+        """Ask every connected balancer whether `pool` could be applied; the first refusal in words, empty: none.
+
+        A route that none of them would listen for is refused too: nobody would ever reach the app.
+        """
+        asked: dict[str, tuple[ObservedBalancer, asyncio.Future[balancer_pb2.Validated]]] = {}
         for balancer in office.upstreams.balancers.values():
             if balancer.outbox is None:
                 continue
             identifier = uuid.uuid4().hex
-            answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            asked[identifier] = balancer.name, answer
+            answer: asyncio.Future[balancer_pb2.Validated] = asyncio.get_running_loop().create_future()
+            asked[identifier] = balancer, answer
             self._validations[identifier] = answer
             message = balancer_pb2.UpstreamMessage(epoch=office.epoch.to_proto())
             message.validate.request_id = identifier
             message.validate.pool.CopyFrom(pool)
             balancer.outbox.put(("validate", identifier), lambda message=message: message)  # type: ignore[misc]
         try:
-            for name, answer in asked.values():
+            elsewhere = []
+            for balancer, answer in asked.values():
                 try:
                     async with asyncio.timeout(VALIDATE_TIMEOUT_SECONDS):
-                        error = await answer
+                        validated = await answer
                 except TimeoutError:
-                    return f"balancer {name} did not say in time whether it can serve {pool.route.http}"
-                if error:
-                    return f"balancer {name}: {error}"
+                    return f"balancer {balancer.name} did not say in time whether it can serve {pool.route.http}"
+                if validated.error:
+                    return f"balancer {balancer.name}: {validated.error}"
+                if validated.elsewhere:
+                    elsewhere.append(f"{balancer.name} listens on {balancer.listen_address}")
+            if elsewhere and len(elsewhere) == len(asked):
+                port = parse_address(pool.route.http)[1]
+                return (
+                    f"no balancer has the address of {pool.route.http} ({', '.join(sorted(elsewhere))}): "
+                    f"write :{port} for all of them"
+                )
         finally:
             for identifier in asked:
                 self._validations.pop(identifier, None)
@@ -112,4 +125,4 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         elif kind == "validated":
             answer = self._validations.get(message.validated.request_id)
             if answer is not None and not answer.done():
-                answer.set_result(message.validated.error)
+                answer.set_result(message.validated)

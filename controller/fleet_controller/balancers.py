@@ -65,6 +65,7 @@ class ObservedBalancer:
     version: str = ""
     driver: str = ""
     driver_version: str = ""
+    listen_address: str = ""
     outbox: Outbox[balancer_pb2.UpstreamMessage] | None = None
     left_at: float = 0.0
     """When its last subscription ended, by the leader's clock."""
@@ -97,6 +98,7 @@ class Upstreams:
         balancer.version = hello.balancer_version
         balancer.driver = hello.driver
         balancer.driver_version = hello.driver_version
+        balancer.listen_address = hello.listen_address
         balancer.outbox = outbox
         balancer.pools = {}
         self._send_all(balancer)

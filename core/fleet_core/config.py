@@ -1,5 +1,6 @@
 """The configuration file of each daemon: TOML, checked, with one clear line for what is wrong."""
 
+import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleet_core.ids import check_name
-from fleet_core.spec import parse_address
+from fleet_core.spec import EVERYWHERE, parse_address
 from fleet_core.tls import TlsFiles
 
 
@@ -120,3 +121,14 @@ class BalancerConfig(DaemonConfig):
     """The HAProxy to run; absent: the newer of the one on PATH and the bundled one."""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """HAProxy's threads; one serves some ten thousand requests a second."""
+    listen_address: str = EVERYWHERE
+    """The IP address routes without an address are served on. One other than 0.0.0.0 is this balancer's own: routes with another
+    address are then left to other balancers."""
+
+    @field_validator("listen_address")
+    @classmethod
+    def _literal_address(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            raise ValueError(f"{value!r} is not an IP address: write one, as in 10.0.0.5 or 0.0.0.0") from None

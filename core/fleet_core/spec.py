@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from fleet.v1 import types_pb2
 from fleet_core.ids import check_label, check_name
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (what a route without an address means)
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -360,4 +361,4 @@ def parse_address(text: str) -> tuple[str, int]:
         or set(address) & set(" /@\t\n")
     ):
         raise ValueError(f"address {text!r} is not valid: write ADDRESS:PORT, for example 127.0.0.1:8080 or :8080")
-    return address.strip("[]") or "0.0.0.0", int(port_text)  # noqa: S104 (what a bare port means)
+    return address.strip("[]") or EVERYWHERE, int(port_text)

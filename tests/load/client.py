@@ -47,7 +47,8 @@ class LoadPlan:
     post_path: str = "/echo"
     timeout_seconds: float = 5.0
     fail_over: bool = False
-    """A refused connect tries the other targets before it counts as a failure."""
+    """A refused connect tries the other targets before it counts as a failure, as a client does that was given several addresses.
+    Only a refused one: who was connected has sent something, or may have, and what ends it then is a failure."""
     seed: int = 1
 
 
@@ -118,6 +119,8 @@ class _Asker:
         self._kind = kind
         self._dice = dice
         self._socket: socket.socket | None = None
+        self._target = plan.targets[number % len(plan.targets)]
+        """Where the connection leads, or was last tried."""
         self._requests = 0
 
     def close(self) -> None:
@@ -134,23 +137,23 @@ class _Asker:
             async with asyncio.timeout(self._plan.timeout_seconds):
                 await self._exchange(method)
         except TimeoutError:
-            self._fail(FailureKind.TIMEOUT, method, f"no answer in {self._plan.timeout_seconds:g} s")
+            self._fail(FailureKind.TIMEOUT, method, f"no answer in {self._plan.timeout_seconds:g} s", began)
         except _RequestError as error:
-            self._fail(error.kind, method, error.detail)
+            self._fail(error.kind, method, error.detail, began)
         else:
             self._tally.succeed(method, time.monotonic() - began)
 
-    def _fail(self, kind: FailureKind, method: str, detail: str) -> None:
+    def _fail(self, kind: FailureKind, method: str, detail: str, began: float) -> None:
         self.close()
-        self._tally.fail(Failure(kind, method, time.monotonic(), self._kind, detail))
+        self._tally.fail(Failure(kind, method, time.monotonic(), self._kind, detail, began, str(self._target)))
 
     async def _exchange(self, method: str) -> None:
         # Half of the fresh connections say that they will close, as ab does; the others just close, as curl does.
         says_close = self._kind == "fresh" and self._dice.random() < 0.5
         body = self._body() if method == "POST" else b""
         path = self._plan.post_path if method == "POST" else self._plan.get_path
-        connection, target = await self._connection()
-        request = encode_request(method, path, str(target), body, close=says_close)
+        connection = await self._connection()
+        request = encode_request(method, path, str(self._target), body, close=says_close)
         response = await _send_and_receive(connection, request)
         self._check(method, body, response)
         if self._kind == "fresh" or not response.keeps_alive:
@@ -175,26 +178,30 @@ class _Asker:
         else:
             raise _RequestError(FailureKind.BODY, f"names no pid: {response.body[:80]!r}")
 
-    async def _connection(self) -> tuple[socket.socket, Target]:
+    async def _connection(self) -> socket.socket:
         """The open connection if the server's end still is, else a new one."""
-        targets = self._plan.targets
-        first = self._number % len(targets)
         if self._socket is not None:
             if not _closed_by_server(self._socket):
-                return self._socket, targets[first]
+                return self._socket
             self._tally.closed_while_idle += 1
             self.close()
-        attempts = len(targets) if self._plan.fail_over else 1
+        targets = self._plan.targets
         refusal = ""
-        for step in range(attempts):
-            target = targets[(first + step) % len(targets)]
+        for step in range(len(targets) if self._plan.fail_over else 1):
+            self._target = targets[(self._number + step) % len(targets)]
             try:
-                self._socket = await _connect(target)
-            except OSError as error:
-                refusal = f"connect to {target}: {error.strerror or error}"
+                self._socket = await _connect(self._target)
+            except ConnectionRefusedError:
+                refusal = f"connect to {self._target}: refused"
                 continue
+            except OSError as error:
+                raise _RequestError(
+                    FailureKind.REFUSED, f"connect to {self._target}: {error.strerror or error}"
+                ) from error
             self._tally.connections_opened += 1
-            return self._socket, target
+            if step:
+                self._tally.failed_over += 1
+            return self._socket
         raise _RequestError(FailureKind.REFUSED, refusal)
 
 

@@ -27,10 +27,14 @@ class Failure:
     kind: FailureKind
     method: str
     at: float
-    """CLOCK_MONOTONIC, so that it can be laid beside the workers' journals."""
+    """When it was noticed: CLOCK_MONOTONIC, so that it can be laid beside the workers' journals."""
     connection: str
     """ "keepalive", "idle" or "fresh"."""
     detail: str
+    began: float
+    """When the client began to ask, by the same clock: before it connected, if it had to."""
+    target: str
+    """The address it was connected to; the last one tried where none could be connected."""
 
 
 @dataclass(slots=True)
@@ -45,6 +49,8 @@ class Tally:
     connections_opened: int = 0
     closed_while_idle: int = 0
     """Kept-alive connections the server closed between two requests, which HTTP allows."""
+    failed_over: int = 0
+    """Connections made to another target because the first one refused."""
     details: list[Failure] = field(default_factory=list)
     _latencies: Counter[int] = field(default_factory=Counter)
 
@@ -87,6 +93,7 @@ class Tally:
             },
             "connections_opened": self.connections_opened,
             "closed_while_idle": self.closed_while_idle,
+            "failed_over": self.failed_over,
             "pids": {str(pid): count for pid, count in sorted(self.pids.items())},
             "details": [asdict(failure) for failure in self.details],
         }

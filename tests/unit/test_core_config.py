@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_core.config import AgentConfig, ConfigError, ControllerConfig
+from fleet_core.config import AgentConfig, BalancerConfig, ConfigError, ControllerConfig
 
 _TLS = '[tls]\nauthority = "/c/ca.pem"\ncertificate = "/c/a.pem"\nkey = "/c/a.key"\n'
 _AGENT = """name = "host1"
@@ -75,3 +75,13 @@ def test_a_heartbeat_interval_must_make_sense(tmp_path: Path, interval: str) -> 
 
     with pytest.raises(ConfigError, match="heartbeat_interval_seconds"):
         ControllerConfig.load(path)
+
+
+def test_a_balancer_listens_everywhere_unless_it_has_an_address_of_its_own(tmp_path: Path) -> None:
+    balancer = 'name = "lb1"\nstate_dir = "/s"\ncontrollers = ["127.0.0.1:7400"]\nruntime_dir = "/r"\n'
+
+    assert BalancerConfig.load(_file(tmp_path, balancer + _TLS)).listen_address == "0.0.0.0"
+    own = BalancerConfig.load(_file(tmp_path, f'{balancer}listen_address = "127.0.0.2"\n{_TLS}'))
+    assert own.listen_address == "127.0.0.2"
+    with pytest.raises(ConfigError, match=r"listen_address: .*'lb1\.example' is not an IP address: write one"):
+        BalancerConfig.load(_file(tmp_path, f'{balancer}listen_address = "lb1.example"\n{_TLS}'))

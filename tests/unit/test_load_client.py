@@ -179,6 +179,21 @@ async def test_with_fail_over_a_refused_connection_goes_to_the_next_target() -> 
         await _run_until(client, 50)
 
     assert client.tally.failed.total() == 0
+    assert client.tally.failed_over > 0
+
+
+async def test_with_fail_over_a_reset_is_a_failure_all_the_same() -> None:
+    async def no_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read_request(reader)
+
+    async with _serving(no_answer) as bad, _serving(_echo) as good:
+        client = LoadClient(_plan(bad, good, fail_over=True))
+        await _run_until(client, 20)
+
+    assert set(client.tally.kinds) == {"reset"}
+    assert {failure.target for failure in client.tally.details} == {f"127.0.0.1:{bad}"}
+    assert all(failure.began <= failure.at for failure in client.tally.details)
+    assert client.tally.failed_over == 0
 
 
 async def test_the_rate_is_not_exceeded() -> None:

@@ -14,7 +14,7 @@ def test_percentiles_are_those_of_the_answered_requests() -> None:
 def test_failures_are_counted_by_kind_and_method_and_kept_up_to_a_bound() -> None:
     tally = Tally()
     for number in range(1500):
-        tally.fail(Failure(FailureKind.RESET, "POST", float(number), "fresh", "connection ended"))
+        tally.fail(Failure(FailureKind.RESET, "POST", float(number), "fresh", "connection ended", 0.0, "127.0.0.1:1"))
 
     summary = tally.summary(1.0)
     assert (summary["sent"], summary["failed"]) == (1500, 1500)

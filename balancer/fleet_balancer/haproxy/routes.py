@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from fleet_balancer.driver import Pool, Target
-
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (recognised, not bound)
+from fleet_balancer.driver import EVERY_ADDRESS, Pool, Target
 
 
 def clashes(pools: Mapping[str, Pool], standing: Mapping[str, Pool]) -> dict[str, str]:
@@ -38,4 +36,4 @@ def _keeps_route(pool: Pool, standing: Mapping[str, Pool]) -> bool:
 def _overlap(one: Target, other: Target) -> bool:
     if one.port != other.port:
         return False
-    return one.address == other.address or one.address in _EVERYWHERE or other.address in _EVERYWHERE
+    return one.address == other.address or one.address in EVERY_ADDRESS or other.address in EVERY_ADDRESS

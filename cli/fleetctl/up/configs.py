@@ -8,7 +8,7 @@ from fleet_core.authority import create_authority, issue
 from fleet_core.config import AgentConfig, BalancerConfig, ControllerConfig, DaemonConfig, PortRange, TlsConfig
 from fleet_core.durable import write_durably
 from fleet_core.tls import Identity, Role, TlsFiles
-from fleetctl.up.layout import Layout, balancer_names, controller_names, host_names
+from fleetctl.up.layout import Layout, balancer_addresses, balancer_names, controller_names, host_names
 from fleetctl.up.settings import Settings
 
 OPERATOR = "operator"
@@ -90,13 +90,16 @@ def _agents(layout: Layout, settings: Settings, certificates: Certificates) -> I
 def _balancers(
     layout: Layout, settings: Settings, certificates: Certificates
 ) -> Iterable[tuple[str, Path, DaemonConfig]]:
-    for name in balancer_names(settings.balancers):
+    for name, own_address in zip(
+        balancer_names(settings.balancers), balancer_addresses(settings.balancers), strict=True
+    ):
         config = BalancerConfig(
             name=name,
             state_dir=_folder(layout.balancer_state(name)),
             tls=certificates.config(Role.BALANCER, name),
             controllers=settings.controller_addresses,
             runtime_dir=_folder(layout.balancer_run(name)),
+            listen_address=own_address,
         )
         yield name, layout.balancer_config(name), config
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fleetctl.output import Output
 from fleetctl.settings import Settings as CliSettings
+from fleetctl.up.layout import balancer_addresses
 from fleetctl.up.settings import Settings
 
 
@@ -52,7 +53,7 @@ class Display:
         self.step(
             f'\n  controller  {", ".join(addresses)} (context "{context}")\n'
             f"  hosts       {settings.hosts}, with ports from {min(settings.host_blocks)}\n"
-            f"  balancers   {settings.balancers}\n"
+            f"  balancers   {_balancers(settings.balancers)}\n"
             f"  data        {data_dir}, the daemons' logs in log/\n\n"
             "  In another terminal: fleetctl start ./server.js --http :8080 -i 2\n"
             "  Ctrl-C stops everything, workers too.\n"
@@ -77,6 +78,10 @@ class Display:
             self._output.record(data)
         except OSError:
             _fall_silent()
+
+
+def _balancers(count: int) -> str:
+    return "1" if count == 1 else f"{count}, on {', '.join(balancer_addresses(count))}"
 
 
 def _fall_silent() -> None:

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet_core.spec import EVERYWHERE
+
 _SOCKET_PATH_BYTES = 107
 """sun_path less its closing zero (man 7 unix)."""
 _LONGEST_SOCKET_BYTES = len("/balancers/balancer1/run/") + 32
@@ -122,3 +124,10 @@ def controller_names(count: int) -> list[str]:
 
 def balancer_names(count: int) -> list[str]:
     return [f"balancer{number}" for number in range(1, count + 1)]
+
+
+def balancer_addresses(count: int) -> list[str]:
+    """Where each listens: one alone everywhere, several on loopback addresses of their own, so that all can serve one port."""
+    if count == 1:
+        return [EVERYWHERE]
+    return [f"127.0.0.{number}" for number in range(1, count + 1)]

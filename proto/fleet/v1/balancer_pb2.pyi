@@ -66,6 +66,7 @@ class BalancerHello(_message.Message):
     HIGHEST_EPOCH_FIELD_NUMBER: _builtins.int
     DRIVER_FIELD_NUMBER: _builtins.int
     DRIVER_VERSION_FIELD_NUMBER: _builtins.int
+    LISTEN_ADDRESS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     balancer_uid: _builtins.str
     """Minted at the first start; survives restarts."""
@@ -74,6 +75,8 @@ class BalancerHello(_message.Message):
     driver: _builtins.str
     """"haproxy", and the version of the load balancer found."""
     driver_version: _builtins.str
+    listen_address: _builtins.str
+    """The address it listens on for routes that name none; "0.0.0.0": every address of its host."""
     @_builtins.property
     def highest_epoch(self) -> _types_pb2.Epoch:
         """The highest epoch this balancer ever obeyed."""
@@ -88,10 +91,11 @@ class BalancerHello(_message.Message):
         highest_epoch: _types_pb2.Epoch | None = ...,
         driver: _builtins.str = ...,
         driver_version: _builtins.str = ...,
+        listen_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["highest_epoch", b"highest_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer_uid", b"balancer_uid", "balancer_version", b"balancer_version", "driver", b"driver", "driver_version", b"driver_version", "highest_epoch", b"highest_epoch", "name", b"name", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer_uid", b"balancer_uid", "balancer_version", b"balancer_version", "driver", b"driver", "driver_version", b"driver_version", "highest_epoch", b"highest_epoch", "listen_address", b"listen_address", "name", b"name", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,18 +194,22 @@ class Validated(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     error: _builtins.str
     """Empty: the pool could be applied."""
+    elsewhere: _builtins.bool
+    """The route's address is not this balancer's: it would apply the pool and listen nowhere for it."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         error: _builtins.str = ...,
+        elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elsewhere", b"elsewhere", "error", b"error", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class Result:
 class Fleet:
     """`fleetctl up` on `folder`; stopped, and proved to have left no process, by `close`."""
 
-    def __init__(self, folder: Path, hosts: int = 3) -> None:
+    def __init__(self, folder: Path, hosts: int = 3, balancers: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_dir = folder / "data"
@@ -73,6 +73,7 @@ class Fleet:
         self.journals.mkdir(exist_ok=True)
         self.log = folder / "up.log"
         self._hosts = hosts
+        self._balancers = balancers
         self._up: subprocess.Popen[bytes] | None = None
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "PYTEST_"))},
@@ -92,7 +93,10 @@ class Fleet:
         """Start `up` and wait until every host and balancer is there."""
         with self.log.open("ab") as log:
             self._up = subprocess.Popen(
-                [_BIN / "fleetctl", "up", "--hosts", str(self._hosts), "--data-dir", self.data_dir],
+                [
+                    *(_BIN / "fleetctl", "up", "--hosts", str(self._hosts), "--balancers", str(self._balancers)),
+                    *("--data-dir", self.data_dir),
+                ],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -108,8 +112,8 @@ class Fleet:
         if hosts.code or balancers.code:
             return False
         states = [host["state"] for host in json.loads(hosts.output)]
-        away = [balancer for balancer in json.loads(balancers.output) if balancer["state"] != "connected"]
-        return states == ["online"] * self._hosts and bool(json.loads(balancers.output)) and not away
+        connected = [balancer["state"] for balancer in json.loads(balancers.output)]
+        return states == ["online"] * self._hosts and connected == ["connected"] * self._balancers
 
     def interrupt(self) -> int:
         """Ctrl-C: `up` alone gets SIGINT, and its exit code is returned."""
@@ -190,6 +194,10 @@ class Fleet:
 
     # fleetctl
 
+    @property
+    def program(self) -> Path:
+        return _BIN / "fleetctl"
+
     def run(self, *arguments: str, seconds: float = _COMMAND_SECONDS) -> Result:
         done = subprocess.run(
             [_BIN / "fleetctl", *arguments],
@@ -214,11 +222,17 @@ class Fleet:
         return json.loads(self.do(*arguments, "-o", "json"))
 
     def start_app(self, script: Path, size: int, *options: str, name: str = "my-app") -> str:
-        """Start `script` with journals kept by its workers; returns "ADDRESS:PORT" of its route."""
+        """Start `script` with journals kept by its workers; returns "ADDRESS:PORT" of its route at the first balancer."""
         address = free_address()
+        route = address if self._balancers == 1 else f":{address.rpartition(':')[2]}"
         journal = ("-e", f"NODE_OPTIONS=--require {JOURNAL}", "-e", f"WORKER_JOURNAL_DIR={self.journals}")
-        self.do("start", str(script), "-n", name, "-i", str(size), "--http", address, *options, *journal)
+        self.do("start", str(script), "-n", name, "-i", str(size), "--http", route, *options, *journal)
         return address
+
+    def addresses(self, address: str) -> list[str]:
+        """Where each balancer serves the app that `start_app` gave `address` to."""
+        port = address.rpartition(":")[2]
+        return [f"127.0.0.{number}:{port}" for number in range(1, self._balancers + 1)]
 
     @contextmanager
     def workers_killed_every(self, seconds: float, app: str = "my-app", seed: int = 1) -> Iterator[list[int]]:
@@ -251,15 +265,21 @@ class Fleet:
 
 
 class Load:
-    """`python -m tests.load` in a process of its own, 20 kept-alive and 20 fresh connections unless told otherwise."""
+    """`python -m tests.load` in a process of its own, 20 kept-alive and 20 fresh connections unless told otherwise.
 
-    def __init__(self, address: str, folder: Path, *arguments: str) -> None:
+    Several addresses: a refused connection is tried at the next one.
+    """
+
+    def __init__(self, addresses: str | Sequence[str], folder: Path, *arguments: str) -> None:
+        addresses = [addresses] if isinstance(addresses, str) else addresses
+        urls = [word for address in addresses for word in ("--url", f"http://{address}")]
+        fail_over = ["--fail-over"] if len(addresses) > 1 else []
         self._output = folder / f"load-{time.monotonic_ns()}.jsonl"
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
-                    *("-m", "tests.load", "--json", "--progress", "0.2", "--url", f"http://{address}", *arguments),
+                    *("-m", "tests.load", "--json", "--progress", "0.2", *urls, *fail_over, *arguments),
                 ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -298,9 +318,9 @@ class Load:
 
 
 @contextmanager
-def load_on(address: str, folder: Path, *arguments: str) -> Iterator[Load]:
+def load_on(addresses: str | Sequence[str], folder: Path, *arguments: str) -> Iterator[Load]:
     """A load that is well under way, with 100 requests sent."""
-    load = Load(address, folder, *arguments)
+    load = Load(addresses, folder, *arguments)
     try:
         load.wait_for_more(100)
         yield load

@@ -1,0 +1,122 @@
+"""Two balancers before one app: clients that know both addresses lose nothing when one restarts, and little when one dies."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.fleet.harness import Fleet, free_address, load_on, wait_for
+from tests.integration.fleet.judge import assert_none_failed, journals_show
+
+_SIZE = 6
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Three hosts and two balancers."""
+    with Fleet(tmp_path_factory.mktemp("fleet"), balancers=2) as running:
+        running.start()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def addresses(fleet: Fleet, app_script: Path) -> list[str]:
+    return fleet.addresses(fleet.start_app(app_script, _SIZE))
+
+
+def _connects(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def _haproxy(fleet: Fleet, balancer: str) -> int:
+    """The pid of the only HAProxy of a balancer."""
+    mark = f"/balancers/{balancer}/run/haproxy-"
+    found = [pid for pid, command in fleet.processes().items() if mark in command and " -db -f " in command]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_route_without_an_address_is_served_by_both(fleet: Fleet, addresses: list[str]) -> None:
+    with load_on(addresses, fleet.folder) as load:
+        with journals_show(fleet, size=_SIZE, most_on_host=lambda _host: 3):
+            fleet.do("soft-restart", "my-app")
+        summary = load.stop()
+
+    assert_none_failed(summary)
+    assert summary["failed_over"] == 0
+
+
+def test_a_route_with_an_address_is_served_by_the_balancer_that_has_it(fleet: Fleet, app_script: Path) -> None:
+    port = free_address().rpartition(":")[2]
+    fleet.do("start", str(app_script), "-n", "other", "--http", f"127.0.0.2:{port}")
+    assert _connects(f"127.0.0.2:{port}")
+    assert not _connects(f"127.0.0.1:{port}")
+    fleet.do("remove", "other", "-y")
+
+
+def test_a_route_that_no_balancer_has_is_refused_in_one_line(fleet: Fleet, app_script: Path) -> None:
+    result = fleet.run("start", str(app_script), "-n", "lost", "--http", "127.0.0.9:8080")
+    assert result.code == 5
+    assert result.error_lines == [
+        "fleetctl: no balancer has the address of 127.0.0.9:8080 (balancer1 listens on 127.0.0.1, "
+        + "balancer2 listens on 127.0.0.2): write :8080 for all of them"
+    ]
+
+
+def test_a_killed_haproxy_loses_only_what_it_had_in_flight(fleet: Fleet, addresses: list[str]) -> None:
+    spans = []
+    with load_on(addresses, fleet.folder) as load:
+        for _ in range(3):
+            victim = _haproxy(fleet, "balancer1")
+            pidfd = os.pidfd_open(victim)
+            killed = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            # A pidfd tells of the end after the kernel closed every socket: whoever asks from then on was not on it.
+            assert select.select([pidfd], [], [], 10)[0]
+            spans.append((killed, time.monotonic()))
+            os.close(pidfd)
+            load.wait_for_more(200)
+        summary = load.stop()
+
+    def in_flight(failure: dict[str, Any]) -> bool:
+        return any(failure["began"] <= dead and failure["at"] >= killed for killed, dead in spans)
+
+    assert [failure for failure in summary["details"] if not in_flight(failure)] == []
+    assert summary["failures"].keys() <= {"reset"}, summary["details"]
+    assert {failure["target"] for failure in summary["details"]} <= {addresses[0]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_balancer_that_ends_in_the_middle_of_a_rollout_fails_nothing_and_the_rollout_goes_on(
+    fleet: Fleet, addresses: list[str], number: signal.Signals
+) -> None:
+    """Guards invariants 1, 2 and 7."""
+    before = fleet.pids()
+    with load_on(addresses, fleet.folder) as load:
+        with journals_show(fleet, size=_SIZE, most_on_host=lambda _host: 3):
+            rollout = subprocess.Popen(
+                [fleet.program, "soft-restart", "my-app"], env=fleet.environment, stdout=subprocess.DEVNULL
+            )
+            wait_for(lambda: fleet.pids() != before, "the rollout is under way")
+            service, pid = fleet.daemon("balancer1")
+            haproxy = _haproxy(fleet, "balancer1")
+            os.kill(pid, number)
+            wait_for(lambda: fleet.daemons().get(service, pid) != pid, "fleet-balancer is started again")
+            assert rollout.wait(120) == 0
+        summary = load.stop()
+
+    assert_none_failed(summary)
+    assert not before & fleet.pids()
+    assert _haproxy(fleet, "balancer1") == haproxy
