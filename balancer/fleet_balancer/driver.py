@@ -5,6 +5,7 @@ load balancer's own health checks may hide an endpoint, never add one.
 """
 
 import ipaddress
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fleet.v1 import balancer_pb2, types_pb2
 from fleet_core.ids import WorkerId, check_name
 from fleet_core.spec import EVERYWHERE, parse_address
 
+_PLAIN_PATH = re.compile(r"/[!-~]*")
 EVERY_ADDRESS = (EVERYWHERE, "::")
 
 
@@ -58,6 +60,8 @@ class Pool:
     name: str
     route: Target | None = None
     endpoints: tuple[Endpoint, ...] = ()
+    health_path: str = ""
+    """What health checks ask for; empty: they only connect."""
 
     @classmethod
     def from_proto(cls, message: balancer_pb2.Pool, own_address: str = EVERYWHERE) -> "Pool":
@@ -66,7 +70,9 @@ class Pool:
         route = parse_route(message.route.http)
         if route is not None:
             route = own_listener(route, own_address)
-        return cls(check_name("pool", message.name), route, endpoints)
+        # What cannot stand in a request line is not worth refusing a list for.
+        path = message.health_path if _PLAIN_PATH.fullmatch(message.health_path) else ""
+        return cls(check_name("pool", message.name), route, endpoints, path)
 
     def targets(self) -> dict[Target, bool]:
         """Every target and whether it drains. One that a ready and a draining worker share is ready."""

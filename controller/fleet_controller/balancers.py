@@ -27,13 +27,14 @@ class UpstreamList:
 
     name: str
     route: str
+    health_path: str = ""
     version: int = 0
     endpoints: dict[WorkerId, EndpointState] = field(default_factory=dict)
     addresses: dict[WorkerId, Address] = field(default_factory=dict)
     history: dict[int, dict[WorkerId, EndpointState]] = field(default_factory=dict)
 
     def message(self) -> balancer_pb2.Pool:
-        pool = balancer_pb2.Pool(name=self.name, version=self.version)
+        pool = balancer_pb2.Pool(name=self.name, version=self.version, health_path=self.health_path)
         pool.route.http = self.route
         pool.endpoints.extend(self.endpoint_messages())
         return pool
@@ -134,15 +135,22 @@ class Upstreams:
             self._send_names(balancer)
 
     def update(
-        self, name: str, route: str, endpoints: Mapping[WorkerId, EndpointState], workers: Mapping[WorkerId, WorkerView]
+        self,
+        name: str,
+        route: str,
+        endpoints: Mapping[WorkerId, EndpointState],
+        workers: Mapping[WorkerId, WorkerView],
+        health_path: str = "",
     ) -> None:
         """Make this the pool's list; nothing happens when it is already."""
         addresses = {worker: Address(workers[worker].address, workers[worker].port) for worker in endpoints}
         pool = self.lists.setdefault(name, UpstreamList(name, route))
-        if pool.version and (pool.endpoints, pool.addresses, pool.route) == (endpoints, addresses, route):
+        before = (pool.endpoints, pool.addresses, pool.route, pool.health_path)
+        if pool.version and before == (endpoints, addresses, route, health_path):
             return
         pool.version += 1
         pool.route = route
+        pool.health_path = health_path
         pool.endpoints = dict(endpoints)
         pool.addresses = addresses
         pool.history[pool.version] = pool.endpoints

@@ -171,9 +171,16 @@ class Conductor:
         progress.memory = progress.plan.memory
         if self._believable(app, situation.reported):
             by_id = {worker.id: worker for worker in workers}
-            self._upstreams.update(app.name, situation.spec.route.http, progress.plan.endpoints, by_id)
+            path = self._health_path(app.name, {by_id[worker].revision for worker in progress.plan.endpoints})
+            self._upstreams.update(app.name, situation.spec.route.http, progress.plan.endpoints, by_id, path)
         if rollout is not None and (progress.plan.failure or progress.plan.settled):
             self._end(app, rollout, progress)
+
+    def _health_path(self, app: str, revisions: Iterable[int]) -> str:
+        """What balancers may ask every listed worker for; empty while revisions differ: an older one may not know the path."""
+        records = [self._desired.get(revision_key(app, number), RevisionRecord) for number in revisions]
+        paths = {record.app_spec.ready.health_path if record is not None else "" for record in records}
+        return paths.pop() if len(paths) == 1 else ""
 
     def _believable(self, app: AppRecord, reported: frozenset[str]) -> bool:
         """Whether a list made from what was reported may replace the one balancers hold from the leader before."""

@@ -67,6 +67,11 @@ class ReadyPolicy(_Policy):
     command: tuple[str, ...] = ()
     watchdog_seconds: Seconds = 0
 
+    @property
+    def health_path(self) -> str:
+        """What an HTTP check asks; empty: this worker is not asked by HTTP."""
+        return self.http_path if self.method in (None, ReadyMethod.HTTP) else ""
+
     @field_validator("http_path")
     @classmethod
     def _absolute_path(cls, value: str) -> str:

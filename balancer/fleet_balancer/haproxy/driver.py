@@ -22,7 +22,6 @@ from fleet_balancer.haproxy.instance import Files, Instance, Structure
 from fleet_balancer.haproxy.listeners import Listeners, probe
 from fleet_balancer.haproxy.routes import clash, clashes
 from fleet_balancer.haproxy.runtime import RuntimeApiError
-from fleet_core.durable import write_durably
 from fleet_core.ids import WorkerId
 
 _log = logging.getLogger(__name__)
@@ -232,7 +231,7 @@ class HaproxyDriver(Driver):
         newest = self._current
         for instance in self._retired:
             await self._bring_up_to_date(instance, wanted)
-        if newest is None or not newest.process.alive or newest.structure.routes != self._routes(wanted):
+        if newest is None or not newest.process.alive or not newest.structure.fits(wanted):
             await self._replace(wanted)
             return
         for name in newest.structure.routes:
@@ -274,13 +273,15 @@ class HaproxyDriver(Driver):
         self._numbers += 1
         files = Files(self._runtime_dir, self._numbers)
         routes = self._routes(wanted)
-        structure = Structure(routes, {address: self._listeners.descriptor(address) for address in routes.values()})
+        structure = Structure(
+            routes,
+            {address: self._listeners.descriptor(address) for address in routes.values()},
+            {name: wanted[name].health_path for name in routes if wanted[name].health_path},
+        )
         descriptors = tuple(structure.listeners.values())
         process: processes.HaproxyProcess | None = None
         try:
-            write_durably(files.configuration, render(self._layout(files, wanted, structure)).encode())
-            write_durably(files.structure, structure.dump())
-            await asyncio.to_thread(processes.check, self._binary, files.configuration, descriptors)
+            files.write(render(self._layout(files, wanted, structure)).encode(), structure.dump())
             process = processes.spawn(self._binary, files.configuration, files.log, descriptors)
             instance = Instance(process, files, structure)
             await instance.await_ready()
@@ -299,7 +300,7 @@ class HaproxyDriver(Driver):
         for name, route in sorted(structure.routes.items()):
             targets = wanted[name].targets()
             table = slots.initial(targets, slots.capacity(len(targets)))
-            pools.append(PoolLayout(name, structure.listeners[route], table))
+            pools.append(PoolLayout(name, structure.listeners[route], table, structure.health_paths.get(name, "")))
         servers = sum(len(layout.slots) for layout in pools)
         return Layout(files.socket, self._threads, _max_connections(servers), tuple(pools))
 

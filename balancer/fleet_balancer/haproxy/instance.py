@@ -4,19 +4,20 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from fleet_balancer.driver import DriverError, Target
+from fleet_balancer.driver import DriverError, Pool, Target
 from fleet_balancer.haproxy import replies, slots
-from fleet_balancer.haproxy.config import backends, server_name
+from fleet_balancer.haproxy.config import backends, reserve_backend, server_id, server_name
 from fleet_balancer.haproxy.process import HaproxyProcess, first_alert
 from fleet_balancer.haproxy.replies import ServerRow
 from fleet_balancer.haproxy.runtime import RuntimeApi, RuntimeApiError
 from fleet_balancer.haproxy.slots import Change, Sample, Slot, SlotState
 
 _START_TIMEOUT = 15.0
+_START_POLL = 0.002
 _COMMANDS = {SlotState.ACTIVE: "ready", SlotState.DRAINING: "drain", SlotState.QUARANTINED: "maint"}
 
 
@@ -43,6 +44,12 @@ class Files:
     def log(self) -> Path:
         return self.runtime_dir / f"haproxy-{self.number}.log"
 
+    def write(self, configuration: bytes, structure: bytes) -> None:
+        """Before the process starts. Not synced: a machine that goes down takes the process along. Raises OSError."""
+        for path, content in ((self.configuration, configuration), (self.structure, structure)):
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+
     def remove(self) -> None:
         for path in (self.configuration, self.socket, self.structure, self.log):
             path.unlink(missing_ok=True)
@@ -54,10 +61,20 @@ class Structure:
 
     routes: Mapping[str, Target]
     listeners: Mapping[Target, int]
+    health_paths: Mapping[str, str] = field(default_factory=dict)
+    """Of the pools that have one: those have reserves."""
+
+    def fits(self, pools: Mapping[str, Pool]) -> bool:
+        """Whether a process of this structure can serve `pools`, given enough slots."""
+        routed = {name: pool for name, pool in pools.items() if pool.route is not None}
+        return self.routes == {name: pool.route for name, pool in routed.items()} and self.health_paths == {
+            name: pool.health_path for name, pool in routed.items() if pool.health_path
+        }
 
     def dump(self) -> bytes:
         pools = {
-            name: [route.address, route.port, self.listeners[route]] for name, route in sorted(self.routes.items())
+            name: [route.address, route.port, self.listeners[route], self.health_paths.get(name, "")]
+            for name, route in sorted(self.routes.items())
         }
         return json.dumps({"pools": pools}).encode()
 
@@ -66,11 +83,17 @@ class Structure:
         """Raises ValueError."""
         try:
             pools = json.loads(content)["pools"]
-            routes = {str(name): Target(str(address), int(port)) for name, (address, port, _) in pools.items()}
-            listeners = {routes[name]: int(descriptor) for name, (_, _, descriptor) in pools.items()}
-        except (KeyError, TypeError, AttributeError) as error:
+            routes = {str(name): Target(str(pool[0]), int(pool[1])) for name, pool in pools.items()}
+            listeners = {routes[name]: int(pool[2]) for name, pool in pools.items()}
+            # Processes from before there were health paths have none.
+            paths = {name: str(pool[3]) for name, pool in pools.items() if len(pool) > 3 and pool[3]}
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError("the structure of a HAProxy process is not readable") from error
-        return cls(routes, listeners)
+        return cls(routes, listeners, paths)
+
+
+def _address(server: str, target: Target) -> str:
+    return f"set server {server} addr {target.address} port {target.port}"
 
 
 class Instance:
@@ -100,7 +123,7 @@ class Instance:
                     raise DriverError(str(error)) from error
             except ValueError as error:
                 raise DriverError(f"HAProxy's stats socket: {error}") from error
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_START_POLL)
 
     def _log(self) -> str:
         try:
@@ -112,14 +135,46 @@ class Instance:
         """Read the slots from HAProxy; what is in maintenance counts as quarantined. Raises RuntimeApiError, ValueError."""
         rows = await self._rows()
         self._slots = {
-            pool: tuple(row.slot() for row in rows if row.backend == backends(pool)[0])
+            pool: tuple(row.slot() for row in rows if row.backend == backends(pool)[0] and not row.reserve)
             for pool in self.structure.routes
         }
+        await self._mend(rows)
+
+    async def _mend(self, rows: Iterable[ServerRow]) -> None:
+        """Make the copies of each slot agree where whoever changed them was killed in between."""
+        commands = []
+        for pool in self.structure.routes:
+            copies, holders = self._copies(pool), self._state_holders(pool)
+            table = {slot.number: slot for slot in self._slots[pool]}
+            for row in rows:
+                slot = table.get(row.number) if (row.backend, row.reserve) in copies else None
+                if slot is None:
+                    continue
+                server = f"{row.backend}/{server_name(row.number, reserve=row.reserve)}"
+                if row.target != slot.target and slot.state is SlotState.QUARANTINED and slot.target is not None:
+                    commands.append(_address(server, slot.target))
+                if (row.backend, row.reserve) in holders and row.slot().state is not slot.state:
+                    commands.append(f"set server {server} state {_COMMANDS[slot.state]}")
+        if commands:
+            await self._api.ask(commands)
+
+    def _copies(self, pool: str) -> tuple[tuple[str, bool], ...]:
+        """(backend, whether it is the reserve) of every server line that is a slot's."""
+        plain = tuple((name, False) for name in backends(pool))
+        if pool not in self.structure.health_paths:
+            return plain
+        return (*plain, *((name, True) for name in (*backends(pool), reserve_backend(pool))))
+
+    def _state_holders(self, pool: str) -> tuple[tuple[str, bool], ...]:
+        """Those of the copies whose state is set; the others track them."""
+        own = ((backends(pool)[0], False),)
+        return (*own, (reserve_backend(pool), True)) if pool in self.structure.health_paths else own
 
     async def rows(self) -> list[tuple[str, ServerRow]]:
         """What each pool's servers are now. Raises RuntimeApiError."""
         names = {backends(pool)[0]: pool for pool in self.structure.routes}
-        return [(names[row.backend], row) for row in await self._rows() if row.backend in names]
+        rows = await self._rows()
+        return [(names[row.backend], row) for row in rows if row.backend in names and not row.reserve]
 
     async def _rows(self) -> list[ServerRow]:
         try:
@@ -148,30 +203,35 @@ class Instance:
         return self._slots[pool]
 
     async def _carry_out(self, pool: str, changes: Iterable[Change]) -> None:
-        replay, once = backends(pool)
+        copies, holders = self._copies(pool), self._state_holders(pool)
         addresses: list[str] = []
         states: list[str] = []
         expected: dict[int, Slot] = {}
         for change in changes:
-            server = server_name(change.slot.number)
-            expected[change.slot.number] = change.slot
-            if change.new_address and change.slot.target is not None:
-                where = f"addr {change.slot.target.address} port {change.slot.target.port}"
-                addresses += [f"set server {backend}/{server} {where}" for backend in (replay, once)]
-            states.append(f"set server {replay}/{server} state {_COMMANDS[change.slot.state]}")
+            number, target = change.slot.number, change.slot.target
+            expected[number] = change.slot
+            if change.new_address and target is not None:
+                addresses += [
+                    _address(f"{name}/{server_name(number, reserve=reserve)}", target) for name, reserve in copies
+                ]
+            command = _COMMANDS[change.slot.state]
+            states += [
+                f"set server {name}/{server_name(number, reserve=reserve)} state {command}" for name, reserve in holders
+            ]
         if addresses:
             await self._api.ask(addresses)
-            await self._verify((replay, once), expected, states=False)
+            await self._verify(pool, expected, states=False)
         await self._api.command(*states)
-        await self._verify((replay, once), expected, states=True)
+        await self._verify(pool, expected, states=True)
 
-    async def _verify(self, names: Iterable[str], expected: Mapping[int, Slot], *, states: bool) -> None:
-        """Raise RuntimeApiError unless the servers have these addresses and, if asked, these states."""
+    async def _verify(self, pool: str, expected: Mapping[int, Slot], *, states: bool) -> None:
+        """Raise RuntimeApiError unless the pool's servers have these addresses and, if asked, these states."""
+        copies = self._copies(pool)
         for row in await self._rows():
-            slot = expected.get(row.number) if row.backend in names else None
+            slot = expected.get(row.number) if (row.backend, row.reserve) in copies else None
             if slot is None:
                 continue
-            server = f"{row.backend}/{server_name(row.number)}"
+            server = f"{row.backend}/{server_name(row.number, reserve=row.reserve)}"
             if row.target != slot.target:
                 raise RuntimeApiError(f"HAProxy's server {server} is at {row.target}, not at {slot.target}")
             if states and row.slot().state is not slot.state:
@@ -200,10 +260,11 @@ class Instance:
         return samples
 
     async def _sessions(self, pool: str, numbers: Iterable[int]) -> dict[int, Sample]:
-        asked = [(number, name) for number in numbers for name in backends(pool)]
-        answers = await self._api.ask([f"show stat {name} 4 {number}" for number, name in asked])
+        copies = [(name, reserve) for name, reserve in self._copies(pool) if name in backends(pool)]
+        asked = [(number, name, server_id(number, reserve=reserve)) for number in numbers for name, reserve in copies]
+        answers = await self._api.ask([f"show stat {name} 4 {identifier}" for _, name, identifier in asked])
         samples: dict[int, Sample] = {}
-        for (number, _), answer in zip(asked, answers, strict=True):
+        for (number, _, _), answer in zip(asked, answers, strict=True):
             try:
                 samples[number] = samples.get(number, Sample()) + replies.sessions(answer)
             except (ValueError, KeyError) as error:

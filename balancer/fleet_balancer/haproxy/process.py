@@ -9,14 +9,11 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from fleet_balancer.driver import DriverError
 from fleet_balancer.haproxy.binary import Binary
-
-_CHECK_TIMEOUT = 20.0
 
 
 class HaproxyProcess:
@@ -77,25 +74,6 @@ class HaproxyProcess:
 def _arguments(binary: Path, configuration: Path) -> list[str]:
     # -db: stay in the foreground, one process; -q: nothing on stderr but what stops a start.
     return [str(binary), "-q", "-db", "-f", str(configuration)]
-
-
-def check(binary: Binary, configuration: Path, descriptors: Iterable[int]) -> None:
-    """Let HAProxy judge its configuration; raises DriverError with its first complaint. Blocks for some milliseconds."""
-    try:
-        result = subprocess.run(
-            [binary.path, "-c", "-f", configuration],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_CHECK_TIMEOUT,
-            pass_fds=tuple(descriptors),
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DriverError(f"{binary.path} cannot be run: {getattr(error, 'strerror', None) or error}") from error
-    if result.returncode != 0:
-        raise DriverError(f"HAProxy refuses its configuration: {first_alert(result.stderr)}")
 
 
 def first_alert(output: str) -> str:

@@ -5,6 +5,7 @@ import io
 from dataclasses import dataclass
 
 from fleet_balancer.driver import Target
+from fleet_balancer.haproxy.config import RESERVE_IDS
 from fleet_balancer.haproxy.slots import Sample, Slot, SlotState
 
 _MAINTENANCE = 0x01 | 0x02 | 0x20  # forced, inherited, resolution; 0x04 only remembers "disabled" in the configuration
@@ -18,6 +19,8 @@ class ServerRow:
 
     backend: str
     number: int
+    """Its slot's."""
+    reserve: bool
     target: Target
     maintenance: bool
     draining: bool
@@ -43,7 +46,8 @@ def servers_state(reply: str) -> list[ServerRow]:
         rows.append(
             ServerRow(
                 backend=fields["be_name"],
-                number=int(fields["srv_id"]),
+                number=int(fields["srv_id"]) % RESERVE_IDS,
+                reserve=int(fields["srv_id"]) > RESERVE_IDS,
                 target=Target(fields["srv_addr"], int(fields["srv_port"])),
                 maintenance=bool(admin & _MAINTENANCE),
                 draining=bool(admin & _DRAIN),
@@ -69,16 +73,17 @@ def sessions(reply: str) -> Sample:
 
 
 def connections(reply: str) -> dict[int, Sample]:
-    """Connections by slot number from `show servers conn BACKEND`; raises ValueError when it is something else."""
+    """Connections by slot number (a reserve's are its slot's), from `show servers conn BACKEND`; else raises ValueError."""
     lines = reply.strip().splitlines()
     if not lines or not lines[0].startswith("# "):
         raise ValueError(f"not server connections: {_first_line(reply)}")
     columns = lines[0][2:].split()
-    found = {}
+    found: dict[int, Sample] = {}
     for line in lines[1:]:
         fields = dict(zip(columns, line.split(), strict=False))
-        number = int(fields["bkid/svid"].partition("/")[2])
-        found[number] = Sample(used=int(fields["used_cur"]), idle=int(fields["idle_cur"]))
+        number = int(fields["bkid/svid"].partition("/")[2]) % RESERVE_IDS
+        sample = Sample(used=int(fields["used_cur"]), idle=int(fields["idle_cur"]))
+        found[number] = found.get(number, Sample()) + sample
     return found
 
 

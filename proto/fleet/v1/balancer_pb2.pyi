@@ -313,10 +313,13 @@ class Pool(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    HEALTH_PATH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's name."""
     version: _builtins.int
     """Grows with each change within one epoch."""
+    health_path: _builtins.str
+    """What a health check may GET of every endpoint, 200-399 is well; empty: checks connect and ask nothing."""
     @_builtins.property
     def route(self) -> _types_pb2.RoutePolicy: ...
     @_builtins.property
@@ -328,10 +331,11 @@ class Pool(_message.Message):
         version: _builtins.int = ...,
         route: _types_pb2.RoutePolicy | None = ...,
         endpoints: _abc.Iterable[_types_pb2.Endpoint] | None = ...,
+        health_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "route", b"route", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "health_path", b"health_path", "name", b"name", "route", b"route", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

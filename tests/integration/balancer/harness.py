@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from fleet_balancer.driver import Endpoint, Pool, Target
 from fleet_core.ids import WorkerId
 
+HEALTH_PATH = "/healthz"
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -35,7 +37,8 @@ async def eventually(
 
 
 class Backend:
-    """Answers with its name. `/hold` waits for `release`; `/stream` sends chunks until then; Upgrade becomes an echo.
+    """Answers with its name, after `delay` seconds; not at all until `thawed`, as a process that is stopped. While it is `ill`, a
+    check gets 503. `/hold` waits for `release`; `/stream` sends chunks until then; Upgrade becomes an echo.
 
     POST bodies are recorded in `posts`: a body seen twice anywhere is a replay.
     """
@@ -46,6 +49,10 @@ class Backend:
         self.requests = 0
         self.port = 0
         self.release = asyncio.Event()
+        self.thawed = asyncio.Event()
+        self.thawed.set()
+        self.ill = False
+        self.delay = 0.0
         self._idle_timeout = idle_timeout
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -65,6 +72,7 @@ class Backend:
     async def stop(self) -> None:
         """End abruptly: every connection is reset."""
         self.release.set()
+        self.thawed.set()
         if self._server is not None:
             self._server.close()
         for writer in set(self._writers):
@@ -88,7 +96,13 @@ class Backend:
         async with asyncio.timeout(self._idle_timeout):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, path, _ = head.split(" ", 2)
+        if path == HEALTH_PATH:
+            await self.thawed.wait()
+            status = "503 Service Unavailable" if self.ill else "200 OK"
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+            return True
         self.requests += 1
+        await self.thawed.wait()
         headers = {key.lower(): value for key, _, value in (line.partition(": ") for line in head.split("\r\n")[1:])}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         if method == "POST":
@@ -108,6 +122,8 @@ class Backend:
             return True
         if path == "/hold":
             await self.release.wait()
+        if self.delay:
+            await asyncio.sleep(self.delay)
         answer = headers.get("x-forwarded-for", "") if path == "/forwarded" else self.name
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode())
         await writer.drain()
@@ -126,11 +142,15 @@ async def backends(count: int, *, idle_timeout: float = 60.0) -> AsyncIterator[l
 
 
 def pool(
-    route: int | None, endpoints: Iterable[Backend | Endpoint], name: str = "web", draining: Iterable[Backend] = ()
+    route: int | None,
+    endpoints: Iterable[Backend | Endpoint],
+    name: str = "web",
+    draining: Iterable[Backend] = (),
+    health_path: str = "",
 ) -> Pool:
     listed = [one.endpoint(name) if isinstance(one, Backend) else one for one in endpoints]
     listed += [backend.endpoint(name, draining=True) for backend in draining]
-    return Pool(name, None if route is None else Target("127.0.0.1", route), tuple(listed))
+    return Pool(name, None if route is None else Target("127.0.0.1", route), tuple(listed), health_path)
 
 
 class Connection:
@@ -208,6 +228,8 @@ class Load:
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     total: int = 0
+    outstanding: Counter[str] = field(default_factory=Counter)
+    """By method: begun, and neither answered nor failed yet."""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     _over: bool = False
@@ -231,6 +253,7 @@ class Load:
             number = next(self._numbers)
             is_post = self.post_share > 0 and number % self.post_share == 0
             method, body = ("POST", f"post {number}".encode()) if is_post else ("GET", b"")
+            self.outstanding[method] += 1
             try:
                 status, answer = await connection.get("/", method, body)
                 if status == 200:
@@ -240,6 +263,7 @@ class Load:
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.failures.append(f"{method} {type(error).__name__} {error}")
                 connection.close()
+            self.outstanding[method] -= 1
             self.total += 1
             # Every eighth client comes anew each time.
             if index % 8 == 7:
