@@ -95,9 +95,12 @@ bench-rollouts: $(VENV)/.installed ## ROUNDS soft restarts of 24 workers: second
 bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and circus (hours; ARGS="--repetitions 2 --cases crash" for less)
 	$(BIN)/python -m tests.bench.host $(ARGS)
 
-bench: bench-restarts bench-rollouts bench-host ## every benchmark
+bench-upstreams: $(VENV)/.installed ## from ready to the first request, and from a crash to out of the list, beside the bare chain
+	$(BIN)/python -m tests.bench.upstreams --rounds $(ROUNDS)
+
+bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults faults-controller bench bench-restarts bench-rollouts bench-host clean
+.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean

@@ -187,3 +187,24 @@ async def test_a_worker_killed_again_and_again_loses_no_get(driver: HaproxyDrive
         assert [failure for failure in load.failures if failure.startswith("GET")] == []
         assert len(load.failures) <= in_flight
         assert max(servers[0].posts.values()) == 1
+
+
+async def test_a_post_whose_connection_is_refused_goes_to_another_worker(driver: HaproxyDriver) -> None:
+    """Nothing was sent, so nothing is repeated; the worker is gone and back so often that no check keeps it hidden."""
+    port = free_port()
+    async with backends(3) as servers:
+        await driver.start({"web": pool(port, servers)})
+        async with Load(port, clients=8, post_share=1) as load:
+            for _ in range(8):
+                # Out of the list while it ends, so that no request is with it; listed while nobody listens.
+                await driver.apply({"web": pool(port, servers[:2])})
+                gone, old_port = servers[2], servers[2].port
+                await load.more(20)
+                await gone.stop()
+                await driver.apply({"web": pool(port, servers)})
+                await load.more(50)
+                await gone.start(old_port)
+                await eventually(partial(hidden, driver), "shown again", _DETECTION)
+        assert load.failures == []
+        assert load.answered.total() == load.total
+        assert max(servers[0].posts.values()) == 1

@@ -120,3 +120,55 @@ def test_a_balancer_that_ends_in_the_middle_of_a_rollout_fails_nothing_and_the_r
     assert_none_failed(summary)
     assert not before & fleet.pids()
     assert _haproxy(fleet, "balancer1") == haproxy
+
+
+def test_a_removed_balancer_that_comes_back_registers_anew_and_gets_every_list(
+    fleet: Fleet, addresses: list[str]
+) -> None:
+    refused = fleet.run("balancer", "remove", "balancer2", "-y")
+    assert refused.code == 5, "it is connected"
+    _, pid = fleet.daemon("balancer2")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: _balancer(fleet, "balancer2")["state"] != "connected", "its silence is noticed")
+        fleet.do("balancer", "remove", "balancer2", "-y")
+        assert [balancer["name"] for balancer in fleet.ask("balancer", "ls")] == ["balancer1"]
+        fleet.do("soft-restart", "my-app", "--worker", fleet.workers()[0]["id"])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: len(fleet.ask("balancer", "ls")) == 2, "it is registered again")
+    wait_for(lambda: _has_every_list(fleet), "it acknowledged every list")
+    with load_on(addresses[1], fleet.folder) as load:
+        summary = load.stop()
+    assert_none_failed(summary)
+
+
+def _balancer(fleet: Fleet, name: str) -> dict[str, Any]:
+    (found,) = [balancer for balancer in fleet.ask("balancer", "ls") if balancer["name"] == name]
+    assert isinstance(found, dict)
+    return found
+
+
+def _has_every_list(fleet: Fleet) -> bool:
+    return all(
+        pool["acknowledged"] == dict.fromkeys(("balancer1", "balancer2"), pool["version"])
+        for pool in fleet.ask("balancer", "upstreams")
+    )
+
+
+def test_a_second_live_balancer_of_one_name_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    config = (fleet.data_dir / "balancers" / "balancer1" / "balancer.toml").read_text()
+    lines = [line for line in config.splitlines() if not line.startswith(("state_dir", "runtime_dir"))]
+    twin = tmp_path / "twin.toml"
+    folders = (f'state_dir = "{tmp_path / "state"}"', f'runtime_dir = "{tmp_path / "run"}"')
+    twin.write_text("\n".join((*folders, *lines)))
+    program = fleet.program.with_name("fleet-balancer")
+    log = tmp_path / "twin.log"
+    with log.open("wb") as output, subprocess.Popen([program, "run", "--config", twin], stderr=output) as process:
+        try:
+            wait_for(lambda: "another live balancer is named balancer1" in log.read_text(), "it is refused")
+            assert _balancer(fleet, "balancer1")["state"] == "connected"
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+            subprocess.run([program, "stop", "--config", twin, "--grace", "0"], check=True, stderr=subprocess.DEVNULL)
