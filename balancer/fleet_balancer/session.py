@@ -168,7 +168,9 @@ class Subscription:
             raise _ended(await _status(call))
         epoch = Epoch.from_proto(message.epoch)
         try:
-            await asyncio.to_thread(self._holdings.obey, epoch)
+            # Nearly every message is of the epoch obeyed already: then there is nothing to write, and no thread to wait for.
+            if epoch != self._holdings.epoch:
+                await asyncio.to_thread(self._holdings.obey, epoch)
         except ValueError as error:
             raise SessionEnded(f"refused: {error}") from error
         except HoldingsError as error:

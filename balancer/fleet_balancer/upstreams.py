@@ -23,6 +23,8 @@ class Upstreams:
         self._holdings = holdings
         self._wanted: dict[str, balancer_pb2.Pool] = dict(holdings.messages)
         self._refused: dict[str, str] = {}
+        self._known: dict[str, tuple[balancer_pb2.Pool, Pool]] = {}
+        """What each message, by pool, was parsed into."""
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -58,14 +60,17 @@ class Upstreams:
     async def _make_true(self) -> None:
         standing = self._holdings.messages
         parsed: dict[str, Pool] = {}
+        self._known = {name: known for name, known in self._known.items() if name in self._wanted}
         refused: dict[str, str] = {}
         for name, message in self._wanted.items():
             try:
-                parsed[name] = Pool.from_proto(message, self._own_address)
+                parsed[name] = self._parsed(name, message)
             except ValueError as error:
                 refused[name] = str(error)
                 if name in standing:
                     parsed[name] = Pool.from_proto(standing[name], self._own_address)
+                continue
+            self._known[name] = message, parsed[name]
         # A pool whose standing version stays may be refused too, when another one's change fails with it.
         refused.update(await self._driver.apply(parsed))
         for name in sorted(refused.keys() - self._refused.keys()):
@@ -81,6 +86,11 @@ class Upstreams:
         except HoldingsError as error:
             # They stand in the load balancer all the same; only after a restart would an older list be taken for the newest.
             _log.error("%s", error)
+
+    def _parsed(self, name: str, message: balancer_pb2.Pool) -> Pool:
+        """Parsed once: most lists are as they were. Raises ValueError."""
+        known = self._known.get(name)
+        return known[1] if known is not None and known[0] is message else Pool.from_proto(message, self._own_address)
 
     async def validate(self, message: balancer_pb2.Pool) -> balancer_pb2.Validated:
         """Whether the pool could be applied, and whether its route is this balancer's; without the request's id."""

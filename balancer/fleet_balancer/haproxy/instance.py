@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -13,7 +13,7 @@ from fleet_balancer.haproxy import replies, slots
 from fleet_balancer.haproxy.config import backends, reserve_backend, server_id, server_name
 from fleet_balancer.haproxy.process import HaproxyProcess, first_alert
 from fleet_balancer.haproxy.replies import ServerRow
-from fleet_balancer.haproxy.runtime import RuntimeApi, RuntimeApiError
+from fleet_balancer.haproxy.runtime import RuntimeApi, RuntimeApiError, require_silence
 from fleet_balancer.haproxy.slots import Change, Sample, Slot, SlotState
 
 _START_TIMEOUT = 15.0
@@ -177,8 +177,12 @@ class Instance:
         return [(names[row.backend], row) for row in rows if row.backend in names and not row.reserve]
 
     async def _rows(self) -> list[ServerRow]:
+        return self._read_rows(await self._api.ask(["show servers state"]))
+
+    @staticmethod
+    def _read_rows(answers: Iterable[str]) -> list[ServerRow]:
         try:
-            return replies.servers_state((await self._api.ask(["show servers state"]))[0])
+            return [row for answer in answers for row in replies.servers_state(answer)]
         except (ValueError, KeyError) as error:
             raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
 
@@ -219,15 +223,20 @@ class Instance:
                 f"set server {name}/{server_name(number, reserve=reserve)} state {command}" for name, reserve in holders
             ]
         if addresses:
-            await self._api.ask(addresses)
-            await self._verify(pool, expected, states=False)
-        await self._api.command(*states)
-        await self._verify(pool, expected, states=True)
+            await self._give(pool, addresses, expected, states=False)
+        await self._give(pool, states, expected, states=True)
 
-    async def _verify(self, pool: str, expected: Mapping[int, Slot], *, states: bool) -> None:
-        """Raise RuntimeApiError unless the pool's servers have these addresses and, if asked, these states."""
+    async def _give(self, pool: str, commands: Sequence[str], expected: Mapping[int, Slot], *, states: bool) -> None:
+        """Give commands and read back what became of them, in one exchange.
+
+        Raises RuntimeApiError unless the pool's servers then have these addresses and, if asked, these states.
+        """
         copies = self._copies(pool)
-        for row in await self._rows():
+        shows = [f"show servers state {name}" for name in dict.fromkeys(name for name, _ in copies)]
+        answers = await self._api.ask([*commands, *shows])
+        if states:
+            require_silence(commands, answers)
+        for row in self._read_rows(answers[len(commands) :]):
             slot = expected.get(row.number) if (row.backend, row.reserve) in copies else None
             if slot is None:
                 continue

@@ -42,12 +42,6 @@ class RuntimeApi:
                 raise
         return replies
 
-    async def command(self, *commands: str) -> None:
-        """Give commands that answer nothing when they succeed. Raises RuntimeApiError with HAProxy's words otherwise."""
-        for command, reply in zip(commands, await self.ask(commands), strict=True):
-            if reply.strip():
-                raise RuntimeApiError(f"HAProxy refused {command!r}: {reply.strip().splitlines()[0]}")
-
     async def _exchange(self, commands: Sequence[str]) -> list[str]:
         if self._connection is not None and self._connection[0].at_eof():
             self._drop()
@@ -68,3 +62,10 @@ class RuntimeApi:
     async def close(self) -> None:
         async with self._lock:
             self._drop()
+
+
+def require_silence(commands: Sequence[str], answers: Sequence[str]) -> None:
+    """For commands that answer nothing when they succeed: raises RuntimeApiError with HAProxy's words otherwise."""
+    for command, answer in zip(commands, answers, strict=False):
+        if answer.strip():
+            raise RuntimeApiError(f"HAProxy refused {command!r}: {answer.strip().splitlines()[0]}")

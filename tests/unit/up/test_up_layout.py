@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fleet_core.config import AgentConfig, PortRange, TlsConfig
 from fleetctl.up.configs import render
-from fleetctl.up.layout import Layout, default_data_dir, preferred_block, runtime_root
+from fleetctl.up.layout import Layout, balancer_addresses, default_data_dir, preferred_block, runtime_root
 from fleetctl.up.notify import parse_fields
 
 FLEET = "0123456789ab"
@@ -66,3 +66,8 @@ def test_a_rendered_configuration_reads_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_notification_is_lines_of_assignments() -> None:
     assert parse_fields(b"READY=1\nSTATUS=a=b\nnonsense\n") == {"READY": "1", "STATUS": "a=b"}
+
+
+def test_one_balancer_listens_everywhere_and_several_each_on_a_loopback_address_of_their_own() -> None:
+    assert balancer_addresses(1) == ["0.0.0.0"]
+    assert balancer_addresses(3) == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
