@@ -211,6 +211,22 @@ class Fleet:
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
+    @contextmanager
+    def begun(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A command under way; ended where the test did not wait for it."""
+        process = subprocess.Popen(
+            [_BIN / "fleetctl", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(10)
+
     def do(self, *arguments: str) -> str:
         """Run a command that must succeed."""
         result = self.run(*arguments)

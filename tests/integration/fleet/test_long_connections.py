@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -58,6 +57,12 @@ class Lasting:
         self._socket.sendall(f"{text}\n".encode())
         return self.line()
 
+    def await_event(self) -> str:
+        """The next event's data; the lines of HTTP's chunks lie between them."""
+        while not (line := self.line()).startswith("data: "):
+            pass
+        return line.removeprefix("data: ")
+
     def await_end(self, seconds: float) -> float:
         """When the other side ended it, by the monotonic clock."""
         self._socket.settimeout(seconds)
@@ -80,9 +85,7 @@ def stream(address: str) -> tuple[Lasting, int]:
     """A stream of events, and the pid of its worker."""
     connection = Lasting(address, "/events")
     assert connection.status == 200
-    while not (line := connection.line()).startswith("data: "):
-        pass
-    return connection, int(line.removeprefix("data: "))
+    return connection, int(connection.await_event())
 
 
 def _pid_that_answers(address: str) -> int:
@@ -106,7 +109,7 @@ def test_a_websocket_open_during_a_soft_restart_lives_until_drain_timeout_and_th
         connection, pid = websocket(address)
         with connection:
             began = time.monotonic()
-            with subprocess.Popen([fleet.program, "soft-restart", "my-app", "-q"], env=fleet.environment) as rollout:
+            with fleet.begun("soft-restart", "my-app") as rollout:
                 assert connection.echo("still here") == "still here"
                 assert connection.await_end(60) - began >= _DRAIN_SECONDS
                 assert rollout.wait(60) == 0
@@ -122,14 +125,14 @@ def test_a_rollout_waits_for_long_connections_and_goes_on_when_they_end(fleet: F
         events, second = stream(address)
         with upgraded, events:
             assert {first, second} == before, "the shortest queue is chosen"
-            with subprocess.Popen([fleet.program, "soft-restart", "my-app", "-q"], env=fleet.environment) as rollout:
+            with fleet.begun("soft-restart", "my-app") as rollout:
                 wait_for(lambda: len(fleet.pids() - before) == 1, "the first new worker is ready")
                 (leaving,) = wait_for(lambda: _draining(fleet), "an old one drains")
                 assert leaving in before
                 assert all(_pid_that_answers(address) != leaving for _ in range(50))
                 assert upgraded.echo("still here") == "still here"
                 for _ in range(20):
-                    assert events.line() in ("data: tick", "")
+                    events.await_event()
                 assert rollout.poll() is None
                 assert _draining(fleet) == {leaving}
                 upgraded.close()
