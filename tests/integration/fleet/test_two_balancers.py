@@ -105,14 +105,14 @@ def test_a_balancer_that_ends_in_the_middle_of_a_rollout_fails_nothing_and_the_r
     """Guards invariants 1, 2 and 7."""
     before = fleet.pids()
     with load_on(addresses, fleet.folder) as load:
-        with journals_show(fleet, size=_SIZE, most_on_host=lambda _host: 3):
-            with fleet.begun("soft-restart", "my-app") as rollout:
-                wait_for(lambda: fleet.pids() != before, "the rollout is under way")
-                service, pid = fleet.daemon("balancer1")
-                haproxy = _haproxy(fleet, "balancer1")
-                os.kill(pid, number)
-                wait_for(lambda: fleet.daemons().get(service, pid) != pid, "fleet-balancer is started again")
-                assert rollout.wait(120) == 0
+        judged = journals_show(fleet, size=_SIZE, most_on_host=lambda _host: 3)
+        with judged, fleet.begun("soft-restart", "my-app") as rollout:
+            wait_for(lambda: fleet.pids() != before, "the rollout is under way")
+            service, pid = fleet.daemon("balancer1")
+            haproxy = _haproxy(fleet, "balancer1")
+            os.kill(pid, number)
+            wait_for(lambda: fleet.daemons().get(service, pid) != pid, "fleet-balancer is started again")
+            assert rollout.wait(120) == 0
         summary = load.stop()
 
     assert_none_failed(summary)
