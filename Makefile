@@ -80,6 +80,9 @@ test-unit: $(VENV)/.installed ## the tests of pure code: no network, seconds
 soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts and resizes under load, judged by the journals
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS) --resize --steady 60
 
+soak-rollouts: $(VENV)/.installed ## every operation under load on three hosts and two balancers, broken revisions and killed workers too
+	$(BIN)/python -m tests.bench.rollouts --rounds $(if $(filter file,$(origin ROUNDS)),1,$(ROUNDS))
+
 faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and supervisor under load (SEED, RATE), judged by the journals
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED)) $(if $(TIMESTAMPS),--timestamps)
 
@@ -103,4 +106,4 @@ bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchma
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto lock fmt lint type demo test test-unit soak soak-rollouts faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean
