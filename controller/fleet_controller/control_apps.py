@@ -37,6 +37,7 @@ class AppCalls:
 
     async def start(self, request: control_pb2.StartAppRequest, context: Context) -> control_pb2.RolloutResponse:
         office = await self._desk.office(context)
+        await office.hosts_gathered()
         name = request.spec.name
         if office.desired.get(app_key(name), AppRecord) is None and request.spec.argv:
             return await self._start_new(office, request, context)
@@ -66,6 +67,7 @@ class AppCalls:
 
     async def set_size(self, request: control_pb2.SetSizeRequest, context: Context) -> control_pb2.SetSizeResponse:
         office = await self._desk.office(context)
+        await office.hosts_gathered()
         response = control_pb2.SetSizeResponse()
         change = request.change.WhichOneof("change")
         if change is None:

@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 ERA = 1
 _REPLACEMENTS = uuid.UUID("5b0ad5a4-4b4c-4a2f-8a57-0d1b3c3f8f10")
 _COPY_TIMEOUT_SECONDS = 5.0
+GATHERING_SECONDS = 5.0
+"""Agents reach a new leader within two seconds, unless something is wrong with them."""
 _R = TypeVar("_R", bound=Record)
 
 
@@ -50,6 +52,7 @@ class Office:
         self.epoch = Epoch(ERA, term.create_revision)
         self.heartbeat_interval_seconds = heartbeat_interval_seconds
         self.clock = time.monotonic
+        self._began = self.clock()
         self.desired = Desired()
         self.hosts = Hosts(self.clock)
         self.upstreams = Upstreams(self.epoch, self.clock)
@@ -90,6 +93,22 @@ class Office:
         operations = [Delete(key) if record is None else Put(key, record.encode()) for key, record in writes]
         revision = await self.store.commit(expectations, operations)
         await self.desired.reached(revision, _COPY_TIMEOUT_SECONDS)
+
+    async def hosts_gathered(self) -> None:
+        """Wait until every known host is connected, or had time to be since this term began: to place workers before would
+        give the share of those that are merely late to the others."""
+        left = self._began + GATHERING_SECONDS - self.clock()
+        if left <= 0:
+            return
+        try:
+            async with asyncio.timeout(left), self.conductor.planned:
+                await self.conductor.planned.wait_for(self._all_connected)
+        except TimeoutError:
+            return
+
+    def _all_connected(self) -> bool:
+        hosts = (self.hosts.get(record.name) for record in self.desired.all(HostRecord))
+        return all(host is not None and host.connected for host in hosts)
 
     async def register_host(self, record: HostRecord) -> None:
         """Make sure the host is known as it says it is, keeping what users said of it; writes only a difference.

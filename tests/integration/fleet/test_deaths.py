@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,29 @@ def test_a_killed_daemon_is_back_and_nobody_noticed(fleet: Fleet, address: str, 
 
     assert fleet.pids() == before
     assert_none_failed(summary)
+
+
+def test_a_size_that_is_set_while_a_new_leader_still_waits_for_a_host_is_spread_evenly(
+    fleet: Fleet, address: str
+) -> None:
+    """Whoever answers first is not given what belongs to the others."""
+    _, agent = fleet.daemon("agent", "host1")
+    service, pid = fleet.daemon("controller")
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: fleet.daemons().get(service, pid) != pid, f"{service} started again")
+        wait_for(lambda: _states(fleet.run("host", "ls", "-o", "json").output or "[]"), "the controller answers")
+        with fleet.begun("set-size", "my-app", "9", "-y") as sizing:
+            wait_for(lambda: fleet.ask("host", "ls")[1]["state"] == "online", "another host is there")
+            os.kill(agent, signal.SIGCONT)
+            assert sizing.wait(60) == 0
+    finally:
+        os.kill(agent, signal.SIGCONT)
+
+    hosts = Counter(worker["host"] for worker in fleet.workers())
+    fleet.do("set-size", "my-app", str(_SIZE), "-y")
+    assert hosts == {"host1": 3, "host2": 3, "host3": 3}
 
 
 def test_after_all_of_that_a_soft_restart_still_fails_nothing(fleet: Fleet, address: str) -> None:
