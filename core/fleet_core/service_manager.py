@@ -33,9 +33,9 @@ def notify(*assignments: str, descriptors: tuple[int, ...] = ()) -> bool:
     return True
 
 
-def store(name: str, descriptor: int) -> bool:
-    """Put a descriptor into the fd store: it comes back from `take_stored` after a restart. `name` must hold no colon."""
-    return notify("FDSTORE=1", f"FDNAME={name}", descriptors=(descriptor,))
+def store(name: str, *descriptors: int) -> bool:
+    """Put descriptors into the fd store: they come back from `take_stored` after a restart. `name` must hold no colon."""
+    return notify("FDSTORE=1", f"FDNAME={name}", descriptors=descriptors)
 
 
 def forget(name: str) -> bool:

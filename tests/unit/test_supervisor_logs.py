@@ -2,15 +2,13 @@
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_agent.supervisor import rotation
-from fleet_agent.supervisor.log_format import MAX_LINE_BYTES, JsonLines, rfc3339, stamp_lines
-from fleet_agent.supervisor.logs import LogFile
+from fleet_agent.supervisor.log_format import MAX_LINE_BYTES, Format, JsonLines, Stamps, rfc3339
 
 TIME = 1769903999.9996
 STAMP = b"2026-01-31T23:59:59.999Z "
@@ -20,59 +18,55 @@ def test_a_time_is_told_in_utc_with_milliseconds() -> None:
     assert rfc3339(TIME) == "2026-01-31T23:59:59.999Z"
 
 
+def stamped(piece: bytes, *, continues: bool) -> bytes:
+    return Stamps().text(piece, TIME, continues=continues)
+
+
+def formatted(wanted: Format, printed: list[bytes]) -> tuple[bytes, bytes]:
+    """(text, what waits for its end) of a stream that came in these parts."""
+    text = rest = b""
+    for part in printed:
+        rest += part
+        while size := wanted.cut(rest[: wanted.piece_bytes]) if rest else 0:
+            text += wanted.text(rest[:size], TIME, continues=bool(text) and not text.endswith(b"\n"))
+            rest = rest[size:]
+    return text, rest
+
+
 def test_every_line_that_begins_gets_one_stamp() -> None:
-    assert stamp_lines(b"one\ntwo\n", TIME, continues=False) == STAMP + b"one\n" + STAMP + b"two\n"
-    assert stamp_lines(b"half", TIME, continues=False) == STAMP + b"half"
-    assert stamp_lines(b" more\nnext\n", TIME, continues=True) == b" more\n" + STAMP + b"next\n"
-    assert stamp_lines(b"\n", TIME, continues=True) == b"\n"
-    assert stamp_lines(b"\n\n", TIME, continues=False) == (STAMP + b"\n") * 2
+    assert stamped(b"one\ntwo\n", continues=False) == STAMP + b"one\n" + STAMP + b"two\n"
+    assert stamped(b"half", continues=False) == STAMP + b"half"
+    assert stamped(b" more\nnext\n", continues=True) == b" more\n" + STAMP + b"next\n"
+    assert stamped(b"\n", continues=True) == b"\n"
+    assert stamped(b"\n\n", continues=False) == (STAMP + b"\n") * 2
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10))
-def test_without_its_stamps_a_stream_is_what_was_printed_however_it_was_cut(pieces: list[bytes]) -> None:
-    written = b""
-    for piece in filter(None, pieces):
-        written += stamp_lines(piece, TIME, continues=bool(written) and not written.endswith(b"\n"))
-    assert written.replace(STAMP, b"") == b"".join(pieces)
+def test_without_its_stamps_a_stream_is_what_was_printed_however_it_was_cut(parts: list[bytes]) -> None:
+    written, rest = formatted(Stamps(), parts)
+    assert rest == b""
+    assert written.replace(STAMP, b"") == b"".join(parts)
     lines = written.split(b"\n")
     assert all(line.startswith(STAMP) for line in lines[:-1])
 
 
 @given(st.text(alphabet='aé\n☃\\"', max_size=60).map(str.encode), st.integers(1, 7))
 def test_json_lines_hold_the_lines_however_they_were_cut(printed: bytes, size: int) -> None:
-    lines = JsonLines("shop", 3, "err")
-    written = b"".join(lines.feed(printed[at : at + size], TIME) for at in range(0, len(printed), size))
-    written += lines.finish(TIME)
+    parts = [printed[at : at + size] for at in range(0, len(printed), size)]
+    written, rest = formatted(JsonLines("shop", 3, "err"), parts)
     objects = [json.loads(line) for line in written.splitlines()]
-    expected = printed.decode().split("\n")
-    assert [value["message"] for value in objects] == (expected if expected[-1] else expected[:-1])
+    *expected, unfinished = printed.decode().split("\n")
+    assert [value["message"] for value in objects] == expected
+    assert rest == unfinished.encode()
     assert all(value["app"] == "shop" and value["slot"] == 3 and value["stream"] == "err" for value in objects)
     assert all(value["time"] == "2026-01-31T23:59:59.999Z" for value in objects)
 
 
 def test_a_line_without_end_is_kept_up_to_a_bound() -> None:
-    lines = JsonLines("shop", 1, "out")
-    written = b"".join(lines.feed(b"x" * 1000, TIME) for _ in range(1000))
+    written, rest = formatted(JsonLines("shop", 1, "out"), [b"x" * 1000] * 1000)
     messages = [json.loads(line)["message"] for line in written.splitlines()]
     assert messages == ["x" * MAX_LINE_BYTES] * (1_000_000 // MAX_LINE_BYTES)
-
-
-@given(st.lists(st.integers(1, 12_000), min_size=1, max_size=12))
-def test_a_stamped_line_is_never_parted_by_a_rotation_however_it_was_read(sizes: list[int]) -> None:
-    printed = b"".join(b"%05d %s\n" % (number, b"x" * 60) for number in range(sum(sizes) // 67 + 1))
-    with tempfile.TemporaryDirectory() as folder:
-        log = LogFile(Path(folder) / "1.out.log")
-        log.max_bytes, log.files = 4096, 1000
-        at = 0
-        for size in sizes:
-            log.append(stamp_lines(printed[at : at + size], TIME, continues=log.in_line()))
-            at += size
-        log.close()
-        files = sorted(Path(folder).iterdir(), key=lambda path: -int(path.suffix[1:]) if path.suffix != ".log" else 0)
-        contents = [content for file in files if (content := file.read_bytes())]
-    assert all(content.startswith(STAMP) for content in contents)
-    assert b"".join(contents).replace(STAMP, b"") == printed[:at]
-    assert b"".join(contents).count(STAMP) == len(printed[:at].splitlines())
+    assert len(rest) == 1_000_000 % MAX_LINE_BYTES
 
 
 def test_rotation_renumbers_what_the_agent_has_compressed_and_keeps_so_many(tmp_path: Path) -> None:

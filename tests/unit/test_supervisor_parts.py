@@ -13,7 +13,8 @@ import pytest
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.journal import Journal
-from fleet_agent.supervisor.logs import Fifo, LogFile
+from fleet_agent.supervisor.log_file import LogFile
+from fleet_agent.supervisor.logs import Fifo
 from fleet_agent.supervisor.loop import READ, Loop, now
 from fleet_agent.supervisor.processes import Place, here, open_verified, read_stat
 from fleet_agent.supervisor.protocol import Key, Launch

@@ -54,7 +54,7 @@ class Host:
             journal = Journal(runtime_dir / "journal", place)
             kept = Kept(service_manager.take_stored())
             contacts = owned.enter_context(closing(Contacts(self._loop, runtime_dir / "contact", kept)))
-            logs = Logs(self._loop, runtime_dir / "fifos", log_dir)
+            logs = Logs(self._loop, runtime_dir / "fifos", log_dir, kept)
             self._server: Server | None = None
             nursery = owned.enter_context(closing(nursery or Nursery()))
             cgroups = None if cgroup is None else owned.enter_context(closing(Cgroups(self._loop, cgroup)))

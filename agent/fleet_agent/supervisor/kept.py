@@ -1,13 +1,14 @@
-"""Descriptors that outlive this process: notify sockets, channels, listening sockets.
+"""Descriptors that outlive this process: notify sockets, channels, listening sockets, log FIFOs.
 
-Each has two homes, and either is enough. The service manager's fd store (sd_pid_notify_with_fds(3)) hands them to the next
-supervisor. And a worker inherits a copy of what the supervisor holds for it: while the worker lives nothing it talks to can
+Each has two homes, and while the worker lives either is enough. The service manager's fd store (sd_pid_notify_with_fds(3)) hands them
+to the next supervisor. And a worker inherits a copy of what the supervisor holds for it: while the worker lives nothing it talks to can
 close, whoever else dies, and the next supervisor gets it back with pidfd_getfd(2), where ptrace(2) of the worker is allowed.
 """
 
 import contextlib
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable
 
@@ -37,19 +38,21 @@ class Kept:
                 os.close(descriptor)
         self._stored.clear()
 
-    def keep(self, name: str, descriptor: int) -> None:
+    def keep(self, name: str, *descriptors: int) -> None:
         """Where there is no service manager, the worker's copy is all there is."""
         self._drop_waiting()
-        self._try(lambda: service_manager.store(name, descriptor))
+        self._try(lambda: service_manager.store(name, *descriptors))
 
     def take(self, name: str) -> int | None:
         """A descriptor, the caller's to close, that stays in the store as well."""
-        descriptors = self._stored.pop(name, None)
-        if not descriptors:
-            return None
+        descriptors = self.take_all(name)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
-        return descriptors[0]
+        return descriptors[0] if descriptors else None
+
+    def take_all(self, name: str) -> list[int]:
+        """As `take`, of a name that stands for several."""
+        return self._stored.pop(name, [])
 
     def drop(self, name: str) -> None:
         """Out of the store, with the next change at the latest that the service manager takes."""
@@ -81,6 +84,8 @@ class Kept:
 
 def stop_listening(descriptor: int) -> None:
     """Where it is a listening socket: for all who have a copy, so that its address is free at once."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as listener:
         if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.shutdown(socket.SHUT_RDWR)

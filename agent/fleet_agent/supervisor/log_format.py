@@ -1,10 +1,32 @@
-"""What a log's lines look like where they are not copied as they come. Pure: time comes in."""
+"""What a log's lines look like where they are not copied as they come. Pure: time comes in.
+
+Both formats turn a stream into text piece by piece. A piece depends on nothing but its own bytes, a time, and whether it begins in
+the middle of a line: who has these makes the same text of it again.
+"""
 
 import time
 from json.encoder import encode_basestring_ascii
+from typing import Protocol
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer one becomes several JSON objects."""
+
+
+class Format(Protocol):
+    """How one stream's lines are formatted."""
+
+    suffix: str
+    """Names the format in a file's name."""
+    piece_bytes: int
+    """The most that is formatted at a time: it bounds the memory that takes."""
+
+    def cut(self, data: bytes) -> int:
+        """How many bytes of `data`, the next piece_bytes of a stream or all there are, make the next piece; 0: wait for more."""
+        ...
+
+    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:
+        """`seconds` since the epoch; `continues`: the log's last line is not finished."""
+        ...
 
 
 def rfc3339(seconds: float) -> str:
@@ -13,39 +35,36 @@ def rfc3339(seconds: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03d}Z"
 
 
-def stamp_lines(data: bytes, seconds: float, *, continues: bool) -> bytes:
-    """Each line that begins in `data` gets the time. `continues`: the first one began earlier.
+class Stamps:
+    """Each line begins with the time at which its beginning came. An unfinished one is handed on at once."""
 
-    An unfinished line is handed on at once, so that none is ever kept here, and lost with this process.
-    """
-    stamp = f"{rfc3339(seconds)} ".encode()
-    ends = data.endswith(b"\n")
-    stamped = (data[:-1] if ends else data).replace(b"\n", b"\n" + stamp)
-    return (b"" if continues else stamp) + stamped + (b"\n" if ends else b"")
+    suffix = "stamps"
+    piece_bytes = 256 * 1024
+
+    def cut(self, data: bytes) -> int:
+        """At the last line's end, so that a rotation can come before what follows."""
+        return data.rfind(b"\n") + 1 or len(data)
+
+    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:
+        stamp = f"{rfc3339(seconds)} ".encode()
+        ends = piece.endswith(b"\n")
+        stamped = (piece[:-1] if ends else piece).replace(b"\n", b"\n" + stamp)
+        return (b"" if continues else stamp) + stamped + (b"\n" if ends else b"")
 
 
 class JsonLines:
-    """One stream's lines as JSON objects. Keeps an unfinished line, of MAX_LINE_BYTES at the most, until it ends."""
+    """Each line is an object. An unfinished one waits until it ends, or has MAX_LINE_BYTES."""
+
+    suffix = "json"
+    piece_bytes = MAX_LINE_BYTES
 
     def __init__(self, app: str, slot: int, stream: str) -> None:
         self._names = f'"app":{encode_basestring_ascii(app)},"slot":{slot},"stream":"{stream}","message":'
-        self._rest = b""
 
-    def feed(self, data: bytes, seconds: float) -> bytes:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        while len(self._rest) >= MAX_LINE_BYTES:
-            lines.append(self._rest[:MAX_LINE_BYTES])
-            self._rest = self._rest[MAX_LINE_BYTES:]
-        return self._objects(lines, seconds)
+    def cut(self, data: bytes) -> int:
+        return data.rfind(b"\n") + 1 or (MAX_LINE_BYTES if len(data) >= MAX_LINE_BYTES else 0)
 
-    def finish(self, seconds: float) -> bytes:
-        """What stands after the last line's end."""
-        rest, self._rest = self._rest, b""
-        return self._objects([rest], seconds) if rest else b""
-
-    def _objects(self, lines: list[bytes], seconds: float) -> bytes:
-        if not lines:
-            return b""
+    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:  # noqa: ARG002 - objects are never parted
         head = f'{{"time":"{rfc3339(seconds)}",{self._names}'
-        texts = b"\n".join(lines).decode(errors="replace").split("\n")
-        return "".join([f"{head}{encode_basestring_ascii(text)}}}\n" for text in texts]).encode()
+        lines = piece.decode(errors="replace").removesuffix("\n").split("\n")
+        return "".join([f"{head}{encode_basestring_ascii(line)}}}\n" for line in lines]).encode()

@@ -1,10 +1,11 @@
-"""What workers print: from their FIFOs to files, rotated by size and age.
+"""What workers print: from their FIFOs to files.
 
-A worker holds its FIFO read-write, so it outlives any supervisor; the next one opens the same path and goes on. The bytes go by
-splice(2) from pipe to file inside the kernel: a byte leaves the pipe only when it is in the file, so a kill between the two loses
-none, and a flood costs this process no memory.
+A worker holds its FIFO read-write, so it outlives any supervisor; the next one opens the same path and goes on. So does the service
+manager's fd store, for what a worker leaves in its pipe when it ends while there is no supervisor (`kept`).
 
-Where lines get a time or become JSON they must be read: a kill between that and the write loses what one read brought.
+Plain lines go by splice(2) from pipe to file inside the kernel (`log_file`): a byte leaves the pipe only when it is in the file, so a
+kill between the two loses none, and a flood costs this process no memory. Where lines get a time or become JSON, `formatted` says
+why a kill neither loses nor doubles any.
 """
 
 import contextlib
@@ -12,117 +13,27 @@ import errno
 import fcntl
 import os
 import stat
-import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from fleet_agent.supervisor import rotation
 from fleet_agent.supervisor.complaints import complain
-from fleet_agent.supervisor.log_format import JsonLines, stamp_lines
+from fleet_agent.supervisor.formatted import Formatted
+from fleet_agent.supervisor.kept import Kept
+from fleet_agent.supervisor.log_file import PIPE_BYTES, LogFile
+from fleet_agent.supervisor.log_format import Format, JsonLines, Stamps
 from fleet_agent.supervisor.loop import READ, Loop, Timer, now
 from fleet_agent.supervisor.protocol import Launch
 
-PIPE_BYTES = 1024 * 1024
-"""The largest a user may ask for by default (/proc/sys/fs/pipe-max-size): 5 s of 2,000 lines of 100 bytes a second."""
-_SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK; Python has no name for it before 3.14
 _STREAMS = ("out", "err")
-_READ_BYTES = 256 * 1024
-"""Of what has to be formatted: no neighbour waits for longer than that takes."""
+_STEM_WORDS = 3
+"""A file's name begins with its worker's app, slot and generation (`journal.file_stem`)."""
 _SWEEP_SECONDS = 60.0
 """Old files are looked for at this interval, where they shall be deleted by age."""
-
-
-class LogFile:
-    """A file that several FIFOs may feed: two generations of a slot overlap during a rollout."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.max_bytes = 0
-        self.max_age_seconds = 0.0
-        self.files = 0
-        self._descriptor = -1
-        self._size = 0
-        self._began = 0.0
-        self._troubled = False
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def take(self, fifo: int) -> None:
-        """Move what is in the pipe, at most PIPE_BYTES.
-
-        Where the file cannot be written, the bytes are dropped and stderr told once: a full disk must not block a worker.
-        """
-        try:
-            self._ready()
-            moved = os.splice(fifo, self._descriptor, PIPE_BYTES, flags=_SPLICE_NONBLOCK)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._complain(error)
-            with contextlib.suppress(BlockingIOError):
-                os.read(fifo, PIPE_BYTES)
-            return
-        self._size += moved
-        self._troubled = False
-
-    def append(self, data: bytes) -> None:
-        """As `take`, of bytes that were read; these are never parted within a line but a very long one."""
-        whole = data.rfind(b"\n") + 1
-        try:
-            for part in (data[:whole], data[whole:]):
-                self._ready()
-                while part:
-                    written = os.write(self._descriptor, part)
-                    self._size += written
-                    part = part[written:]
-        except OSError as error:
-            self._complain(error)
-        else:
-            self._troubled = False
-
-    def in_line(self) -> bool:
-        """The last line is not finished."""
-        try:
-            self._ready()
-            return self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
-        except OSError:
-            return False
-
-    def sweep(self) -> None:
-        """Delete the old files that are too old."""
-        if self.max_age_seconds:
-            with contextlib.suppress(OSError):
-                rotation.delete_older(self.path, self.max_age_seconds)
-
-    def _ready(self) -> None:
-        if self._descriptor >= 0 and self._due() and self._at_line_end():
-            self.close()
-            if rotation.rotate(self.path, self.files):
-                self.sweep()
-        if self._descriptor < 0:
-            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            # Not O_APPEND: splice(2) refuses it.
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-            self._size = os.lseek(self._descriptor, 0, os.SEEK_END)
-            self._began = rotation.began(self.path) if self._size else time.time()
-
-    def _due(self) -> bool:
-        if self.max_bytes and self._size >= self.max_bytes:
-            return True
-        return bool(self.max_age_seconds and self._size and time.time() - self._began >= self.max_age_seconds)
-
-    def _at_line_end(self) -> bool:
-        """Writes of whole lines of up to a page are never cut here; an endless line is, at twice the size."""
-        endless = self.max_bytes and self._size >= 2 * self.max_bytes
-        return bool(endless) or os.pread(self._descriptor, 1, self._size - 1) == b"\n"
-
-    def _complain(self, error: OSError) -> None:
-        if not self._troubled:
-            complain(f"{self.path} cannot be written, its lines are lost: {error.strerror}")
-        self._troubled = True
-        self.close()
+_PAUSE_SECONDS = 0.002
+_BUSY_SECONDS = 0.005
+"""A FIFO that has something new so soon after it was emptied is paced."""
+_DRAINS = 4
+"""Enough to empty a pipe that a process which ended does not fill any more."""
 
 
 class Fifo:
@@ -133,6 +44,8 @@ class Fifo:
         self.descriptor = _open_fifo(path)
         with contextlib.suppress(OSError):  # EPERM: this user has no more pipe pages; 64 KiB then
             fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.roomy = fcntl.fcntl(self.descriptor, fcntl.F_GETPIPE_SZ) >= PIPE_BYTES
+        """It holds what a flood brings within a pause."""
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -150,68 +63,111 @@ def _open_fifo(path: Path) -> int:
     return descriptor
 
 
-class Stream:
-    """One stream of one worker: from its FIFO to the file, which others may share. Owns the FIFO's descriptor alone."""
+class Pace:
+    """When a FIFO is emptied: at once; and while it fills all the time, once in a few milliseconds.
 
-    def __init__(self, fifo: Fifo, log: LogFile, app: str, slot: int, name: str) -> None:
+    A flood then costs few turns of the loop, and the worker few wake-ups and waits: its writes and a splice lock the same pipe.
+    """
+
+    def __init__(self, loop: Loop, fifo: Fifo, take: Callable[[], None]) -> None:
+        self._loop = loop
+        self._fifo = fifo
+        self._take = take
+        self._last = 0.0
+        self._pause: Timer | None = None
+        loop.watch(fifo.descriptor, READ, self._on_content, bulk=True)
+
+    def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.unwatch(self._fifo.descriptor)
+
+    def _on_content(self, _mask: int) -> None:
+        self._take()
+        time_now = now()
+        if self._fifo.roomy and time_now - self._last < _BUSY_SECONDS:
+            self._loop.change(self._fifo.descriptor, 0)
+            self._pause = self._loop.at(time_now + _PAUSE_SECONDS, self._resume)
+        self._last = time_now
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.change(self._fifo.descriptor, READ)
+
+
+class Stream:
+    """One stream of one worker: from its FIFO to the file, which others may share. Owns the FIFO's descriptor and the spool."""
+
+    def __init__(self, fifo: Fifo, log: LogFile, names: tuple[str, int, str], waiting: str) -> None:
+        """`names`: app, slot and stream. `waiting`: the format of an unfinished line that another supervisor left, or ""."""
         self.fifo = fifo
         self.log = log
-        self._names = (app, slot, name)
-        self._timestamps = False
-        self._json: JsonLines | None = None
+        self._names = names
+        self._formatted = self._format(waiting) if waiting else None
+        self._pace: Pace | None = None
 
     def follow(self, launch: Launch) -> None:
         """From now on as this launch says. Another worker of the slot that shares the file is the newer, or the only one."""
         self.log.max_bytes, self.log.files = launch.log_max_bytes, launch.log_files
         self.log.max_age_seconds = launch.log_max_age_seconds
-        self._timestamps = launch.log_timestamps
-        if launch.log_json and self._json is None:
-            self._json = JsonLines(*self._names)
-        elif not launch.log_json:
-            self._finish()
-            self._json = None
+        wanted = JsonLines.suffix if launch.log_json else Stamps.suffix if launch.log_timestamps else ""
+        if self._formatted is not None and self._formatted.format.suffix != wanted:
+            self._formatted.end()
+            self._formatted = None
+        if wanted and self._formatted is None:
+            self._formatted = self._format(wanted)
 
-    def take(self, _mask: int = 0) -> None:
+    def watch(self, loop: Loop) -> None:
+        """From now on `take` what comes. Until `close`."""
+        self._pace = Pace(loop, self.fifo, self.take)
+
+    def take(self) -> None:
         """Move what is there now, within bounds."""
-        if not self._timestamps and self._json is None:
-            self.log.take(self.fifo.descriptor)
-            return
-        try:
-            data = os.read(self.fifo.descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return
-        if self._json is not None:
-            lines = self._json.feed(data, time.time())
-        else:
-            lines = stamp_lines(data, time.time(), continues=self.log.in_line())
-        if lines:
-            self.log.append(lines)
+        (self.log if self._formatted is None else self._formatted).take(self.fifo.descriptor)
 
-    def drain(self) -> None:
-        """All that is there now, of a process that ended: at most what the pipe holds."""
-        for _ in range(PIPE_BYTES // _READ_BYTES):
+    def end(self) -> None:
+        """Move all that is there, of a worker that will not come back: at most what the pipe holds."""
+        for _ in range(_DRAINS):
             self.take()
+        if self._formatted is not None:
+            self._formatted.end()
 
     def close(self) -> None:
-        self._finish()
+        if self._pace is not None:
+            self._pace.close()
+        if self._formatted is not None:
+            self._formatted.close()
         self.fifo.close()
 
-    def _finish(self) -> None:
-        rest = self._json.finish(time.time()) if self._json is not None else b""
-        if rest:
-            self.log.append(rest)
+    def _format(self, suffix: str) -> Formatted:
+        return Formatted(spool_path(self.fifo.path, suffix), self.log, format_of(suffix, self._names))
+
+
+def spool_path(fifo: Path, suffix: str) -> Path:
+    return fifo.with_name(f"{fifo.name}.{suffix}")
+
+
+def format_of(suffix: str, names: tuple[str, int, str]) -> Format:
+    return JsonLines(*names) if suffix == JsonLines.suffix else Stamps()
 
 
 class Logs:
     """All FIFOs and log files of this host."""
 
-    def __init__(self, loop: Loop, fifo_folder: Path, log_folder: Path) -> None:
+    def __init__(self, loop: Loop, fifo_folder: Path, log_folder: Path, kept: Kept) -> None:
+        """Finishes what a supervisor that was killed had begun to write."""
         self._loop = loop
         self._fifo_folder = fifo_folder
         self._log_folder = log_folder
+        self._kept = kept
         self._files: dict[Path, tuple[LogFile, int]] = {}
         self._sweep: Timer | None = None
+        self._waiting: dict[str, str] = {}
+        """The format of each spool that holds an unfinished line, by the name of its FIFO."""
         fifo_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for suffix in (Stamps.suffix, JsonLines.suffix):
+            for path in sorted(fifo_folder.glob(f"*.{suffix}")):
+                self._recover(path, suffix)
 
     def open(self, stem: str, app: str, slot: int) -> "WorkerLogs":
         """Raises OSError where the FIFOs cannot be made."""
@@ -219,24 +175,31 @@ class Logs:
         try:
             for name in _STREAMS:
                 fifo = Fifo(self._fifo_folder / f"{stem}.{name}")
-                log = self._share(self._log_folder / app / f"{slot}.{name}.log")
-                stream = Stream(fifo, log, app, slot, name)
+                log = self._share(self._log_path(app, slot, name))
+                stream = Stream(fifo, log, (app, slot, name), self._waiting.pop(fifo.path.name, ""))
                 streams.append(stream)
-                self._loop.watch(fifo.descriptor, READ, stream.take, bulk=True)
+                stream.watch(self._loop)
         except OSError:
             self.release(streams)
             raise
+        self._keep(_kept_name(stem), [stream.fifo.descriptor for stream in streams])
         return WorkerLogs(self, streams)
 
     def remove(self, stem: str) -> None:
         """Delete the FIFOs of a worker that will not come back."""
         for stream in _STREAMS:
             (self._fifo_folder / f"{stem}.{stream}").unlink(missing_ok=True)
+        self._kept.drop(_kept_name(stem))
+
+    def keep_only(self, stems: Collection[str]) -> None:
+        """Delete what belongs to no worker: a supervisor was killed while it forgot it."""
+        for path in self._fifo_folder.iterdir():
+            if ".".join(path.name.split(".")[:_STEM_WORDS]) not in stems:
+                path.unlink(missing_ok=True)
 
     def release(self, streams: list[Stream]) -> None:
         """Close them; `streams` is empty afterwards."""
         for stream in streams:
-            self._loop.unwatch(stream.fifo.descriptor)
             stream.close()
             self._unshare(stream.log)
         streams.clear()
@@ -252,6 +215,36 @@ class Logs:
             log.sweep()
         if any(log.max_age_seconds for log, _ in self._files.values()):
             self.sweep_from_now_on()
+
+    def _keep(self, name: str, descriptors: list[int]) -> None:
+        """In the fd store, where they may be already. Whatever process this one follows: their pipes are the same."""
+        stored = self._kept.take_all(name)
+        same = _inodes(stored) == _inodes(descriptors)
+        for descriptor in stored:
+            os.close(descriptor)
+        if stored and not same:
+            self._kept.drop(name)
+        if not same:
+            self._kept.keep(name, *descriptors)
+
+    def _recover(self, spool: Path, suffix: str) -> None:
+        words = spool.name.split(".")
+        if len(words) != _STEM_WORDS + 2 or not words[1].isdecimal():
+            return  # not made here
+        app, slot, _, stream, _ = words
+        log = LogFile(self._log_path(app, int(slot), stream))
+        formatted = Formatted(spool, log, format_of(suffix, (app, int(slot), stream)))
+        try:
+            if formatted.recover():
+                self._waiting[spool.stem] = suffix
+        except OSError as error:
+            complain(f"{spool}: {error.strerror}")
+        finally:
+            formatted.close()
+            log.close()
+
+    def _log_path(self, app: str, slot: int, stream: str) -> Path:
+        return self._log_folder / app / f"{slot}.{stream}.log"
 
     def _share(self, path: Path) -> LogFile:
         log, users = self._files.get(path) or (LogFile(path), 0)
@@ -287,11 +280,25 @@ class WorkerLogs:
         if launch.log_max_age_seconds:
             self._logs.sweep_from_now_on()
 
-    def drain(self) -> None:
-        """Move what is there now, of a process that ended."""
+    def take(self) -> None:
+        """Move what is there now, as the loop has it done when something comes."""
         for stream in self._streams:
-            stream.drain()
+            stream.take()
+
+    def end(self) -> None:
+        """Move all that is there, of a worker that will not come back."""
+        for stream in self._streams:
+            stream.end()
 
     def close(self) -> None:
         """May be repeated."""
         self._logs.release(self._streams)
+
+
+def _kept_name(stem: str) -> str:
+    """Of both FIFOs of a worker, in the fd store."""
+    return f"log.{stem}"
+
+
+def _inodes(descriptors: list[int]) -> set[tuple[int, int]]:
+    return {(found.st_dev, found.st_ino) for found in map(os.fstat, descriptors)}

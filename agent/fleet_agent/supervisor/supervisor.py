@@ -134,13 +134,14 @@ class Supervisor:
             return ""
         if held.life.state not in lives.ENDED:
             return f"worker {key.app}/{key.slot} of generation {key.generation} is {held.life.state}; stop it first"
+        if held.logs is not None:
+            held.logs.end()  # before the record goes: a supervisor that follows would know nothing of them
         try:
             self._journal.remove(key)
         except OSError as error:
             return f"the journal cannot be changed: {error.strerror}"
         del self._workers[key]
         if held.logs is not None:
-            held.logs.drain()
             held.logs.close()
         self._logs.remove(file_stem(key))
         self._news.forgotten(key)
@@ -160,12 +161,12 @@ class Supervisor:
         self._contacts.adopt_listeners(record.life for record in records if record.place == place)
         for record in records:
             held = self._workers[record.life.key] = Held(record.life)
-            if held.life.state not in lives.ENDED:
-                self._adopt_logs(held)
+            self._adopt_logs(held)  # also of one that ended: something may be left in its pipes
             if held.life.pid and record.place == place:
                 self._adopt_process(held)
             else:
                 self._step(held, lives.resume(held.life, now()), adopted=True)
+        self._logs.keep_only({file_stem(key) for key in self._workers})
         self._contacts.adopted()
         self._release_listeners()
         if self._cgroups is not None:
