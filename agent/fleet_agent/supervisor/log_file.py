@@ -12,6 +12,9 @@ PIPE_BYTES = 1024 * 1024
 """The largest a user may ask for by default (/proc/sys/fs/pipe-max-size): 5 s of 2,000 lines of 100 bytes a second."""
 SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK; Python has no name for it before 3.14
 
+_ENDLESS_BYTES = 64 * 1024
+"""A line of that length may go on in the next file."""
+
 
 class LogFile:
     """A file that several FIFOs may feed: two generations of a slot overlap during a rollout."""
@@ -105,8 +108,12 @@ class LogFile:
 
     def _at_line_end(self) -> bool:
         """Writes of whole lines of up to a page are never cut here; an endless line is, at twice the size."""
-        endless = self.max_bytes and self.size >= 2 * self.max_bytes
-        return bool(endless) or os.pread(self._descriptor, 1, self.size - 1) == b"\n"
+        if not self.in_line():
+            return True
+        if not self.max_bytes or self.size < 2 * self.max_bytes:
+            return False
+        looked_at = min(self.max_bytes, _ENDLESS_BYTES)
+        return b"\n" not in os.pread(self._descriptor, looked_at, self.size - looked_at)
 
     def _complain(self, error: OSError) -> None:
         if not self._troubled:
