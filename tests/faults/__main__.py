@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument(
         "--timestamps",
         action="store_true",
-        help="stamp the lines of one app: known to lose what the supervisor was formatting when it was killed",
+        help="stamp the lines of all apps (default: of one; another has JSON lines, and two have them as they come)",
     )
     arguments = parser.parse_args()
     if shutil.which("node") is None:

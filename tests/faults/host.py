@@ -30,6 +30,7 @@ _LOG_BYTES = 64 * 1024
 """Rotated every second or so."""
 _SIZE = 2
 _READY = {"watched": {"method": "notify", "watchdog_seconds": 3}, "linked": {"method": "message"}}
+_FORMAT = {"stamped": {"timestamps": True}, "watched": {"json_lines": True}}
 _NODE_WRITER = Path(writer.__file__).with_suffix(".js")
 
 
@@ -99,7 +100,7 @@ class HostUnderFaults:
                 "log": {
                     "max_bytes": _LOG_BYTES,
                     "max_files": min(1000, 50 + int(lines / _LOG_BYTES)),
-                    "timestamps": self._timestamps and app == "stamped",
+                    **({"timestamps": True} if self._timestamps else _FORMAT.get(app, {})),
                 },
             }
         )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from random import Random
 
 APPS = ("plain", "stamped", "watched", "linked")
-"""The second can have its lines stamped with the time; the third notifies, its watchdog shorter than the longest outage; the
-fourth is Node's, and has its message channel open."""
+"""The second has its lines stamped with the time; the third has JSON lines and notifies, its watchdog shorter than the longest
+outage; the fourth is Node's, and has its message channel open."""
 SERVICES = ("supervisor", "agent")
 MAX_SIZE = 4
 

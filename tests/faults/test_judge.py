@@ -57,12 +57,18 @@ def test_a_run_in_which_every_promise_was_kept_is_accepted() -> None:
     verdict = judge(GOOD)
     assert verdict.violations == []
     assert verdict.facts["lines_written"] == 80
-    assert verdict.facts["lines_lost_with_a_killed_pipe"] == 0
+    assert verdict.facts["lives_ended_in_an_outage"] == 0
     assert verdict.facts["longest_outage_seconds"] == 0.5
 
 
 def test_the_time_before_a_line_is_no_part_of_it() -> None:
     assert judge(with_log([b"2026-01-02T03:04:05.678Z " + line for line in LOG])).violations == []
+
+
+def test_the_object_around_a_line_is_no_part_of_it() -> None:
+    log = [b'{"time":"2026-01-02T03:04:05.678Z","message":"%b"}\n' % line.rstrip() for line in LOG]
+    assert judge(with_log(log)).violations == []
+    assert judge(with_log(log[1:])).violations == [f"{FIRST.name}: lines 1 to 1 are lost"]
 
 
 def test_a_line_may_be_cut_between_two_rotated_files() -> None:
@@ -156,31 +162,16 @@ def test_what_is_planted_is_found_and_little_else(name: str) -> None:
     assert len(violations) <= 3, violations
 
 
-@pytest.mark.parametrize(
-    ("killed_at", "excused"),
-    [(4.0, False), (1.99, True), (2.2, True), (2.6, False)],
-    ids=["long after", "just before", "in", "after"],
-)
-def test_the_end_of_a_pipe_is_excused_only_where_the_supervisor_was_away(killed_at: float, excused: bool) -> None:
+@pytest.mark.parametrize("killed_at", [4.0, 1.99, 2.2, 2.6], ids=["long after", "just before", "in", "after"])
+def test_the_end_of_a_pipe_is_never_excused_by_an_outage(killed_at: float) -> None:
     first = replace(FIRST, last_beat=killed_at)
     log = [line for line in LOG if line not in lines(FIRST, 49, 50)]
     verdict = judge(replace(with_log(log), lives=[first, SECOND]))
-    assert (verdict.violations == []) == excused
-    assert verdict.facts["lines_lost_with_a_killed_pipe"] == (2 if excused else 0)
+    assert verdict.violations == [f"{FIRST.name}: its last 2 lines of 50 never arrived"]
+    assert verdict.facts["lives_ended_in_an_outage"] == (killed_at == 2.2)
 
 
 def test_a_gap_in_the_middle_is_never_excused() -> None:
     first = replace(FIRST, last_beat=2.2)
     verdict = judge(replace(with_log([*LOG[:20], *LOG[21:]]), lives=[first, SECOND]))
     assert verdict.violations == [f"{FIRST.name}: lines 21 to 21 are lost"]
-
-
-def test_a_frozen_supervisor_that_thaws_excuses_nothing() -> None:
-    frozen = [
-        event(3.0, "signal", service="supervisor", pid=2, signal="STOP"),
-        event(3.6, "signal", service="supervisor", pid=2, signal="CONT"),
-    ]
-    history = [*HISTORY[:8], *frozen, *HISTORY[8:]]
-    first = replace(FIRST, last_beat=3.3)
-    verdict = judge(Evidence([first, SECOND], {("plain", 1): [*LOG[:49], *LOG[50:]]}, history))
-    assert verdict.violations == [f"{FIRST.name}: its last 1 lines of 50 never arrived"]

@@ -166,7 +166,9 @@ def test_no_line_is_lost_or_doubled_wherever_the_supervisor_is_killed(
         host.supervise(ending=True)
         host.bury()
         lines = host.log().splitlines(keepends=True)
-        left = [path.name for path in (host.folder / "fifos").iterdir() if path.suffix in (".json", ".stamps")]
+        left = [
+            path.name for path in (host.folder / "fifos").iterdir() if path.suffix in (".json", ".stamps", ".plain")
+        ]
     assert [text for text in map(_message, lines) if text.startswith(b"w0 ")] == [
         _line(0, number) for number in range(1, counts[0] + 1)
     ]

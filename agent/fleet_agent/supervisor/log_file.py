@@ -68,6 +68,10 @@ class LogFile:
             return False
         return True
 
+    def overdue(self) -> bool:
+        """A rotation waits for the end of a line."""
+        return self._descriptor >= 0 and self._due() and self.in_line()
+
     def append(self, data: bytes) -> None:
         """To the file as it is: only `opened` rotates. What cannot be written is dropped, as in `take`."""
         try:

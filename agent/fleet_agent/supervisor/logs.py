@@ -20,7 +20,7 @@ from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.formatted import Formatted
 from fleet_agent.supervisor.kept import Kept
 from fleet_agent.supervisor.log_file import PIPE_BYTES, LogFile
-from fleet_agent.supervisor.log_format import Format, JsonLines, Stamps
+from fleet_agent.supervisor.log_format import AsPrinted, Format, JsonLines, Stamps
 from fleet_agent.supervisor.loop import READ, Loop, Timer, now
 from fleet_agent.supervisor.protocol import Launch
 
@@ -99,22 +99,21 @@ class Stream:
     """One stream of one worker: from its FIFO to the file, which others may share. Owns the FIFO's descriptor and the spool."""
 
     def __init__(self, fifo: Fifo, log: LogFile, names: tuple[str, int, str], waiting: str) -> None:
-        """`names`: app, slot and stream. `waiting`: the format of an unfinished line that another supervisor left, or ""."""
+        """`names`: app, slot and stream. `waiting`: the format of an unfinished line that another supervisor left."""
         self.fifo = fifo
         self.log = log
         self._names = names
-        self._formatted = self._format(waiting) if waiting else None
+        self._formatted = self._format(waiting)
         self._pace: Pace | None = None
 
     def follow(self, launch: Launch) -> None:
         """From now on as this launch says. Another worker of the slot that shares the file is the newer, or the only one."""
         self.log.max_bytes, self.log.files = launch.log_max_bytes, launch.log_files
         self.log.max_age_seconds = launch.log_max_age_seconds
-        wanted = JsonLines.suffix if launch.log_json else Stamps.suffix if launch.log_timestamps else ""
-        if self._formatted is not None and self._formatted.format.suffix != wanted:
+        stamped = Stamps.suffix if launch.log_timestamps else AsPrinted.suffix
+        wanted = JsonLines.suffix if launch.log_json else stamped
+        if self._formatted.format.suffix != wanted:
             self._formatted.end()
-            self._formatted = None
-        if wanted and self._formatted is None:
             self._formatted = self._format(wanted)
 
     def watch(self, loop: Loop) -> None:
@@ -122,21 +121,20 @@ class Stream:
         self._pace = Pace(loop, self.fifo, self.take)
 
     def take(self) -> None:
-        """Move what is there now, within bounds."""
-        (self.log if self._formatted is None else self._formatted).take(self.fifo.descriptor)
+        """Move what is there now, within bounds. As it is printed it need not be looked at, but to find a line's end."""
+        direct = self._formatted.format.suffix == AsPrinted.suffix and not self.log.overdue()
+        (self.log if direct else self._formatted).take(self.fifo.descriptor)
 
     def end(self) -> None:
         """Move all that is there, of a worker that will not come back: at most what the pipe holds."""
         for _ in range(_DRAINS):
             self.take()
-        if self._formatted is not None:
-            self._formatted.end()
+        self._formatted.end()
 
     def close(self) -> None:
         if self._pace is not None:
             self._pace.close()
-        if self._formatted is not None:
-            self._formatted.close()
+        self._formatted.close()
         self.fifo.close()
 
     def _format(self, suffix: str) -> Formatted:
@@ -148,7 +146,9 @@ def spool_path(fifo: Path, suffix: str) -> Path:
 
 
 def format_of(suffix: str, names: tuple[str, int, str]) -> Format:
-    return JsonLines(*names) if suffix == JsonLines.suffix else Stamps()
+    if suffix == JsonLines.suffix:
+        return JsonLines(*names)
+    return Stamps() if suffix == Stamps.suffix else AsPrinted()
 
 
 class Logs:
@@ -165,7 +165,7 @@ class Logs:
         self._waiting: dict[str, str] = {}
         """The format of each spool that holds an unfinished line, by the name of its FIFO."""
         fifo_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for suffix in (Stamps.suffix, JsonLines.suffix):
+        for suffix in (AsPrinted.suffix, Stamps.suffix, JsonLines.suffix):
             for path in sorted(fifo_folder.glob(f"*.{suffix}")):
                 self._recover(path, suffix)
 
@@ -176,7 +176,7 @@ class Logs:
             for name in _STREAMS:
                 fifo = Fifo(self._fifo_folder / f"{stem}.{name}")
                 log = self._share(self._log_path(app, slot, name))
-                stream = Stream(fifo, log, (app, slot, name), self._waiting.pop(fifo.path.name, ""))
+                stream = Stream(fifo, log, (app, slot, name), self._waiting.pop(fifo.path.name, AsPrinted.suffix))
                 streams.append(stream)
                 stream.watch(self._loop)
         except OSError:

@@ -30,8 +30,14 @@ class FdStore:
 
     @property
     def names(self) -> list[str]:
+        """Without log pipes, which stay until their worker is forgotten."""
         self._receive()
-        return [name for name, _ in self._store.items()]
+        return [name for name, _ in self._store.items() if not name.startswith("log.")]
+
+    @property
+    def log_names(self) -> list[str]:
+        self._receive()
+        return [name for name, _ in self._store.items() if name.startswith("log.")]
 
     def passing(self, argv: list[str]) -> tuple[list[str], tuple[int, ...]]:
         """A command that becomes `argv` with everything stored, and the descriptors to start it with."""
