@@ -1,7 +1,7 @@
 """A supervisor's way from pipe to log, killed before or after any system call that changes something.
 
-Each of these calls is whole or not begun when a process is killed, but a write to the log, of which a part may be done: that is tried
-too. So a supervisor that is killed is one that raises there and is heard of no more, and the next one opens the same folders.
+Each of these calls is whole or not begun when a process is killed, but a write to the log, of which a part may be done: that is
+tried too. So a supervisor that is killed is one that raises there and is heard of no more; the next one opens the same folders.
 """
 
 import json
@@ -141,7 +141,8 @@ _ROUNDS = st.lists(
 def test_no_line_is_lost_or_doubled_wherever_the_supervisor_is_killed(
     launch: Launch, rounds: list[tuple[list[tuple[int, int]], int, str]], halves: bool
 ) -> None:
-    """Guards invariant 3. `halves`: lines come in two parts, with a supervisor's life between them; but for JSON, from one worker."""
+    """Guards invariant 3. `halves`: lines come in two parts, a supervisor's life between them; where they are not JSON, of one
+    worker alone, as two that share a log cannot both have half a line in it."""
     counts = [0, 0]
     with TemporaryDirectory() as name, closing(Host(Path(name), launch)) as host:
         rest = [b"", b""]

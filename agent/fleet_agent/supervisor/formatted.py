@@ -15,7 +15,6 @@ What a kill leaves, by the step it comes before, and what `recover` makes of it:
 A rotation comes between two pieces only, so a begun piece is in one file.
 """
 
-import os
 import time
 from pathlib import Path
 

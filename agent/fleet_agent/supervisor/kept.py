@@ -1,8 +1,9 @@
 """Descriptors that outlive this process: notify sockets, channels, listening sockets, log FIFOs.
 
-Each has two homes, and while the worker lives either is enough. The service manager's fd store (sd_pid_notify_with_fds(3)) hands them
-to the next supervisor. And a worker inherits a copy of what the supervisor holds for it: while the worker lives nothing it talks to can
-close, whoever else dies, and the next supervisor gets it back with pidfd_getfd(2), where ptrace(2) of the worker is allowed.
+Each has two homes, and while the worker lives either is enough. The service manager's fd store (sd_pid_notify_with_fds(3)) hands
+them to the next supervisor. And a worker inherits a copy of what the supervisor holds for it: while the worker lives nothing it
+talks to can close, whoever else dies, and the next supervisor gets it back with pidfd_getfd(2), where ptrace(2) of the worker is
+allowed; a FIFO, by its path. What a worker that dies meanwhile has left in its FIFOs, only the fd store keeps.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """What a log's lines look like where they are not copied as they come. Pure: time comes in.
 
-Both formats turn a stream into text piece by piece. A piece depends on nothing but its own bytes, a time, and whether it begins in
-the middle of a line: who has these makes the same text of it again.
+A format turns a stream into text piece by piece. The text depends on nothing but the piece, a time, and whether the piece begins
+in the middle of a line: who has these makes the same text of it again.
 """
 
 import time
@@ -45,7 +45,7 @@ class AsPrinted:
         """At the last line's end, so that a rotation can come before what follows."""
         return data.rfind(b"\n") + 1 or len(data)
 
-    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:  # noqa: ARG002 - as it comes
+    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:
         return piece
 
 
@@ -73,7 +73,7 @@ class JsonLines:
     def cut(self, data: bytes) -> int:
         return data.rfind(b"\n") + 1 or (MAX_LINE_BYTES if len(data) >= MAX_LINE_BYTES else 0)
 
-    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:  # noqa: ARG002 - objects are never parted
+    def text(self, piece: bytes, seconds: float, *, continues: bool) -> bytes:
         head = f'{{"time":"{rfc3339(seconds)}",{self._names}'
         lines = piece.decode(errors="replace").removesuffix("\n").split("\n")
         return "".join([f"{head}{encode_basestring_ascii(line)}}}\n" for line in lines]).encode()
