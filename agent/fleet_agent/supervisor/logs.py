@@ -4,8 +4,8 @@ A worker holds its FIFO read-write, so it outlives any supervisor; the next one 
 manager's fd store holds it too, for what a worker leaves in its pipe when it ends while there is no supervisor (`kept`).
 
 Plain lines go by splice(2) from pipe to file inside the kernel (`log_file`): a byte leaves the pipe only when it is in the file,
-so a kill between the two loses none, and a flood costs this process no memory. Where lines must be looked at, to give them a time,
-to make them JSON, or to find where one ends, `formatted` says why a kill neither loses nor doubles any.
+so a kill between the two loses none, and a flood costs this process no memory. Where lines must be looked at, to stamp them, to
+make them JSON, or to find where one ends, `formatted` says why a kill neither loses nor doubles any.
 """
 
 import contextlib
