@@ -13,8 +13,9 @@ import pytest
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.journal import Journal
+from fleet_agent.supervisor.kept import Kept
 from fleet_agent.supervisor.log_file import LogFile
-from fleet_agent.supervisor.logs import Fifo
+from fleet_agent.supervisor.logs import Fifo, Logs, Pace
 from fleet_agent.supervisor.loop import READ, Loop, now
 from fleet_agent.supervisor.processes import Place, here, open_verified, read_stat
 from fleet_agent.supervisor.protocol import Key, Launch
@@ -113,6 +114,47 @@ def test_a_log_that_cannot_be_written_blocks_no_worker_and_is_told_once(
         with pytest.raises(BlockingIOError):
             os.read(fifo.descriptor, 1)
     assert capfd.readouterr().err.count("cannot be written, its lines are lost") == 1
+
+
+def test_a_fifo_that_fills_all_the_time_is_emptied_in_larger_parts_and_to_its_end(loop: Loop, tmp_path: Path) -> None:
+    taken: list[bytes] = []
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        os.write(fifo.descriptor, b"x")
+        written += 1
+        if written < 1000:
+            loop.at(now(), write)
+
+    def take() -> None:
+        taken.append(os.read(fifo.descriptor, 1000))
+        if sum(map(len, taken)) == 1000:
+            loop.stop()
+
+    loop.at(now(), write)
+    loop.at(now() + 20, loop.stop)
+    with closing(Fifo(tmp_path / "fifo")) as fifo, closing(Pace(loop, fifo, take)):
+        loop.run()
+    assert b"".join(taken) == b"x" * 1000
+    assert len(taken) < 1000
+
+
+def test_a_log_whose_program_writes_in_blocks_is_rotated_at_line_ends_all_the_same(loop: Loop, tmp_path: Path) -> None:
+    """Each of its blocks ends in the midst of a line, so no batch ever ends with one."""
+    printed = b"".join(b"%05d %s\n" % (number, b"x" * 60) for number in range(2000))
+    logs = Logs(loop, tmp_path / "fifos", tmp_path, Kept({}))
+    with closing(logs.open("shop.1.1", "shop", 1)) as worker:
+        worker.follow(replace(LAUNCH, log_max_bytes=10_000, log_files=100))
+        for at in range(0, len(printed), 4000):
+            Path(worker.paths[0]).write_bytes(printed[at : at + 4000])
+            worker.take()
+        worker.end()
+    files = sorted((tmp_path / "shop").glob("1.out.log*"), key=lambda path: int(path.suffix.replace(".log", ".0")[1:]))
+    contents = [path.read_bytes() for path in reversed(files)]
+    assert b"".join(contents) == printed
+    assert all(content.endswith(b"\n") for content in contents)
+    assert max(map(len, contents)) < 20_000
 
 
 def test_the_loop_calls_timers_in_their_order_and_not_the_cancelled_ones(loop: Loop) -> None:
