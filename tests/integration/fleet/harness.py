@@ -115,6 +115,11 @@ class Fleet:
         connected = [balancer["state"] for balancer in json.loads(balancers.output)]
         return states == ["online"] * self._hosts and connected == ["connected"] * self._balancers
 
+    @property
+    def up_pid(self) -> int:
+        assert self._up is not None
+        return self._up.pid
+
     def interrupt(self) -> int:
         """Ctrl-C: `up` alone gets SIGINT, and its exit code is returned."""
         assert self._up is not None
