@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-_LINES = 10
-_FROM_STDERR = 7
+_LINES = 20
+"""As much as Node prints of an uncaught error, whose message is above its stack."""
+_FROM_STDERR = 16
 """Of those, where stdout has some as well."""
 _MOST_BYTES = 2048
 _LINE_BYTES = 400

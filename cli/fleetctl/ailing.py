@@ -9,7 +9,7 @@ from fleetctl.wording import count, printable, printed_line
 # The worst first.
 _SICK = (types_pb2.WORKER_STATE_FAILED, types_pb2.WORKER_STATE_BACKOFF, types_pb2.WORKER_STATE_UNREADY)
 _COMING = (types_pb2.WORKER_STATE_STARTING, types_pb2.WORKER_STATE_PENDING, types_pb2.WORKER_STATE_EXITED)
-_MOST_LINES = 10
+_SOME_LINES = 10
 
 
 def is_sick(worker: types_pb2.WorkerStatus) -> bool:
@@ -47,12 +47,12 @@ def headline(worker: types_pb2.WorkerStatus) -> str:
     return f"{word} after {count(worker.restarts, 'restart')}" if worker.restarts else word
 
 
-def symptoms(worker: types_pb2.WorkerStatus) -> list[str]:
-    """Why, what it said of itself, and the last it printed; a line each, all harmless on a terminal."""
+def symptoms(worker: types_pb2.WorkerStatus, most: int = _SOME_LINES) -> list[str]:
+    """Why, what it said of itself, and the last it printed, `most` lines of it; a line each, all harmless on a terminal."""
     told = [printable(worker.reason)] if worker.reason else []
     if worker.status_text:
         told.append(f"its status: {printable(worker.status_text)}")
-    lines = [printed_line(line) for line in worker.last_lines[-_MOST_LINES:]]
+    lines = [printed_line(line) for line in worker.last_lines[-most:]]
     if lines:
         told += ["it printed last:", *(f"  | {line}".rstrip() for line in lines)]
     return told

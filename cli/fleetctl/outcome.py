@@ -8,6 +8,8 @@ from fleetctl.ailing import headline, symptoms
 from fleetctl.wording import count, duration, printable
 
 _MOST_CULPRITS = 3
+_ALL_LINES = 100
+"""More than an agent sends."""
 
 Parts = tuple[str | tuple[str, str], ...]
 """What `Output.line` takes."""
@@ -107,7 +109,7 @@ def failed_lines(failed: control_pb2.FailedWorker, message: str) -> list[str]:
 
 def _symptoms(worker: types_pb2.WorkerStatus, message: str) -> list[str]:
     # Its reason is most often the rollout's message, which was just read.
-    told = symptoms(worker)
+    told = symptoms(worker, _ALL_LINES)
     known = printable(worker.reason)
     if known and known in printable(message):
         told.remove(known)

@@ -17,12 +17,12 @@ def test_stderr_counts_most_and_stdout_fills_what_is_left(tmp_path: Path) -> Non
     write(tmp_path, "out", [f"out {number}" for number in range(20)])
     write(tmp_path, "err", [f"err {number}" for number in range(20)])
     assert read_last_lines(tmp_path, "web", 1, 0.0) == [
-        *[f"out {number}" for number in range(17, 20)],
-        *[f"err {number}" for number in range(13, 20)],
+        *[f"out {number}" for number in range(16, 20)],
+        *[f"err {number}" for number in range(4, 20)],
     ]
     write(tmp_path, "err", ["Traceback", "", "KeyError"])
     assert read_last_lines(tmp_path, "web", 1, 0.0)[-4:] == ["out 18", "out 19", "Traceback", "KeyError"]
-    assert len(read_last_lines(tmp_path, "web", 1, 0.0)) == 10
+    assert len(read_last_lines(tmp_path, "web", 1, 0.0)) == 20
 
 
 def test_lines_of_an_earlier_process_and_of_nobody_are_left_out(tmp_path: Path) -> None:

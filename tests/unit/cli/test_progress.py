@@ -53,3 +53,24 @@ def test_what_it_waits_for_and_what_is_wrong_is_said() -> None:
         "  waits for balancer lb1",
         "  the controller went away",
     ]
+
+
+def test_that_it_goes_back_and_why_is_said_above_and_below_the_hosts() -> None:
+    going_back = rollout(2, 1)
+    going_back.state = control_pb2.ROLLOUT_STATE_ROLLING_BACK
+    going_back.revision, going_back.previous_revision = 3, 2
+    going_back.message = "worker my-app/host1/1 failed: exit code 3"
+    head, _, _, why = drawn(going_back)
+    assert head == "restart my-app  2/4  1m15s  going back to revision 2"
+    assert why == "  worker my-app/host1/1 failed: exit code 3"
+
+
+def test_what_to_type_fits_a_narrow_and_low_terminal() -> None:
+    waiting = rollout(100, 97)
+    waiting.awaits_promotion = True
+    waiting.message = "the canaries are ready: `fleetctl rollout promote my-app` goes on, `… abort my-app` goes back"
+    lines = drawn(waiting, height=10, width=40)
+    assert len(lines) <= 10
+    assert all(len(line) <= 40 for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(" ".join(lines).split()).endswith("`… abort my-app` goes back")
