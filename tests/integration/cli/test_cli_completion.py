@@ -8,7 +8,7 @@ import grpc
 import pytest
 from click.shell_completion import BashComplete
 
-from fleet.v1 import control_pb2
+from fleet.v1 import control_pb2, types_pb2
 from fleetctl.main import cli
 from tests.integration.cli import fake_control as fake
 from tests.integration.cli.fake_control import FakeControl, FakeController
@@ -28,6 +28,15 @@ def fleet(controller: FakeController, control: FakeControl, point_at: Callable[.
     control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(
         workers=[fake.worker("oslo", 1, "shop"), fake.worker("oslo", 1, "api")]
     )
+    shown = fake.app("shop")
+    shown.spec.env.update({"COLOUR": "blue", "CODE": "1", "DEPTH": "3"})
+    control.answers["ListApps"].apps[0].CopyFrom(shown)
+    control.answers["ListBalancers"] = control_pb2.ListBalancersResponse(balancers=[fake.balancer("lb1")])
+    summaries = [
+        control_pb2.RevisionSummary(revision=types_pb2.Revision(number=number), current=number == 3)
+        for number in (1, 2, 3)
+    ]
+    control.answers["GetHistory"] = control_pb2.GetHistoryResponse(revisions=summaries)
     return control
 
 
@@ -43,6 +52,18 @@ def fleet(controller: FakeController, control: FakeControl, point_at: Callable[.
         ("restart --worker ", ["api/oslo/1", "shop/oslo/1"]),
         ("logs shop --worker s", ["shop/oslo/1"]),
         ("--context t", ["test"]),
+        ("env-get shop CO", ["CODE", "COLOUR"]),
+        ("env-unset shop D", ["DEPTH"]),
+        ("env-set shop D", ["DEPTH="]),
+        ("env-set a", ["api"]),
+        ("rollback shop ", ["1", "2"]),
+        ("history s", ["shop"]),
+        ("rollout promote s", ["shop"]),
+        ("rollout a", ["abort"]),
+        ("host drain p", ["paris"]),
+        ("host label oslo ", ["zone-", "zone="]),
+        ("balancer remove l", ["lb1"]),
+        ("stop shop --ignore-balancer ", ["lb1"]),
         ("start ./a.js --ready-c", ["--ready-command"]),
     ],
 )

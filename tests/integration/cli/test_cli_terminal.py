@@ -144,6 +144,41 @@ def test_ctrl_c_detaches_and_says_how_to_attach_again(open_terminal: OpenTermina
     assert "Traceback" not in terminal.seen
 
 
+def test_waiting_for_a_person_shows_what_to_type(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    message = (
+        "the canaries are ready: `fleetctl rollout promote my-app` goes on, `fleetctl rollout abort my-app` goes back"
+    )
+    waiting = fake.began("update", awaits_promotion=True, message=message)
+    control.answers["WatchRollout"] = control.hold(waiting)
+    terminal = open_terminal("env-set", "my-app", "A=1", columns=60)
+    terminal.wait_for("goes back")
+    assert "waits for promotion" in plain(terminal.seen)
+    assert message in " ".join(plain(terminal.seen).split())
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+
+
+def test_a_drain_asks_shows_how_far_it_is_and_can_be_left(open_terminal: OpenTerminal, control: FakeControl) -> None:
+    control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host("host1")])
+    pinned = fake.app("db", size_mode=control_pb2.SIZE_MODE_PINNED, placement={"host1": 1})
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(apps=[pinned])
+    left = control_pb2.AppDrain(app="db", workers_left=1, doing="stopping 1")
+    control.answers["WatchDrain"] = control.hold(
+        control_pb2.WatchDrainResponse(host="host1", workers_left=1, apps=[left])
+    )
+    terminal = open_terminal("host", "drain", "host1")
+    terminal.wait_for("[y/N]")
+    assert "This stops 1 worker of db, pinned to host1" in plain(terminal.seen)
+    terminal.type("y\n")
+    terminal.wait_for("stopping 1")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    said = plain(terminal.seen).replace("\r\n", "")
+    assert "detached; the drain of host1 goes on: `fleetctl host drain host1` follows it again" in said
+    (request,) = control.of(control_pb2.DrainHostRequest)
+    assert request.allow_stopping_pinned
+
+
 def test_following_logs_ends_quietly_at_ctrl_c(open_terminal: OpenTerminal, control: FakeControl) -> None:
     entries = [
         control_pb2.LogEntry(app="my-app", host="host1", slot=1, stream="stdout", text=b"hello"),
