@@ -156,7 +156,7 @@ class HostCalls:
             if record is None:
                 raise Refused(changes.NOT_FOUND, f"no host is named {name}: `fleetctl host ls` shows them")
             changed = decide(record)
-            answer = control_pb2.HostResponse(host=host_message(changed, office.hosts.get(name)))
+            answer = control_pb2.HostResponse(host=host_message(office, changed))
             return answer, [] if changed == record else [(host_key(name), changed)]
 
         return await self._desk.commit(office, request_id, [host_key(name)], attempt, context)

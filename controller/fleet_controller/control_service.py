@@ -89,7 +89,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.ListHostsResponse:
         office = await self._desk.office(context)
         records = sorted(office.desired.all(HostRecord), key=lambda record: record.name)
-        hosts = [host_message(record, office.hosts.get(record.name)) for record in records]
+        hosts = [host_message(office, record) for record in records]
         return control_pb2.ListHostsResponse(hosts=hosts)
 
     async def ListBalancers(  # noqa: N802

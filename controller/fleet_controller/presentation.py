@@ -181,7 +181,9 @@ def worker_message(office: Office, worker: ObservedWorker) -> types_pb2.WorkerSt
     )
 
 
-def host_message(record: HostRecord, host: ObservedHost | None) -> control_pb2.Host:
+def host_message(office: Office, record: HostRecord) -> control_pb2.Host:
+    host = office.hosts.get(record.name)
+    lost_since = office.hosts.lost_since(record.name)
     message = control_pb2.Host(
         name=record.name,
         state=control_pb2.HOST_STATE_UNKNOWN,
@@ -190,6 +192,7 @@ def host_message(record: HostRecord, host: ObservedHost | None) -> control_pb2.H
         address=record.address,
         uid=record.uid,
         scheduling=_SCHEDULING[record.scheduling],
+        unheard_seconds=0.0 if lost_since is None else round(office.clock() - lost_since, 3),
     )
     if host is not None:
         if host.connected:
