@@ -33,7 +33,7 @@ def drain(settings: Settings, host: str, no_wait: bool) -> None:  # noqa: FBT001
     """Move a host's workers to others, start-first, and wait until none is left.
 
     It takes nothing new until `fleetctl host uncordon HOST`. Workers of apps that are pinned to it have nowhere to go: they
-    stop, which is asked about first.
+    stop until then, which is asked about first.
     """
     output = Output(settings)
     plan = asyncio.run(_plan(settings, host))
@@ -42,7 +42,7 @@ def drain(settings: Settings, host: str, no_wait: bool) -> None:  # noqa: FBT001
     stopping = [move for move in plan.moves if move.pinned]
     if stopping and not plan.under_way:
         named = ", ".join(f"{count(move.workers, 'worker')} of {move.app}" for move in stopping)
-        output.confirm(f"This stops {named}, pinned to {host}, and nothing replaces them. Go on?")
+        output.confirm(f"This stops {named}, pinned to {host}: nothing replaces them until it is uncordoned. Go on?")
     drainer = _Drainer(settings, output, host, plan)
     try:
         asyncio.run(drainer.run(allow_stopping_pinned=bool(stopping), no_wait=no_wait))
@@ -58,7 +58,7 @@ class _Move:
     pinned: bool
 
     def fate(self, host: str) -> str:
-        return f"stop: pinned to {host}" if self.pinned else "move to other hosts"
+        return f"stop until it is uncordoned: pinned to {host}" if self.pinned else "move to other hosts"
 
 
 @dataclass(frozen=True, slots=True)

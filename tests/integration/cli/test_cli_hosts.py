@@ -60,7 +60,7 @@ def test_a_drain_shows_its_plan_and_is_done_once_nothing_is_left(fleetctl: Fleet
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
     assert lines[:-1] == [
         "APP WORKERS WHAT BECOMES OF THEM",
-        "db 1 stop: pinned to host1",
+        "db 1 stop until it is uncordoned: pinned to host1",
         "web 2 move to other hosts",
         "db: 1 left",
         "web: 2 left, starting 3",

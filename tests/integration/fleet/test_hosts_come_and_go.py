@@ -159,6 +159,8 @@ def test_while_two_of_three_hosts_are_lost_nothing_moves_and_the_brake_is_named(
     before = fleet.pids()
     with _frozen(fleet.daemon("agent", "host2")[1]), _frozen(fleet.daemon("agent", "host3")[1]):
         wait_for(lambda: "2 of 3 hosts are lost" in " ".join(control.app().notices), "the brake is named", 30)
+        away = {host["name"] for host in fleet.ask("host", "ls") if host["unheard_seconds"] > 0}
+        assert away == {"host2", "host3"}
     wait_for(lambda: not control.app().notices, "every host is back", 30)
     assert fleet.pids() == before
     assert control.app().rollout.kind == control_pb2.ROLLOUT_KIND_UPDATE  # the policy's, of this test
