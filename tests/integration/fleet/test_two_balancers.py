@@ -170,3 +170,39 @@ def test_a_second_live_balancer_of_one_name_is_refused(fleet: Fleet, tmp_path: P
             process.terminate()
             assert process.wait(20) == 0
             subprocess.run([program, "stop", "--config", twin, "--grace", "0"], check=True, stderr=subprocess.DEVNULL)
+
+
+def test_a_frozen_host_is_out_of_the_choice_within_three_seconds_though_its_workers_stay_listed(
+    fleet: Fleet, app_script: Path
+) -> None:
+    """Guards invariant 3: nobody of the host can say anything, its kernel goes on accepting connections; no worker is touched."""
+    where = fleet.addresses(fleet.start_app(app_script, _SIZE, "--ready-path", "/healthz", name="checked"))
+    before = fleet.pids("checked")
+    stopped = [worker["pid"] for worker in fleet.workers("checked") if worker["host"] == "host1"]
+    stopped += [pid for service, pid in fleet.daemons().items() if service in ("host1-agent", "host1-supervisor")]
+    with load_on(where, fleet.folder) as load:
+        frozen = time.monotonic()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: _host(fleet, "host1")["state"] != "online", "the host is missed")
+            (upstream,) = fleet.ask("balancer", "upstreams", "checked")
+            load.wait_for_more(500)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        summary = load.stop()
+
+    assert [endpoint["state"] for endpoint in upstream["endpoints"]] == ["ready"] * _SIZE
+    # What they had when they were stopped waits for them. Half a second is for a busy machine.
+    assert [failure for failure in summary["details"] if failure["began"] > frozen + 3.5] == []
+    assert summary["failures"].keys() <= {"timeout"}, summary["details"]
+    wait_for(lambda: _host(fleet, "host1")["state"] == "online", "the host is back")
+    wait_for(lambda: fleet.pids("checked") == before, "every worker is as it was")
+    fleet.do("remove", "checked", "-y")
+
+
+def _host(fleet: Fleet, name: str) -> dict[str, Any]:
+    (found,) = [host for host in fleet.ask("host", "ls") if host["name"] == name]
+    assert isinstance(found, dict)
+    return found

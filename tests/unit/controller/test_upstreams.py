@@ -1,5 +1,7 @@
 """Upstream lists and acknowledgements: what the planner may conclude from them."""
 
+import asyncio
+
 from fleet.v1 import balancer_pb2
 from fleet_controller.balancers import ObservedBalancer, Upstreams
 from fleet_controller.outbox import Outbox
@@ -118,3 +120,27 @@ def test_a_balancer_far_behind_is_told_to_begin_anew() -> None:
         scene.send(old=READY)
     assert len(scene.upstreams.lists["app"].history) <= 300
     assert scene.outbox.closed
+
+
+def test_a_list_whose_health_path_changed_is_sent_again() -> None:
+    scene = Scene()
+    first = scene.send(old=READY)
+    scene.upstreams.update("app", "", {OLD: READY}, WORKERS, "/healthz")
+    assert scene.upstreams.lists["app"].version == first + 1
+    assert scene.upstreams.lists["app"].message().health_path == "/healthz"
+
+
+def test_a_balancer_that_comes_back_is_sent_every_list() -> None:
+    scene = Scene()
+    scene.acknowledge(scene.send(old=READY))
+    scene.upstreams.leave(scene.balancer, scene.outbox)
+    assert scene.view.applied is None
+    again: Outbox[balancer_pb2.UpstreamMessage] = Outbox()
+    scene.upstreams.subscribe(balancer_pb2.BalancerHello(name="lb1"), again)
+    first = asyncio.run(_first(again))
+    assert [pool.name for pool in first.lists.changed] == ["app"]
+    assert list(first.lists.pools) == ["app"]
+
+
+async def _first(outbox: "Outbox[balancer_pb2.UpstreamMessage]") -> balancer_pb2.UpstreamMessage:
+    return await anext(outbox.messages())
