@@ -38,7 +38,7 @@ _WORKERS = 4
 _TARGET = 2.0
 _DEADLINE = 20.0
 _PAUSE = 0.0005
-"""Between two questions, of the client and of the observer: who asks without pause takes the cores from those who are measured."""
+"""Between two questions of client and observer: who asks without pause takes the cores from those who are measured."""
 _APP = Path(__file__).with_name("upstreams_app.js")
 _ANY_PORT = Path(__file__).with_name("any_port.js")
 
