@@ -203,7 +203,9 @@ class Upstreams:
                 views.append(BalancerView(name, connected, None, absent))
             else:
                 choosable = self._choosable(pool, state)
-                views.append(BalancerView(name, connected, state.applied, absent, choosable, state.in_flight))
+                views.append(
+                    BalancerView(name, connected, state.applied, absent, choosable, state.in_flight, state.error)
+                )
         return tuple(views)
 
     def _forget_history(self, pool: UpstreamList) -> None:

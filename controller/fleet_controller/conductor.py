@@ -100,12 +100,12 @@ class Conductor:
                 touched, self._touched = self._touched, set()
                 began = self._clock()
                 self._pass(touched)
-                took = self._clock() - began
+                rested = self._clock() + (self._clock() - began)
                 async with self.planned:
                     self.planned.notify_all()
                 await self._wait()
                 # Reports of many workers come one by one: never plan more than half of the time, and take what came together.
-                await asyncio.sleep(took)
+                await asyncio.sleep(max(0.0, rested - self._clock()))
         finally:
             after_grace.cancel()
             for task in self._commits.values():

@@ -61,6 +61,9 @@ def waiting_for(
             f"or `fleetctl balancer remove {first}` if it is gone for good",
             person=True,
         )
+    refusing = [balancer for balancer in balancers if balancer.refusal]
+    if refusing and routed:
+        return Waiting(f"balancer {refusing[0].name} refuses the upstream list: {refusing[0].refusal}")
     if trial.awaits_promotion:
         if situation.spec.rollout.canary_seconds:
             return Waiting(f"watching the canaries; `fleetctl rollout promote {name}` goes on at once", person=True)

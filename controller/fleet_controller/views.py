@@ -77,6 +77,8 @@ class BalancerView:
     """Endpoints that are ready in the acknowledged list or in any sent since: it may send them a request at any moment."""
     in_flight: Mapping[WorkerId, int] = field(default_factory=dict)
     """Requests of draining endpoints, as reported since they drain."""
+    refusal: str = ""
+    """Why it refuses the newest list, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,17 @@ def test_a_rollout_that_waits_for_a_person_may_wait_for_ever() -> None:
     assert plan(replace(waiting, memory=first.memory), NOW + 3600).failure is None
 
 
+def test_a_rollout_that_a_balancer_holds_up_by_its_refusal_says_so_when_it_fails() -> None:
+    policy = RolloutPolicy(progress_deadline_seconds=60, bake_seconds=0, min_ready_seconds=0)
+    scene = updating(policy, worker(1, 2))
+    refusing = replace(scene.balancers[0], applied={}, refusal="address 127.0.0.1:80 is taken")
+    stuck = replace(scene, balancers=(refusing,))
+    first = plan(stuck, NOW)
+    failure = plan(replace(stuck, memory=first.memory), NOW + 60).failure
+    assert failure is not None
+    assert failure.text.endswith("balancer lb1 refuses the upstream list: address 127.0.0.1:80 is taken")
+
+
 def test_a_balancer_a_user_said_not_to_wait_for_holds_nothing_up() -> None:
     scene = updating(RolloutPolicy(bake_seconds=0, min_ready_seconds=0), worker(1, 2))
     absent = BalancerView("lb2", connected=False, applied=None, absent_seconds=11)
