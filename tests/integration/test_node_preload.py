@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import fleet_agent
+from tests.integration.node_versions import VERSIONS, node_folder
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node on PATH")
 PRELOAD = Path(fleet_agent.__file__).parent / "node" / "preload.js"
@@ -50,10 +51,11 @@ class Program:
 
 
 class Runner:
-    """Starts programs in one folder as a worker of the port `assigned`."""
+    """Starts programs in one folder as a worker of the port `assigned`, with the Node that lies in `node`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, node: Path) -> None:
         self.folder = folder
+        self._path = f"{node}:{os.environ['PATH']}"
         self.assigned = free_port()
         self.other = free_port()
         self._programs: list[Program] = []
@@ -62,7 +64,7 @@ class Runner:
         (self.folder / name).write_text(source.replace("OTHER", str(self.other)))
         fleet = {"FLEET_PORT": str(self.assigned), "FLEET_ADDRESS": "127.0.0.1", "PORT": str(self.assigned)}
         options = {"NODE_OPTIONS": f'--require "{PRELOAD}"'}
-        base = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        base = {"PATH": self._path, "HOME": os.environ.get("HOME", str(self.folder))}
         program = Program(list(argv) or ["node", name], self.folder, {**base, **options, **fleet, **env})
         self._programs.append(program)
         return program
@@ -76,9 +78,9 @@ class Runner:
             return str(answer.read().decode())
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Runner]:
-    runner = Runner(tmp_path)
+@pytest.fixture(params=VERSIONS)
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Runner]:
+    runner = Runner(tmp_path, node_folder(request.param))
     try:
         yield runner
     finally:

@@ -203,10 +203,11 @@ class Fleet:
     def program(self) -> Path:
         return _BIN / "fleetctl"
 
-    def run(self, *arguments: str, seconds: float = _COMMAND_SECONDS) -> Result:
+    def run(self, *arguments: str, seconds: float = _COMMAND_SECONDS, first_on_path: Path | None = None) -> Result:
+        path = self.environment["PATH"]
         done = subprocess.run(
             [_BIN / "fleetctl", *arguments],
-            env=self.environment,
+            env={**self.environment, "PATH": f"{first_on_path}:{path}" if first_on_path else path},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -232,9 +233,9 @@ class Fleet:
             process.kill()
             process.wait(10)
 
-    def do(self, *arguments: str) -> str:
+    def do(self, *arguments: str, first_on_path: Path | None = None) -> str:
         """Run a command that must succeed."""
-        result = self.run(*arguments)
+        result = self.run(*arguments, first_on_path=first_on_path)
         assert result.code == 0, f"fleetctl {' '.join(arguments)}: exit {result.code}\n{result.output}{result.errors}"
         return result.output
 
@@ -242,12 +243,16 @@ class Fleet:
         """What a command that must succeed prints as JSON."""
         return json.loads(self.do(*arguments, "-o", "json"))
 
-    def start_app(self, script: Path, size: int, *options: str, name: str = "my-app") -> str:
-        """Start `script` with journals kept by its workers; returns "ADDRESS:PORT" of its route at the first balancer."""
+    def start_app(
+        self, script: Path, size: int, *options: str, name: str = "my-app", first_on_path: Path | None = None
+    ) -> str:
+        """Start `script` with journals kept by its workers; returns "ADDRESS:PORT" of its route at the first balancer.
+        `first_on_path`: the folder of the Node to run it with."""
         address = free_address()
         route = address if self._balancers == 1 else f":{address.rpartition(':')[2]}"
         journal = ("-e", f"NODE_OPTIONS=--require {JOURNAL}", "-e", f"WORKER_JOURNAL_DIR={self.journals}")
-        self.do("start", str(script), "-n", name, "-i", str(size), "--http", route, *options, *journal)
+        given = ("-n", name, "-i", str(size), "--http", route, *options, *journal)
+        self.do("start", str(script), *given, first_on_path=first_on_path)
         return address
 
     def addresses(self, address: str) -> list[str]:

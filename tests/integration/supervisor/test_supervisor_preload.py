@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.supervisor.node_programs import VERSIONS, answer, answered_by, free_port, program, sharing
+from tests.integration.node_versions import VERSIONS
+from tests.integration.supervisor.node_programs import answer, answered_by, free_port, program, sharing
 from tests.integration.supervisor.running import KEY, RunningSupervisor, eventually
 
 pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm on PATH")
