@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from google.protobuf import json_format
-from pydantic import ValidationError
 
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_agent.reconcile import Wanted
 from fleet_agent.supervisor.protocol import Key
+from fleet_core.checked import CheckError
 from fleet_core.durable import write_durably
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec
@@ -86,10 +86,8 @@ class HeldAssignment:
 def _checked(spec: types_pb2.AppSpec) -> AppSpec | str:
     try:
         return AppSpec.from_proto(spec)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field_name = ".".join(str(part) for part in first["loc"]) or "spec"
-        return f"this agent cannot run the spec: {field_name}: {first['msg']}"
+    except CheckError as error:
+        return f"this agent cannot run the spec: {error}"
 
 
 def read_assignment(path: Path) -> HeldAssignment:

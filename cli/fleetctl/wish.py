@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, Runtime
 from fleetctl.app_options import SpecOption
 from fleetctl.errors import CliError, ExitCode
@@ -55,8 +54,8 @@ class Wish:
                 holder = holder.setdefault(part, {})
             holder[place[-1]] = value
         try:
-            return AppSpec(**fields)
-        except ValidationError as error:
+            return AppSpec.model_validate(fields)
+        except CheckError as error:
             raise CliError(ExitCode.USAGE, self._complaint(error)) from error
 
     def _implied(self) -> dict[Field, Any]:
@@ -117,12 +116,10 @@ class Wish:
             if broken:
                 raise CliError(ExitCode.USAGE, complaint)
 
-    def _complaint(self, error: ValidationError) -> str:
+    def _complaint(self, error: CheckError) -> str:
         """The first broken rule, after the option whose field it is about."""
-        first = error.errors()[0]
-        place = tuple(str(part) for part in first["loc"])
+        place = error.place
         option = next(
             (self._options[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self._options), ""
         )
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        return f"{option or '.'.join(place)}: {message}" if place else message
+        return f"{option or '.'.join(place)}: {error.message}" if place else error.message

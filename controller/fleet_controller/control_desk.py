@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
 import grpc
-from pydantic import ValidationError
 
 from fleet.v1 import balancer_pb2, control_pb2, types_pb2
 from fleet_controller import changes
@@ -29,6 +28,7 @@ from fleet_controller.records import (
 from fleet_controller.relocator import host_facts
 from fleet_controller.store.interface import Conflict, StoreError
 from fleet_controller.streams import Context, abort, require_office, require_role
+from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec
 from fleet_core.tls import Role
 
@@ -70,9 +70,8 @@ class Desk:
     async def spec(self, message: types_pb2.AppSpec, context: Context) -> AppSpec:
         try:
             return AppSpec.from_proto(message)
-        except ValidationError as error:
-            text = error.errors()[0]["msg"].removeprefix("Value error, ")
-            return await abort(context, grpc.StatusCode.INVALID_ARGUMENT, text)
+        except CheckError as error:
+            return await abort(context, grpc.StatusCode.INVALID_ARGUMENT, error.message)
 
     async def check_route(self, office: Office, spec: AppSpec, context: Context) -> None:
         """End the call where a connected balancer could not serve the spec's route."""

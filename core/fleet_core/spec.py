@@ -12,18 +12,15 @@ from typing import Annotated, Any, Self
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from msgspec import Meta, field
 
 from fleet.v1 import types_pb2
+from fleet_core.checked import Checked, RuleError
 from fleet_core.ids import check_label, check_name
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (what a route without an address means)
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-
-
-class _Policy(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Runtime(StrEnum):
@@ -53,7 +50,7 @@ class RestartMode(StrEnum):
     NEVER = "never"
 
 
-class ReadyPolicy(_Policy):
+class ReadyPolicy(Checked, frozen=True):
     """When a worker counts as ready; a timeout is a failure, never readiness."""
 
     http_path: str = ""
@@ -61,91 +58,79 @@ class ReadyPolicy(_Policy):
     min_uptime_seconds: Seconds = 1
     interval_seconds: PositiveSeconds = 5
     timeout_seconds: PositiveSeconds = 5
-    unready_threshold: Annotated[int, Field(ge=1, le=1000)] = 3
+    unready_threshold: Annotated[int, Meta(ge=1, le=1000)] = 3
     method: ReadyMethod | None = None
     """None: HTTP where `http_path` is set, else what the listen mode suggests."""
     command: tuple[str, ...] = ()
     watchdog_seconds: Seconds = 0
+
+    def __post_init__(self) -> None:
+        if self.http_path and not self.http_path.startswith("/"):
+            raise RuleError(f"health path {self.http_path!r} must start with /", "http_path")
 
     @property
     def health_path(self) -> str:
         """What an HTTP check asks; empty: this worker is not asked by HTTP."""
         return self.http_path if self.method in (None, ReadyMethod.HTTP) else ""
 
-    @field_validator("http_path")
-    @classmethod
-    def _absolute_path(cls, value: str) -> str:
-        if value and not value.startswith("/"):
-            raise ValueError(f"health path {value!r} must start with /")
-        return value
 
-
-class StopPolicy(_Policy):
+class StopPolicy(Checked, frozen=True):
     signal: str = "SIGTERM"
     grace_seconds: Seconds = 10
     shutdown_message: bool = False
 
-    @field_validator("signal")
-    @classmethod
-    def _known_signal(cls, value: str) -> str:
-        if value not in signal.Signals.__members__:
-            raise ValueError(f"signal {value!r} is not known: write SIGTERM, SIGINT, …")
-        return value
+    def __post_init__(self) -> None:
+        if self.signal not in signal.Signals.__members__:
+            raise RuleError(f"signal {self.signal!r} is not known: write SIGTERM, SIGINT, …", "signal")
 
 
-class RestartPolicy(_Policy):
+class RestartPolicy(Checked, frozen=True):
     backoff_initial_seconds: PositiveSeconds = 0.5
     backoff_max_seconds: PositiveSeconds = 30
-    max_restarts: Annotated[int, Field(ge=0, le=100_000)] = 10
+    max_restarts: Annotated[int, Meta(ge=0, le=100_000)] = 10
     window_seconds: PositiveSeconds = 300
     stable_seconds: PositiveSeconds = 10
     mode: RestartMode = RestartMode.ALWAYS
-    stop_exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = ()
+    stop_exit_codes: tuple[Annotated[int, Meta(ge=0, le=255)], ...] = ()
 
 
-class ResourceLimit(_Policy):
+class ResourceLimit(Checked, frozen=True):
     """A limit of setrlimit(2); -1: unlimited."""
 
-    soft: Annotated[int, Field(ge=-1, le=2**63 - 1)]
-    hard: Annotated[int, Field(ge=-1, le=2**63 - 1)]
+    soft: Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+    hard: Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 
 
-class Identity(_Policy):
+class Identity(Checked, frozen=True):
     user: str = ""
     group: str = ""
     umask: str = "022"
-    nice: Annotated[int, Field(ge=-20, le=19)] = 0
-    resource_limits: dict[str, ResourceLimit] = Field(default_factory=dict)
+    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    resource_limits: dict[str, ResourceLimit] = field(default_factory=dict)
 
-    @field_validator("umask")
-    @classmethod
-    def _octal(cls, value: str) -> str:
-        if not value or set(value) - set("01234567") or int(value, 8) > 0o777:
-            raise ValueError(f"umask {value!r} is not valid: write it in octal, for example 027")
-        return value
-
-    @field_validator("resource_limits")
-    @classmethod
-    def _known_limits(cls, value: dict[str, ResourceLimit]) -> dict[str, ResourceLimit]:
-        for name in value:
+    def __post_init__(self) -> None:
+        if not self.umask or set(self.umask) - set("01234567") or int(self.umask, 8) > 0o777:
+            raise RuleError(f"umask {self.umask!r} is not valid: write it in octal, for example 027", "umask")
+        for name in self.resource_limits:
             if not hasattr(resource, f"RLIMIT_{name}"):
-                raise ValueError(f"resource limit {name!r} is not known: write NOFILE, CORE, AS, … (setrlimit(2))")
-        return value
+                raise RuleError(
+                    f"resource limit {name!r} is not known: write NOFILE, CORE, AS, … (setrlimit(2))", "resource_limits"
+                )
 
 
-class LimitPolicy(_Policy):
-    memory_restart_bytes: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    memory_max_bytes: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    cpu_max_cores: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = 0
-    pids_max: Annotated[int, Field(ge=0, le=4_194_304)] = 0
+class LimitPolicy(Checked, frozen=True):
+    memory_restart_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    memory_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    cpu_max_cores: Annotated[float, Meta(ge=0, le=10_000)] = 0
+    pids_max: Annotated[int, Meta(ge=0, le=4_194_304)] = 0
 
 
-class LogPolicy(_Policy):
+class LogPolicy(Checked, frozen=True):
     timestamps: bool = False
     json_lines: bool = False
-    max_bytes: Annotated[int, Field(ge=4096, le=2**40)] = 10 * 1024 * 1024
-    max_files: Annotated[int, Field(ge=0, le=1000)] = 5
-    max_age_seconds: Annotated[float, Field(ge=0, le=10 * 365 * 86_400, allow_inf_nan=False)] = 0
+    max_bytes: Annotated[int, Meta(ge=4096, le=2**40)] = 10 * 1024 * 1024
+    max_files: Annotated[int, Meta(ge=0, le=1000)] = 5
+    max_age_seconds: Annotated[float, Meta(ge=0, le=10 * 365 * 86_400)] = 0
     compress: bool = False
 
 
@@ -154,64 +139,67 @@ class OnFailure(StrEnum):
     PAUSE = "pause"
 
 
-class RolloutPolicy(_Policy):
-    max_surge: Annotated[int, Field(ge=0, le=1000)] = 1
-    max_unavailable: Annotated[int, Field(ge=0, le=10_000)] = 0
+class RolloutPolicy(Checked, frozen=True):
+    max_surge: Annotated[int, Meta(ge=0, le=1000)] = 1
+    max_unavailable: Annotated[int, Meta(ge=0, le=10_000)] = 0
     min_ready_seconds: Seconds = 0.5
     drain_timeout_seconds: Seconds = 30
-    parallel_hosts: Annotated[int, Field(ge=1, le=10_000)] = 1
-    canary: Annotated[int, Field(ge=0, le=10_000)] = 0
+    parallel_hosts: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    canary: Annotated[int, Meta(ge=0, le=10_000)] = 0
     canary_seconds: Seconds = 0
     on_failure: OnFailure = OnFailure.ROLLBACK
     progress_deadline_seconds: Seconds = 600
     bake_seconds: Seconds = 10
 
-    @model_validator(mode="after")
-    def _can_move(self) -> Self:
+    def __post_init__(self) -> None:
         if self.max_surge == 0 and self.max_unavailable == 0:
-            raise ValueError("max_surge and max_unavailable are both 0, so no worker could ever be replaced: raise one")
-        return self
+            raise RuleError("max_surge and max_unavailable are both 0, so no worker could ever be replaced: raise one")
 
 
-class PlacementPolicy(_Policy):
-    labels: dict[str, str] = Field(default_factory=dict)
-    lost_after_seconds: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)] = 150
+class PlacementPolicy(Checked, frozen=True):
+    labels: dict[str, str] = field(default_factory=dict)
+    lost_after_seconds: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 150
 
-    @field_validator("labels")
-    @classmethod
-    def _valid_labels(cls, value: dict[str, str]) -> dict[str, str]:
-        for key, content in value.items():
-            check_label(key, content)
-        return value
+    def __post_init__(self) -> None:
+        for key, content in self.labels.items():
+            try:
+                check_label(key, content)
+            except ValueError as error:
+                raise RuleError(str(error), "labels") from error
 
 
-class RoutePolicy(_Policy):
+class RoutePolicy(Checked, frozen=True):
     http: str = ""
 
-    @field_validator("http")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if value:
-            parse_address(value)
-        return value
+    def __post_init__(self) -> None:
+        if self.http:
+            check_address(self.http, "http")
 
 
-def _check_variables(variables: dict[str, str]) -> None:
+def check_address(text: str, field: str) -> None:
+    """Raises RuleError where `parse_address` would refuse it."""
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise RuleError(str(error), field) from error
+
+
+def _check_variables(variables: dict[str, str], field: str) -> None:
     for key, content in variables.items():
         if not key or "=" in key or "\0" in key + content:
-            raise ValueError(f"environment variable {key!r} cannot be set: names hold no = and no NUL byte")
+            raise RuleError(f"environment variable {key!r} cannot be set: names hold no = and no NUL byte", field)
 
 
-class AppSpec(_Policy):
+class AppSpec(Checked, frozen=True):
     """Everything that makes a worker what it is."""
 
     name: str
-    argv: Annotated[tuple[str, ...], Field(min_length=1)]
+    argv: Annotated[tuple[str, ...], Meta(min_length=1)]
     cwd: str
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     runtime: Runtime = Runtime.PROGRAM
     listen_mode: ListenMode = ListenMode.PORT
-    declared_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    declared_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
     ready: ReadyPolicy = ReadyPolicy()
     stop: StopPolicy = StopPolicy()
     restart: RestartPolicy = RestartPolicy()
@@ -222,88 +210,58 @@ class AppSpec(_Policy):
     log: LogPolicy = LogPolicy()
     cron_restart: str = ""
     env_files: tuple[str, ...] = ()
-    worker_env: dict[Annotated[int, Field(ge=1)], dict[str, str]] = Field(default_factory=dict)
+    worker_env: dict[Annotated[int, Meta(ge=1)], dict[str, str]] = field(default_factory=dict)
     placement: PlacementPolicy = PlacementPolicy()
 
-    @field_validator("name")
-    @classmethod
-    def _valid_name(cls, value: str) -> str:
-        return check_name("app", value)
+    def __post_init__(self) -> None:
+        self._check_fields()
+        self._check_readiness()
+        if self.route.http and self.listen_mode is ListenMode.NONE:
+            raise RuleError("an app with a route must listen: listen_mode none has no endpoint to send requests to")
 
-    @field_validator("cwd")
-    @classmethod
-    def _absolute_cwd(cls, value: str) -> str:
-        if not value.startswith("/") or "\0" in value:
-            raise ValueError(f"working directory {value!r} must be absolute, without a NUL byte")
-        return value
+    def _check_fields(self) -> None:
+        try:
+            check_name("app", self.name)
+        except ValueError as error:
+            raise RuleError(str(error), "name") from error
+        if not self.cwd.startswith("/") or "\0" in self.cwd:
+            raise RuleError(f"working directory {self.cwd!r} must be absolute, without a NUL byte", "cwd")
+        if not self.argv[0] or any("\0" in argument for argument in self.argv):
+            raise RuleError("the command is empty or holds a NUL byte", "argv")
+        _check_variables(self.env, "env")
+        for variables in self.worker_env.values():
+            _check_variables(variables, "worker_env")
+        if self.cron_restart:
+            _check_cron(self.cron_restart)
 
-    @field_validator("env")
-    @classmethod
-    def _valid_env(cls, value: dict[str, str]) -> dict[str, str]:
-        _check_variables(value)
-        return value
-
-    @field_validator("worker_env")
-    @classmethod
-    def _valid_worker_env(cls, value: dict[int, dict[str, str]]) -> dict[int, dict[str, str]]:
-        for variables in value.values():
-            _check_variables(variables)
-        return value
-
-    @field_validator("cron_restart")
-    @classmethod
-    def _valid_cron(cls, value: str) -> str:
-        if not value:
-            return value
-        from croniter import croniter  # 2 MiB that an agent without cron times does not need
-
-        if len(value.split()) != 5 or not croniter.is_valid(value):
-            raise ValueError(
-                f"cron time {value!r} is not valid: write five fields as in crontab(5), for example '0 3 * * *'"
-            )
-        return value
-
-    @field_validator("argv")
-    @classmethod
-    def _no_nul(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value[0] or any("\0" in argument for argument in value):
-            raise ValueError("the command is empty or holds a NUL byte")
-        return value
-
-    @model_validator(mode="after")
-    def _ready_can_be_found_out(self) -> Self:
+    def _check_readiness(self) -> None:
         method = self.ready.method
         if method is ReadyMethod.HTTP and not self.ready.http_path:
-            raise ValueError("ready method http needs an http_path")
+            raise RuleError("ready method http needs an http_path")
         if method is ReadyMethod.HTTP and self.listen_mode is ListenMode.NONE:
-            raise ValueError("ready method http needs a worker that listens: listen_mode none has no port to ask")
+            raise RuleError("ready method http needs a worker that listens: listen_mode none has no port to ask")
         if (method is ReadyMethod.COMMAND) != bool(self.ready.command):
-            raise ValueError("ready method command and a command belong together")
+            raise RuleError("ready method command and a command belong together")
         if method is ReadyMethod.MESSAGE and self.runtime is not Runtime.NODE:
-            raise ValueError("ready method message needs runtime node: it is sent by process.send('ready')")
+            raise RuleError("ready method message needs runtime node: it is sent by process.send('ready')")
         needs_port = method in (ReadyMethod.LISTEN, ReadyMethod.TCP)
         if needs_port and self.listen_mode is not ListenMode.PORT:
-            raise ValueError(f"ready method {method} needs listen_mode port")
-        return self
-
-    @model_validator(mode="after")
-    def _route_needs_port(self) -> Self:
-        if self.route.http and self.listen_mode is ListenMode.NONE:
-            raise ValueError("an app with a route must listen: listen_mode none has no endpoint to send requests to")
-        return self
+            raise RuleError(f"ready method {method} needs listen_mode port")
 
     def to_proto(self) -> types_pb2.AppSpec:
-        fields = self.model_dump(mode="json", exclude_none=True)
+        fields = self.plain()
         fields["worker_env"] = {slot: {"variables": variables} for slot, variables in self.worker_env.items()}
         for policy, name in _ENUMERATIONS:
             holder = fields[policy] if policy else fields
-            if name in holder:
+            if holder[name] is None:
+                del holder[name]
+            else:
                 holder[name] = f"{_PREFIXES[name]}{holder[name].upper()}"
         return json_format.ParseDict(fields, types_pb2.AppSpec())
 
     @classmethod
     def from_proto(cls, message: types_pb2.AppSpec) -> Self:
-        """Raises pydantic.ValidationError, a ValueError, when a rule is broken. Absent policies take their defaults.
+        """Raises CheckError when a rule is broken. Absent policies take their defaults.
 
         proto3 does not tell an absent number from 0: inside a policy that is present, absent means 0.
         """
@@ -331,23 +289,23 @@ _PREFIXES = {
 def _plain(message: Message) -> dict[str, Any]:
     """The message's fields as plain values: absent sub-messages and unspecified enums left out, enums by their short name."""
     plain: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            values = field.message_type.fields_by_name["value"]
-            plain[field.name] = {key: _plain(value[key]) if values.message_type else value[key] for key in value}
-        elif field.is_repeated:
-            plain[field.name] = list(value)
-        elif field.message_type is not None:
-            if message.HasField(field.name):
-                plain[field.name] = _plain(value)
-        elif field.enum_type is not None:
+    for entry in message.DESCRIPTOR.fields:
+        value = getattr(message, entry.name)
+        if entry.message_type is not None and entry.message_type.GetOptions().map_entry:
+            values = entry.message_type.fields_by_name["value"]
+            plain[entry.name] = {key: _plain(value[key]) if values.message_type else value[key] for key in value}
+        elif entry.is_repeated:
+            plain[entry.name] = list(value)
+        elif entry.message_type is not None:
+            if message.HasField(entry.name):
+                plain[entry.name] = _plain(value)
+        elif entry.enum_type is not None:
             if value:
                 # A value of a newer protocol has no name here, only a number; validation refuses it.
-                known = field.enum_type.values_by_number.get(value)
-                plain[field.name] = known.name.removeprefix(_PREFIXES[field.name]).lower() if known else str(value)
+                known = entry.enum_type.values_by_number.get(value)
+                plain[entry.name] = known.name.removeprefix(_PREFIXES[entry.name]).lower() if known else str(value)
         else:
-            plain[field.name] = value
+            plain[entry.name] = value
     return plain
 
 

@@ -1,4 +1,4 @@
-"""An app's spec: one set of fields, in pydantic and on the wire, and the rules a user meets."""
+"""An app's spec: one set of fields, in Python and on the wire, and the rules a user meets."""
 
 import enum
 import types
@@ -9,9 +9,9 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
 
 from fleet.v1 import types_pb2
+from fleet_core.checked import Checked, CheckError
 from fleet_core.spec import AppSpec, ListenMode, RestartMode, Runtime, parse_address, spec_digest
 
 _MINIMAL: dict[str, Any] = {"name": "my-app", "argv": ("node", "server.js"), "cwd": "/srv/app"}
@@ -36,10 +36,11 @@ def _bare(annotation: Any) -> Any:
     return annotation.__origin__ if typing.get_origin(annotation) is typing.Annotated else annotation
 
 
-def _assert_same_fields(model: type[BaseModel], message: Descriptor) -> None:
-    assert set(model.model_fields) == set(message.fields_by_name), message.full_name
-    for name, field in model.model_fields.items():
-        _assert_same_type(_bare(field.annotation), message.fields_by_name[name])
+def _assert_same_fields(model: type[Checked], message: Descriptor) -> None:
+    annotations = typing.get_type_hints(model)
+    assert set(annotations) == set(message.fields_by_name), message.full_name
+    for name, annotation in annotations.items():
+        _assert_same_type(_bare(annotation), message.fields_by_name[name])
 
 
 def _assert_same_type(annotation: Any, field: FieldDescriptor) -> None:
@@ -50,7 +51,7 @@ def _assert_same_type(annotation: Any, field: FieldDescriptor) -> None:
     elif typing.get_origin(annotation) is dict:
         assert field.message_type is not None, where
         assert field.message_type.GetOptions().map_entry, where
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    elif isinstance(annotation, type) and issubclass(annotation, Checked):
         assert field.message_type is not None, where
         assert not field.is_repeated, where
         _assert_same_fields(annotation, field.message_type)
@@ -191,7 +192,7 @@ def test_inside_a_present_policy_nothing_is_defaulted() -> None:
     ],
 )
 def test_a_broken_rule_is_named(changes: dict[str, Any], word: str) -> None:
-    with pytest.raises(ValidationError, match=word):
+    with pytest.raises(CheckError, match=word):
         AppSpec.model_validate({**_MINIMAL, **changes})
 
 

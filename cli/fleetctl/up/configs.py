@@ -106,13 +106,13 @@ def _balancers(
 
 def render(config: DaemonConfig) -> str:
     """As TOML; what is not set is left away."""
-    return "".join(_lines(config.model_dump(mode="json", exclude_none=True), ()))
+    return "".join(_lines(config.plain(), ()))
 
 
 def _lines(table: dict[str, object], path: tuple[str, ...]) -> Iterable[str]:
     # Values before tables: a header ends the table it stands in (TOML v1.0.0, Table).
     for key, value in table.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) and value is not None:
             yield f"{key} = {_value(value)}\n"
     for key, value in table.items():
         if isinstance(value, dict) and value:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 
+import pytest
+
 from fleet_agent.probes import boot_time
 from fleet_agent.process_tree import UsageMeter, open_files, read_processes
 
@@ -28,7 +30,7 @@ def test_usage_is_measured_over_the_whole_tree() -> None:
 def test_the_first_sample_of_a_process_counts_from_its_start() -> None:
     now = boot_time()
     usage = UsageMeter().measure({os.getpid(): now - 100}, now)[os.getpid()]
-    assert usage.cpu_percent == usage.cpu_seconds
+    assert usage.cpu_percent == pytest.approx(usage.cpu_seconds)
 
 
 def test_descriptors_are_counted_and_those_of_nobody_are_none() -> None:

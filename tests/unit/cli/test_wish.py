@@ -1,7 +1,7 @@
 """What the options of `start` make of an app."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import pytest
@@ -191,4 +191,4 @@ def test_every_field_of_a_spec_is_filled_by_one_option_at_most() -> None:
     for field in fields:
         known: Any = AppSpec
         for part in field:
-            known = known.model_fields[part].annotation
+            known = get_type_hints(known)[part]
