@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import fleet_agent
 from fleet_agent.dialler import Dialler
@@ -18,17 +17,16 @@ from fleet_agent.host import Host
 from fleet_agent.identity import StateDirInUseError, boot_id, host_uid, lock_state_dir
 from fleet_agent.launch import HostContext
 from fleet_agent.log_compression import LogCompressor
+from fleet_agent.metrics import AgentCollector
 from fleet_agent.session import make_hello
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor_link import SupervisorLink
 from fleet_agent.upkeep import Upkeep, UsageSampler
 from fleet_core.config import AgentConfig, ConfigError
+from fleet_core.metrics import MetricsServer, serve_metrics
 from fleet_core.service_manager import notify
 from fleet_core.tls import controller_channel
 from fleet_core.version import program_version
-
-if TYPE_CHECKING:
-    from fleet_core.metrics import MetricsServer
 
 _PRELOAD = Path(fleet_agent.__file__).parent / "node" / "preload.js"
 
@@ -92,11 +90,8 @@ async def run_agent(config: AgentConfig) -> None:
                 await metrics.close()
 
 
-async def _serve_metrics(address: str, host: Host, sampler: UsageSampler, link: SupervisorLink) -> "MetricsServer":
-    """Raises OSError. Prometheus' library is loaded only here: it is 2 MiB."""
-    from fleet_agent.metrics import AgentCollector
-    from fleet_core.metrics import serve_metrics
-
+async def _serve_metrics(address: str, host: Host, sampler: UsageSampler, link: SupervisorLink) -> MetricsServer:
+    """Raises OSError."""
     return await serve_metrics(address, AgentCollector(host, sampler, link))
 
 

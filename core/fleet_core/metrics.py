@@ -1,18 +1,21 @@
 """GET /metrics for a daemon: Prometheus' text format over plain HTTP, to be bound to an address that only scrapers reach."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
+from fleet_core.exposition import CONTENT_TYPE, Metric, exposition
 from fleet_core.spec import parse_address
 
 _REQUEST_BYTES = 8192
 _REQUEST_SECONDS = 5.0
+
+
+class Collector(Protocol):
+    def collect(self) -> Iterable[Metric]:
+        """The metrics at this moment."""
+        ...
 
 
 class MetricsServer:
@@ -32,14 +35,12 @@ class MetricsServer:
 
 async def serve_metrics(address: str, collector: Collector) -> MetricsServer:
     """Listen on "address:port". `collector` is asked on the event loop, once a request. Raises OSError, ValueError."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Described(collector))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
                 request = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_response(request, registry))
+                writer.write(_response(request, collector))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
@@ -52,23 +53,12 @@ async def serve_metrics(address: str, collector: Collector) -> MetricsServer:
     return MetricsServer(await asyncio.start_server(answer, host, port, limit=_REQUEST_BYTES))
 
 
-def _response(request: bytes, registry: CollectorRegistry) -> bytes:
+def _response(request: bytes, collector: Collector) -> bytes:
     parts = request.split(b" ", 2)
     if len(parts) < 3 or parts[0] not in (b"GET", b"HEAD") or parts[1].split(b"?")[0] != b"/metrics":
         return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    body = generate_latest(registry)
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    body = exposition(collector.collect())
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
     return head.encode() + (body if parts[0] == b"GET" else b"")
-
-
-class _Described(Collector):
-    """Keeps the registry from collecting at registration, when the daemon has nothing to say yet."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._collector.collect()
-
-    def describe(self) -> Iterable[Metric]:
-        return []

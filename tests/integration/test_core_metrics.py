@@ -4,20 +4,18 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
+from fleet_core.exposition import Metric, single
 from fleet_core.metrics import serve_metrics
 
 
-class Counting(Collector):
+class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
     def collect(self) -> Iterator[Metric]:
         self.asked += 1
-        yield GaugeMetricFamily("fleet_asked", "How often this was asked.", value=self.asked)
+        yield single("fleet_asked", "How often this was asked.", self.asked)
 
 
 async def ask(port: int, request: bytes) -> bytes:
