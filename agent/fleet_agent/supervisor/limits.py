@@ -9,7 +9,7 @@ from fleet_agent.supervisor.protocol import Launch
 NEEDED_CONTROLLERS = ("memory", "cpu", "pids")
 NO_LIMIT = "max"
 NEEDS_CGROUP = (
-    "limits need a delegated cgroup: start fleet-supervisor with --cgroup DIR, "
+    "limits need a delegated cgroup: start fleet-supervisor, or `fleetctl up`, with --cgroup DIR, "
     "or drop --memory-limit, --cpu-limit and --pids-limit"
 )
 _PERIOD_MICROSECONDS = 100_000

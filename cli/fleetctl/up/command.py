@@ -41,8 +41,18 @@ _START_SECONDS_PER_HOST = 3.0
     metavar="N",
     help="Controllers; default: 1, or as before.",
 )
+@click.option(
+    "--cgroup",
+    metavar="DIR",
+    help="A cgroup v2 folder of your own, for --memory-limit, --cpu-limit and --pids-limit; default: none, or as before.",
+)
 def up(
-    settings: CliSettings, hosts: int | None, data_dir: Path | None, balancers: int | None, controller_count: int | None
+    settings: CliSettings,
+    hosts: int | None,
+    data_dir: Path | None,
+    balancers: int | None,
+    controller_count: int | None,
+    cgroup: str | None,
 ) -> None:
     """Run the whole system on this machine, in the foreground.
 
@@ -53,7 +63,7 @@ def up(
     Ctrl-C stops everything, workers too; once more: without waiting for them to finish. On the folder of an `up` that was
     killed, what it left running is adopted.
     """
-    wanted = Wanted(hosts, balancers, controller_count)
+    wanted = Wanted(hosts, balancers, controller_count, str(Path(cgroup).absolute()) if cgroup else cgroup)
     try:
         programs = Programs.installed(find_etcd())
     except EtcdNotFound as error:

@@ -10,16 +10,17 @@ from typing import Protocol
 from fleet_core.tls import Role, TlsFiles
 from fleetctl.contexts import Context, ContextError, load_contexts, save_context
 from fleetctl.errors import ExitCode
+from fleetctl.up.cgroups import make_host_cgroups, remove_host_cgroups
 from fleetctl.up.claims import PortClaims, port_is_free
 from fleetctl.up.configs import OPERATOR, Certificates, write_configs
 from fleetctl.up.display import Display
 from fleetctl.up.errors import UpError
 from fleetctl.up.folder import LockedFolder, remove_runtime, runtime_folder
-from fleetctl.up.layout import Layout, context_name, runtime_root
+from fleetctl.up.layout import Layout, context_name, host_names, runtime_root
 from fleetctl.up.manager import Manager
 from fleetctl.up.plan import settle, usual_data_dir
 from fleetctl.up.readiness import POLL_SECONDS, Lacking
-from fleetctl.up.settings import Settings, Wanted
+from fleetctl.up.settings import Settings, Wanted, cgroup_of, resolve
 from fleetctl.up.shutdown import Shutdown
 from fleetctl.up.topology import ETCD, Programs, Topology
 
@@ -56,6 +57,11 @@ class Fleet:
         with ExitStack() as held:
             folder = held.enter_context(closing(LockedFolder(self._data_dir)))
             claims = held.enter_context(PortClaims())
+            before = folder.read_settings()
+            if cgroup := cgroup_of(wanted, before):
+                hosts = host_names(resolve(wanted, before)[0])
+                make_host_cgroups(Path(cgroup), hosts)
+                held.callback(remove_host_cgroups, Path(cgroup), hosts)
             settings = settle(folder, wanted, claims)
             layout = Layout(self._data_dir, runtime_root(self._data_dir, settings.fleet_id, os.getuid()))
             held.enter_context(runtime_folder(layout))
@@ -64,6 +70,8 @@ class Fleet:
                 topology = Topology(layout, settings, self._programs, certificates.get(Role.ETCD, ETCD))
                 operator = certificates.get(Role.OPERATOR, OPERATOR)
                 changed = write_configs(layout, settings, certificates)
+                if before is not None and before.cgroup != settings.cgroup:
+                    changed |= {service.name for service in topology.supervisors}
                 manager = Manager(
                     topology.services, layout.notify_socket, settings.fleet_id, os.environ, self._display.event
                 )

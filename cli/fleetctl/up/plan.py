@@ -9,7 +9,7 @@ from fleetctl.up.errors import UpError
 from fleetctl.up.folder import LockedFolder
 from fleetctl.up.layout import default_data_dir, preferred_block
 from fleetctl.up.ports import BLOCKS, choose_blocks
-from fleetctl.up.settings import Settings, Wanted, resolve
+from fleetctl.up.settings import Settings, Wanted, cgroup_of, resolve
 
 
 def usual_data_dir() -> Path:
@@ -44,6 +44,7 @@ def settle(folder: LockedFolder, wanted: Wanted, claims: PortClaims) -> Settings
         controllers=controllers,
         system_block=blocks[0],
         host_blocks=tuple(blocks[1:]),
+        cgroup=cgroup_of(wanted, recorded),
     )
     if settings != recorded:
         folder.write_settings(settings)

@@ -21,6 +21,8 @@ class Wanted:
     hosts: int | None = None
     balancers: int | None = None
     controllers: int | None = None
+    cgroup: str | None = None
+    """An absolute path; "": none; None: as recorded."""
 
 
 class Settings(BaseModel):
@@ -38,6 +40,8 @@ class Settings(BaseModel):
     """First port of the block of etcd and the controllers."""
     host_blocks: tuple[int, ...]
     """First port of each host's block."""
+    cgroup: str = ""
+    """The cgroup v2 folder that holds one for each host; "": workers have none, and limits are refused."""
 
     @classmethod
     def parse(cls, text: str, path: str) -> Self:
@@ -72,6 +76,13 @@ class Settings(BaseModel):
         """First and last port of a host's workers."""
         first = self.host_blocks[host_index]
         return first, first + BLOCK_PORTS - 1
+
+
+def cgroup_of(wanted: Wanted, recorded: Settings | None) -> str:
+    """As `Settings.cgroup`."""
+    if wanted.cgroup is not None:
+        return wanted.cgroup
+    return recorded.cgroup if recorded else ""
 
 
 def resolve(wanted: Wanted, recorded: Settings | None) -> tuple[int, int, int]:

@@ -85,6 +85,8 @@ class Topology:
     def _supervisor(self, host: str) -> Service:
         folders = self.layout.host(host)
         argv = (*self.programs.supervisor, "run", "--runtime-dir", str(folders.run), "--log-dir", str(folders.log))
+        if self.settings.cgroup:
+            argv = (*argv, "--cgroup", str(Path(self.settings.cgroup, host)))
         return Service(supervisor_of(host), argv, self.layout.log(supervisor_of(host)))
 
     def _service(self, name: str, program: tuple[str, ...], config: Path, *ports: int) -> Service:

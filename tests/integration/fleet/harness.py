@@ -63,9 +63,9 @@ class Result:
 
 
 class Fleet:
-    """`fleetctl up` on `folder`; stopped, and proved to have left no process, by `close`."""
+    """`fleetctl up` on `folder`, with `options`; stopped, and proved to have left no process, by `close`."""
 
-    def __init__(self, folder: Path, hosts: int = 3, balancers: int = 1) -> None:
+    def __init__(self, folder: Path, hosts: int = 3, balancers: int = 1, options: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_dir = folder / "data"
@@ -74,6 +74,7 @@ class Fleet:
         self.log = folder / "up.log"
         self._hosts = hosts
         self._balancers = balancers
+        self._options = options
         self._up: subprocess.Popen[bytes] | None = None
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "PYTEST_"))},
@@ -95,7 +96,7 @@ class Fleet:
             self._up = subprocess.Popen(
                 [
                     *(_BIN / "fleetctl", "up", "--hosts", str(self._hosts), "--balancers", str(self._balancers)),
-                    *("--data-dir", self.data_dir),
+                    *("--data-dir", self.data_dir, *self._options),
                 ],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fleet_agent.supervisor.protocol import Key
+from tests.integration.cgroup_mount import writable_mount
 from tests.integration.supervisor.running import (
     DEADLINE_SECONDS,
     KEY,
@@ -26,20 +27,12 @@ from tests.integration.supervisor.running import (
 )
 
 NEEDS_CGROUP = (
-    "limits need a delegated cgroup: start fleet-supervisor with --cgroup DIR, "
+    "limits need a delegated cgroup: start fleet-supervisor, or `fleetctl up`, with --cgroup DIR, "
     "or drop --memory-limit, --cpu-limit and --pids-limit"
 )
 # It leaves the session, the group and the environment its worker is known by.
 WITH_DAEMON = ["sh", "-c", "env -i setsid sleep 1000 & echo $!; exec sleep 1000"]
 _NUMBERS = itertools.count()
-
-
-def _mount() -> Path | None:
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup2" and os.access(where, os.W_OK):
-            return Path(where)
-    return None
 
 
 def _kill_and_remove(folder: Path) -> None:
@@ -53,7 +46,7 @@ def _kill_and_remove(folder: Path) -> None:
 @pytest.fixture
 async def tree(folders: RunningSupervisor) -> AsyncIterator[Path]:
     """A folder of the kernel's own, for this test alone."""
-    mount = _mount()
+    mount = writable_mount()
     if mount is None or os.geteuid() != 0:
         pytest.skip("needs root and a writable cgroup v2 mount")
     folder = mount / f"fleet-test-{os.getpid()}-{next(_NUMBERS)}"
