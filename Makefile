@@ -95,7 +95,7 @@ bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS 
 bench-rollouts: $(VENV)/.installed ## ROUNDS soft restarts of 24 workers: seconds beside the sum of what their steps cannot do without
 	$(BIN)/python -m tests.bench.rollout_seconds --rounds $(ROUNDS)
 
-bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and circus (hours; ARGS="--repetitions 2 --cases crash" for less)
+bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and circus (70 minutes; ARGS="--repetitions 2 --cases crash" for less)
 	$(BIN)/python -m tests.bench.host $(ARGS)
 
 bench-upstreams: $(VENV)/.installed ## from ready to the first request, and from a crash to out of the list, beside the bare chain

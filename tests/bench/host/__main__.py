@@ -38,8 +38,8 @@ def main() -> int:
         arguments.idle_sizes,
         arguments.size,
         arguments.lines,
-        arguments.seconds,
-        arguments.seconds,
+        arguments.seconds or Plan().pressure_seconds,
+        arguments.seconds or Plan().steady_seconds,
     )
     try:
         tools.install()
@@ -55,11 +55,12 @@ def main() -> int:
         print(f"bench-host: {error}", file=sys.stderr)
         return 1
     _progress(json.dumps(circumstances))
-    runner = Runner(tools, arguments.repetitions, arguments.subjects, _progress)
+    runner = Runner(tools, arguments.subjects, _progress)
     outcomes = []
     output = arguments.json or tools.folder / f"host-{time.strftime('%Y%m%d-%H%M%S')}.json"
     for name in arguments.cases:
-        outcome = runner.run(_CASES[name](plan))
+        repetitions = arguments.idle_repetitions if name == Idle.name else arguments.repetitions
+        outcome = runner.run(_CASES[name](plan), min(repetitions, arguments.repetitions))
         outcomes.append(outcome)
         print(table(outcome), flush=True)
         output.write_text(json.dumps(document(outcomes, circumstances), indent=1, ensure_ascii=False))
@@ -95,11 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--subjects", nargs="+", choices=_SUBJECTS, default=[], metavar="SUBJECT", help=", ".join(_SUBJECTS)
     )
+    parser.add_argument(
+        "--idle-repetitions", type=_count, default=3, help="of the idle case, the longest by far (default: 3)"
+    )
     parser.add_argument("--idle-seconds", type=_seconds, default=plan.idle_seconds)
     parser.add_argument("--idle-sizes", type=_count, nargs="+", default=list(plan.idle_sizes), metavar="WORKERS")
     parser.add_argument("--size", type=_count, default=plan.size, help="workers to grow to (default: 64)")
     parser.add_argument("--lines", type=_count, default=plan.lines, help="to log (default: 200000)")
-    parser.add_argument("--seconds", type=_seconds, default=plan.pressure_seconds, help="of each load (default: 5)")
+    parser.add_argument("--seconds", type=_seconds, help="of each load (default: 3 in sockets, 5 before a reload)")
     parser.add_argument("--json", type=Path, help="where every sample is written; default: below the folder")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where the peers are installed (default: .bench)")
     return parser

@@ -18,7 +18,7 @@ class Plan:
     idle_sizes: Sequence[int] = (8, 64, 200)
     size: int = 64
     lines: int = 200_000
-    pressure_seconds: float = 5.0
+    pressure_seconds: float = 3.0
     steady_seconds: float = 5.0
 
 

@@ -19,26 +19,25 @@ Progress = Callable[[str], None]
 class Runner:
     """`subjects` are names; empty: all. A subject that is not available for a case is not asked again."""
 
-    def __init__(self, tools: Tools, repetitions: int, subjects: Sequence[str], progress: Progress) -> None:
+    def __init__(self, tools: Tools, subjects: Sequence[str], progress: Progress) -> None:
         self._tools = tools
-        self._repetitions = repetitions
         self._wanted = set(subjects)
         self._progress = progress
 
-    def run(self, case: Case) -> Outcome:
+    def run(self, case: Case, repetitions: int) -> Outcome:
         outcome = Outcome(case.name, case.title, case.targets)
         chosen = [kind for kind in case.subjects if not self._wanted or kind.name in self._wanted]
-        for repetition in range(1, self._repetitions + 1):
+        for repetition in range(1, repetitions + 1):
             # Another order each time, so that no subject always follows the same one.
             shift = repetition % len(chosen) if chosen else 0
             for kind in chosen[shift:] + chosen[:shift]:
                 if kind.name not in outcome.unavailable:
-                    self._measure(case, kind, repetition, outcome)
+                    self._measure(case, kind, f"{repetition}/{repetitions}", outcome)
         return outcome
 
-    def _measure(self, case: Case, kind: type[Subject], repetition: int, outcome: Outcome) -> None:
+    def _measure(self, case: Case, kind: type[Subject], repetition: str, outcome: Outcome) -> None:
         began = time.monotonic()
-        label = f"{case.name} {repetition}/{self._repetitions} {kind.name}"
+        label = f"{case.name} {repetition} {kind.name}"
         folder = Path(tempfile.mkdtemp(prefix="bench-"))
         try:
             (folder / "case").mkdir()

@@ -1,4 +1,4 @@
-"""Limits of the kernel's, through `fleetctl up --cgroup DIR`: this machine may have a cgroup v2 tree, with or without controllers."""
+"""Limits of the kernel's, through `fleetctl up --cgroup DIR`, on a cgroup v2 tree with or without controllers."""
 
 import os
 from collections.abc import Iterator
