@@ -66,7 +66,7 @@ def with_environment(spec: AppSpec, to_set: Mapping[str, str], to_unset: Collect
             f"{spec.name} does not set {', '.join(missing)}: `fleetctl env-get {spec.name}` shows what it sets",
         )
     kept = {key: value for key, value in spec.env.items() if key not in to_unset}
-    return AppSpec.model_validate({**spec.model_dump(), "env": {**kept, **to_set}})
+    return AppSpec.model_validate({**spec.plain(), "env": {**kept, **to_set}})
 
 
 def differences(before: RevisionRecord, after: RevisionRecord) -> list[str]:
@@ -106,7 +106,7 @@ def _numbered(app: AppRecord, number: int, revisions: Iterable[RevisionRecord]) 
 
 
 def _worker_fields(spec: AppSpec) -> dict[str, Any]:
-    return spec.model_dump(exclude=set(POLICIES_OUTSIDE_A_WORKER))
+    return {name: value for name, value in spec.plain().items() if name not in POLICIES_OUTSIDE_A_WORKER}
 
 
 def _steps(app: AppRecord) -> dict[str, int]:

@@ -270,6 +270,16 @@ class AppSpec(Checked, frozen=True):
         return cls.model_validate(fields)
 
 
+def _check_cron(expression: str) -> None:
+    from croniter import croniter  # 2 MiB that an agent without cron times does not need
+
+    if len(expression.split()) != 5 or not croniter.is_valid(expression):
+        raise RuleError(
+            f"cron time {expression!r} is not valid: write five fields as in crontab(5), for example '0 3 * * *'",
+            "cron_restart",
+        )
+
+
 _ENUMERATIONS = (
     ("", "runtime"),
     ("", "listen_mode"),
