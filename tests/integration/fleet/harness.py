@@ -96,7 +96,7 @@ class Fleet:
             self._up = subprocess.Popen(
                 [
                     *(_BIN / "fleetctl", "up", "--hosts", str(self._hosts), "--balancers", str(self._balancers)),
-                    *("--data-dir", self.data_dir, *self._options),
+                    *("--data-dir", str(self.data_dir), *self._options),
                 ],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
