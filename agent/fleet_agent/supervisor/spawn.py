@@ -1,43 +1,38 @@
 """Making a worker's process so that no unrecorded one can ever run.
 
 ```
- supervisor                               child (`child`)
- fork ──────────────────────────────────► own session, nothing inherited, signals reset
+ supervisor                               child (`stub`)
+ posix_spawn ───────────────────────────► own session, nothing inherited, default signals
  record(pid, start ticks)                 waits on its channel
- sends the order, and descriptors ──────► log FIFOs, limits, identity, cwd, execve
-                                          end of file instead of an order: _exit
+ writes the order; a byte on the channel ► `steps`: log FIFOs, limits, identity, cwd, execve
+                                          end of file instead: exit
 ```
 
-Should the supervisor die before the order is sent, the child's channel ends and so does the child. What keeps it from its program
+Should the supervisor die before the byte is sent, the child's channel ends and so does the child. What keeps it from its program
 comes back in words through the channel, which closes at execve.
-
-A child knows nothing of its worker until the order comes, so it can be made before it is needed: a fork, and the pages that are
-copied when either side goes on, are most of what a start costs. One waits for the next crash; for many starts at once all are
-made in a row, before the supervisor touches its memory again.
 """
 
 import contextlib
 import errno
-import functools
+import fcntl
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fleet_agent.supervisor.child import FIRST_INHERITED, HEADER, MOST_INHERITED, Order, live
+from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.identity import IdentityError, identity_of, limits_of
 from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
+from fleet_agent.supervisor.steps import Order, steps_of
+from fleet_agent.supervisor.stub import Stub, native_stub, python_stub, read_failure
+from fleet_agent.supervisor.stub_program import CHANNEL, FIRST_INHERITED, MOST_INHERITED, ORDER
 
 __all__ = ["FIRST_INHERITED", "NOTHING_HANDED", "Handed", "Nursery", "Output", "SpawnError", "Spawned", "read_report"]
 
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Those fleet-supervisor may have handlers for."""
-_MAX_REPORT_BYTES = 4096
-_MOST_SENT_BYTES = 64 * 1024
-"""What a socket takes at once whatever its peer does; a child that needs a longer order is born with it."""
-MOST_WAITING = 16
+_MAX_REPORT_BYTES = 64 * 1024
+_SIGNALS = signal.valid_signals()
 
 Record = Callable[[int, int], None]
 """Called with pid and start ticks; the child's program runs only after it returned."""
@@ -83,158 +78,144 @@ class Spawned:
 
 @dataclass(frozen=True)
 class _Child:
-    """A child that waits for its order."""
+    """A process that waits for its order."""
 
     pid: int
     start_ticks: int
     pidfd: int
-    channel: socket.socket
+    channel: int
+    order: int
 
-    def alive(self) -> bool:
-        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    def release(self, order: bytes) -> None:
+        """Raises OSError."""
+        if os.pwrite(self.order, order, 0) != len(order):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        os.write(self.channel, b"\n")
+        os.close(self.order)
 
     def end(self) -> None:
         """Leave nothing of it."""
         _kill_own(self.pid)
-        self.channel.close()
-        os.close(self.pidfd)
+        for descriptor in (self.channel, self.order, self.pidfd):
+            os.close(descriptor)
 
 
 class Nursery:
-    """Children that wait to become workers. Owns them until they are."""
+    """Makes workers' processes. Owns the program they wait in.
 
-    def __init__(self) -> None:
-        self._waiting: list[_Child] = []
+    All descriptors of this process must be closed at execve, as those are that Python makes: nothing else keeps them from workers.
+    """
+
+    def __init__(self, stub: Stub | None = None) -> None:
+        """`stub`: the caller's, who closes it."""
+        self._owned = contextlib.ExitStack()
+        self._stub = stub or self._best()
 
     def close(self) -> None:
-        for child in self._waiting:
-            child.end()
-        self._waiting.clear()
-
-    def prepare(self, count: int) -> None:
-        """Let so many children wait, MOST_WAITING at the most; where no more can be made, `spawn` will say why."""
-        if len(self._waiting) >= count:
-            return
-        with contextlib.suppress(SpawnError), _default_signals():
-            while len(self._waiting) < min(count, MOST_WAITING):
-                self._waiting.append(_fork())
+        self._owned.close()
 
     def spawn(self, launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
         """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
-        order = _order(launch, output, handed)
-        child = self._take(order)
+        if len(handed.inherit) > MOST_INHERITED:
+            raise SpawnError(f"more than {MOST_INHERITED} descriptors cannot be inherited")
+        try:
+            identity, limits = identity_of(launch), limits_of(launch)
+        except IdentityError as error:
+            raise SpawnError(str(error)) from error
+        child = self._make(handed.inherit)
         try:
             record(child.pid, child.start_ticks)
-            _send(child.channel, order, handed.inherit)
-            return Spawned(child.pid, child.start_ticks, child.pidfd, child.channel.detach())
+            env = {**launch.env, **handed.env}
+            if "LISTEN_FDS" in env:
+                env["LISTEN_PID"] = str(child.pid)  # sd_listen_fds(3)
+            order = Order(
+                argv=launch.argv,
+                cwd=launch.cwd,
+                env=env,
+                out=output.out,
+                err=output.err,
+                umask=launch.umask,
+                nice=launch.nice,
+                limits=limits,
+                identity=identity,
+                cgroup=handed.cgroup,
+                inherited=len(handed.inherit),
+            )
+            child.release(self._stub.pack(steps_of(order)))
         except BaseException as error:
             child.end()
-            if isinstance(error, OSError):
-                raise SpawnError(f"start: {error.strerror or error}") from error
+            if isinstance(error, OSError | ValueError):
+                raise SpawnError(f"start: {getattr(error, 'strerror', None) or error}") from error
             raise
+        return Spawned(child.pid, child.start_ticks, child.pidfd, child.channel)
 
-    @staticmethod
-    def rehearse(launch: Launch) -> None:
-        """Do what `spawn` does, but for the process."""
-        with contextlib.suppress(SpawnError):
-            _order(launch, Output("", ""), NOTHING_HANDED)
+    def _best(self) -> Stub:
+        try:
+            stub = native_stub()
+        except OSError as error:
+            complain(f"starts take a Python each, as the program they begin with cannot be used: {error.strerror}")
+            return python_stub()
+        self._owned.callback(os.close, stub.descriptor)
+        return stub
 
-    def _take(self, order: bytes) -> _Child:
-        if len(order) > _MOST_SENT_BYTES:
-            with _default_signals():
-                return _fork(order)
-        while self._waiting:
-            child = self._waiting.pop(0)
-            if child.alive():
-                return child
-            child.end()
-        with _default_signals():
-            return _fork()
+    def _make(self, inherit: tuple[int, ...]) -> _Child:
+        """Raises SpawnError."""
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            try:
+                near, far = socket.socketpair()
+                channel = _above(near.detach())
+                ours.callback(os.close, channel)
+                far_end = _above(far.detach())
+                theirs.callback(os.close, far_end)
+                order = _above(os.memfd_create("fleet-order", os.MFD_CLOEXEC))
+                ours.callback(os.close, order)
+                os.set_blocking(channel, False)
+                given = [(far_end, CHANNEL), (order, ORDER)]
+                for number, descriptor in enumerate(inherit, FIRST_INHERITED):
+                    copy = _above(os.dup(descriptor))
+                    theirs.callback(os.close, copy)
+                    given.append((copy, number))
+                pid = self._spawn_stub(given)
+                ours.callback(_kill_own, pid)
+                pidfd = os.pidfd_open(pid)
+                ours.callback(os.close, pidfd)
+                child = _Child(pid, _start_ticks(pid), pidfd, channel, order)
+            except OSError as error:
+                raise SpawnError(f"start: {error.strerror}") from error
+            ours.pop_all()
+            return child
+
+    def _spawn_stub(self, given: list[tuple[int, int]]) -> int:
+        return os.posix_spawn(
+            self._stub.path,
+            self._stub.argv,
+            {},
+            file_actions=[(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in given],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_SIGNALS,
+        )
 
 
 def read_report(report: int) -> str | None:
     """Why execve did not happen, "" once it did, None while neither is known."""
     try:
-        return os.read(report, _MAX_REPORT_BYTES).decode(errors="replace")
+        said = os.read(report, _MAX_REPORT_BYTES)
     except BlockingIOError:
         return None
     except ConnectionResetError:  # it was killed before it read its order
         return ""
+    return read_failure(said) if said else ""
 
 
-def _order(launch: Launch, output: Output, handed: Handed) -> bytes:
-    if len(handed.inherit) > MOST_INHERITED:
-        raise SpawnError(f"more than {MOST_INHERITED} descriptors cannot be inherited")
+def _above(descriptor: int) -> int:
+    """It, or a copy in its place, with a number beyond those that have a meaning in a child: there all others are given first."""
+    if descriptor > ORDER:
+        return descriptor
     try:
-        identity, limits = identity_of(launch), limits_of(launch)
-    except IdentityError as error:
-        raise SpawnError(str(error)) from error
-    return Order(
-        argv=launch.argv,
-        cwd=launch.cwd,
-        env={**launch.env, **handed.env},
-        out=output.out,
-        err=output.err,
-        umask=launch.umask,
-        nice=launch.nice,
-        limits=limits,
-        identity=identity,
-        cgroup=handed.cgroup,
-    ).pack()
-
-
-def _send(channel: socket.socket, order: bytes, inherit: tuple[int, ...]) -> None:
-    message = HEADER.pack(0) if len(order) > _MOST_SENT_BYTES else HEADER.pack(len(order)) + order
-    sent = socket.send_fds(channel, [message], inherit) if inherit else channel.send(message)
-    if sent != len(message):
-        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-
-
-def _fork(order: bytes = b"") -> _Child:
-    """To be called with default signals. Raises SpawnError."""
-    try:
-        ours, theirs = socket.socketpair()
-    except OSError as error:
-        raise SpawnError(f"socket: {error.strerror}") from error
-    pid = -1
-    try:
-        pid = os.fork()
-    except OSError as error:
-        ours.close()
-        raise SpawnError(f"fork: {error.strerror}") from error
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ORDER + 1)
     finally:
-        if pid == 0:
-            live(theirs, order)
-        theirs.close()
-    ours.setblocking(False)
-    pidfd = -1
-    try:
-        pidfd = os.pidfd_open(pid)
-        return _Child(pid, _start_ticks(pid), pidfd, ours)
-    except OSError as error:
-        _kill_own(pid)
-        ours.close()
-        if pidfd >= 0:
-            os.close(pidfd)
-        raise SpawnError(f"start: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _default_signals() -> Iterator[None]:
-    """What is forked within has no handlers and ignores nothing.
-
-    Ignored signals stay ignored through execve (signal(7)), and Python ignores SIGPIPE. Signals that have handlers are blocked
-    until a child has none: one that comes early waits for the child to unblock it, and is not swallowed. All this is done here
-    because in the child it would copy a hundred pages.
-    """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    before = [(number, signal.signal(number, signal.SIG_DFL)) for number in (*_HANDLED, *_inherited_ignored())]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(descriptor)
 
 
 def _kill_own(pid: int) -> None:
@@ -248,9 +229,3 @@ def _start_ticks(pid: int) -> int:
     if stat is None:
         raise ProcessLookupError(errno.ESRCH, "the process vanished before it was started")
     return stat.start_ticks
-
-
-@functools.cache
-def _inherited_ignored() -> tuple[int, ...]:
-    """Signals this process was started with, or Python starts with, ignored. Asked once: 64 questions for each start add up."""
-    return tuple(number for number in range(1, signal.NSIG) if signal.getsignal(number) == signal.SIG_IGN)

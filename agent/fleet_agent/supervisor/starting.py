@@ -1,4 +1,4 @@
-"""Starts: all of a turn are made together, so that the forks come in a row, and a child is made beforehand for the next."""
+"""Starts: all of a turn are made at its end, in a row."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,13 +11,10 @@ from fleet_agent.supervisor.held import Held
 from fleet_agent.supervisor.journal import Journal, file_stem
 from fleet_agent.supervisor.limits import NEEDS_CGROUP, asks_for_limits
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
-from fleet_agent.supervisor.loop import Loop, Timer, now
+from fleet_agent.supervisor.loop import Loop, now
 from fleet_agent.supervisor.processes import HOME_VARIABLE, Tree
 from fleet_agent.supervisor.protocol import Key, Launch
-from fleet_agent.supervisor.spawn import MOST_WAITING, Nursery, Output, SpawnError
-
-_SPARE_SECONDS = 0.02
-"""After a start, until a child is made that waits for the next."""
+from fleet_agent.supervisor.spawn import Nursery, Output, SpawnError
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,6 @@ class Starter:
         self._outcomes = outcomes
         self._starting: dict[Key, Held] = {}
         """Those to start at the end of this turn."""
-        self._spare: Timer | None = None
 
     @property
     def busy(self) -> bool:
@@ -78,29 +74,10 @@ class Starter:
 
     def _start_all(self) -> None:
         starting, self._starting = self._starting, {}
-        due = [held for key, held in starting.items() if self._outcomes.workers.get(key) is held]
-        while due:
-            due, rest = due[:MOST_WAITING], due[MOST_WAITING:]
-            self._means.nursery.prepare(len(due))
-            for held in due:
-                if held.life.state == "starting" and not held.life.pid:  # not stopped meanwhile
-                    self._start(held)
-            due = rest
-        if self._spare is None:
-            self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
-
-    def _make_spare(self) -> None:
-        """The child shares all memory, and a page that is written to then is copied first. So a start is rehearsed after it, for
-        the pages that the next will write to."""
-        self._spare = None
-        self._means.nursery.prepare(1)
-        alive = next((held.life for held in self._outcomes.workers.values() if held.life.pid), None)
-        if alive is not None:
-            self._means.nursery.rehearse(alive.launch)
-            try:
-                self._means.journal.write(alive)
-            except OSError:
-                return  # the next change of that worker says so
+        for key, held in starting.items():
+            due = self._outcomes.workers.get(key) is held and held.life.state == "starting" and not held.life.pid
+            if due:  # neither forgotten nor stopped meanwhile
+                self._start(held)
 
     def _start(self, held: Held) -> None:
         before = held.life
