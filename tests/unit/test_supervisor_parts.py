@@ -20,7 +20,9 @@ from fleet_agent.supervisor.loop import READ, Loop, now
 from fleet_agent.supervisor.processes import Place, here, open_verified, read_stat
 from fleet_agent.supervisor.protocol import Key, Launch
 from fleet_agent.supervisor.spawn import Handed, Nursery, Output, SpawnError
+from fleet_agent.supervisor.stub import Stub, native_stub, python_stub
 
+needs_native = pytest.mark.skipif(os.uname().machine != "x86_64", reason="there is code for x86-64 only")
 PLACE = Place("boot", 7)
 LAUNCH = Launch(["server"], "/", {"FLEET_APP": "shop"}, port=4000, extra={"revision": 3})
 
@@ -29,6 +31,13 @@ LAUNCH = Launch(["server"], "/", {"FLEET_APP": "shop"}, port=4000, extra={"revis
 def loop() -> Iterator[Loop]:
     with closing(Loop()) as made:
         yield made
+
+
+@pytest.fixture(params=[pytest.param(native_stub, marks=needs_native), python_stub], ids=["native", "python"])
+def stub(request: pytest.FixtureRequest) -> Iterator[Stub]:
+    made = request.param()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -55,13 +64,44 @@ def test_the_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_a_record_half_written_when_the_supervisor_died_is_not_read(tmp_path: Path) -> None:
+    """Guards invariant 3: the record before still stands, and the next one is read."""
+    journal = Journal(tmp_path, PLACE)
+    life, _ = lives.begin(Key("shop", 1, 2), LAUNCH)
+    later = lives.started(life, 100, 7, 1.5)
+    journal.write(life)
+    path = tmp_path / "shop.1.2.json"
+    written = len(path.read_bytes())
+    journal.write(later)
+    whole = path.read_bytes()
+    for length in range(written + 1, len(whole)):
+        path.write_bytes(whole[:length])
+        assert [record.life for record in journal.read()] == [life]
+    journal.write(later)
+    assert [record.life for record in journal.read()] == [later]
+    path.write_bytes(whole[:10])
+    assert journal.read() == []
+
+
+def test_a_journal_stays_short_however_many_records_are_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, PLACE)
+    life, _ = lives.begin(Key("shop", 1, 2), LAUNCH)
+    for pid in range(1, 500):
+        life = lives.started(life, pid, 7, 1.5)
+        journal.write(life)
+        assert [record.life for record in journal.read()] == [life]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20_000
+
+
+def test_a_record_of_a_supervisor_that_replaced_each_is_read(tmp_path: Path) -> None:
+    """Guards invariant 3: an upgrade in place."""
     journal = Journal(tmp_path, PLACE)
     life, _ = lives.begin(Key("shop", 1, 2), LAUNCH)
     journal.write(life)
-    (tmp_path / "shop.1.2.json.new").write_text('{"vers')
+    path = tmp_path / "shop.1.2.json"
+    path.write_bytes(path.read_bytes().strip())
     assert [record.life for record in journal.read()] == [life]
-    journal.write(life)
-    assert [path.name for path in tmp_path.iterdir()] == ["shop.1.2.json"]
+    journal.write(lives.started(life, 100, 7, 1.5))
+    assert [record.life.pid for record in journal.read()] == [100]
 
 
 def log_file(tmp_path: Path, max_bytes: int, files: int) -> LogFile:
@@ -244,7 +284,7 @@ def test_here_names_this_boot_and_this_pid_namespace() -> None:
     assert here().pid_namespace == os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
 
 
-def test_a_process_that_cannot_be_recorded_never_runs(tmp_path: Path) -> None:
+def test_a_process_that_cannot_be_recorded_never_runs(stub: Stub, tmp_path: Path) -> None:
     """Guards invariant 3: no unrecorded worker."""
     pids: list[int] = []
 
@@ -252,6 +292,7 @@ def test_a_process_that_cannot_be_recorded_never_runs(tmp_path: Path) -> None:
         pids.append(pid)
         raise OSError(28, "No space left on device")
 
+    nursery = Nursery(stub)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     fifos = []
     for name in ("out", "err"):
@@ -259,13 +300,13 @@ def test_a_process_that_cannot_be_recorded_never_runs(tmp_path: Path) -> None:
         fifos.append(str(tmp_path / name))
     wanted = Launch(["touch", str(tmp_path / "ran")], "/", {"PATH": os.environ["PATH"]})
     with pytest.raises(SpawnError, match="No space left on device"):
-        Nursery().spawn(wanted, Output(*fifos), record)
+        nursery.spawn(wanted, Output(*fifos), record)
     assert read_stat(pids[0]) is None
     assert not (tmp_path / "ran").exists()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_handed_descriptors_are_numbered_from_three_on_and_listen_pid_is_the_child(tmp_path: Path) -> None:
+def test_handed_descriptors_are_numbered_from_three_on_and_listen_pid_is_the_child(stub: Stub, tmp_path: Path) -> None:
     fifos = []
     for name in ("out", "err"):
         os.mkfifo(tmp_path / name)
@@ -275,7 +316,7 @@ def test_handed_descriptors_are_numbered_from_three_on_and_listen_pid_is_the_chi
     shell = "printf a >&3; printf b >&4; printf c >&5; printf %s,%s $LISTEN_PID $GIVEN > env; ls /proc/self/fd | wc -l > count"
     wanted = Launch(["sh", "-c", shell], str(tmp_path), {"PATH": os.environ["PATH"]})
     handed = Handed(tuple(write for _, write in reversed(pipes)), {"LISTEN_FDS": "1", "GIVEN": "1"})
-    spawned = Nursery().spawn(wanted, Output(*fifos), lambda _pid, _ticks: None, handed)
+    spawned = Nursery(stub).spawn(wanted, Output(*fifos), lambda _pid, _ticks: None, handed)
     os.waitid(os.P_PIDFD, spawned.pidfd, os.WEXITED)
     assert [os.read(read, 10) for read, _ in pipes] == [b"c", b"b", b"a"]
     assert (tmp_path / "env").read_text() == f"{spawned.pid},1"

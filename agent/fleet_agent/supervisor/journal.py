@@ -1,7 +1,8 @@
 """What a supervisor must know to go on with the workers of the one before it: a file for each worker.
 
-A record is replaced by rename, so that a reader finds the old one or the new one. There is no fsync: the journal lies in /run and
-must survive the end of a process, not of the machine, with which the workers end too.
+The last whole line of a file counts: a record is added to the one before, as that takes a fraction of replacing a file, on the way
+from a crash to the next process. A file that has become long is replaced, by rename. There is no fsync: the journal lies in /run
+and must survive the end of a process, not of the machine, with which the workers end too.
 """
 
 import json
@@ -17,6 +18,8 @@ from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from
 
 _VERSION = 1
 _SUFFIX = ".json"
+_LONG_BYTES = 16 * 1024
+"""A file of this length is replaced at the next record."""
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -47,13 +50,19 @@ class Journal:
 
     def write(self, life: Life) -> None:
         """Raises OSError; the record before still stands."""
-        content = self._content(life).encode()
+        record = f"\n{self._content(life)}\n".encode()  # begins a line, whatever the supervisor before left unfinished
         path = self._path(life.key)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.lseek(descriptor, 0, os.SEEK_END) < _LONG_BYTES:
+                _write_all(descriptor, record)
+                return
+        finally:
+            os.close(descriptor)
         beside = f"{path}.new"
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            while content:
-                content = content[os.write(descriptor, content) :]
+            _write_all(descriptor, record)
         finally:
             os.close(descriptor)
         os.rename(beside, path)  # noqa: PTH104 - on the way from a crash to the next process
@@ -68,7 +77,9 @@ class Journal:
         records = []
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
-                records.append(_record_from_json(json.loads(path.read_bytes())))
+                line = _last_whole_line(path.read_bytes())
+                if line:
+                    records.append(_record_from_json(json.loads(line)))
             except (ValueError, KeyError, TypeError, ProtocolError) as error:
                 aside = path.with_suffix(".bad")
                 path.replace(aside)
@@ -93,6 +104,18 @@ class Journal:
 
     def _path(self, key: Key) -> str:
         return f"{self._folder}/{file_stem(key)}{_SUFFIX}"
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _last_whole_line(content: bytes) -> bytes:
+    """b"" where there is none: the first record was not finished, and nothing was released."""
+    if b"\n" not in content:  # as supervisors wrote it that replaced each record
+        return content
+    return next((line for line in reversed(content.split(b"\n")[:-1]) if line), b"")
 
 
 def _record_from_json(value: dict[str, Any]) -> Record:

@@ -10,11 +10,12 @@
 
 Should the supervisor die before the byte is sent, the child's channel ends and so does the child. What keeps it from its program
 comes back in words through the channel, which closes at execve.
+
+A child knows nothing of its worker until then, so one is made beforehand, for the next crash.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
@@ -83,25 +84,30 @@ class _Child:
     pid: int
     start_ticks: int
     pidfd: int
-    channel: int
+    channel: socket.socket
     order: int
 
-    def release(self, order: bytes) -> None:
+    def alive(self) -> bool:
+        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def release(self, order: bytes, inherit: tuple[int, ...]) -> Spawned:
         """Raises OSError."""
         if os.pwrite(self.order, order, 0) != len(order):
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        os.write(self.channel, b"\n")
+        socket.send_fds(self.channel, [b"\n"], inherit)
         os.close(self.order)
+        return Spawned(self.pid, self.start_ticks, self.pidfd, self.channel.detach())
 
     def end(self) -> None:
         """Leave nothing of it."""
         _kill_own(self.pid)
-        for descriptor in (self.channel, self.order, self.pidfd):
-            os.close(descriptor)
+        self.channel.close()
+        os.close(self.order)
+        os.close(self.pidfd)
 
 
 class Nursery:
-    """Makes workers' processes. Owns the program they wait in.
+    """Makes workers' processes. Owns the program they wait in, and one that waits for the next start.
 
     All descriptors of this process must be closed at execve, as those are that Python makes: nothing else keeps them from workers.
     """
@@ -110,9 +116,19 @@ class Nursery:
         """`stub`: the caller's, who closes it."""
         self._owned = contextlib.ExitStack()
         self._stub = stub or self._best()
+        self._spare: _Child | None = None
 
     def close(self) -> None:
+        if self._spare is not None:
+            self._spare.end()
+            self._spare = None
         self._owned.close()
+
+    def prepare(self) -> None:
+        """Let one wait; where none can be made, `spawn` will say why."""
+        if self._spare is None:
+            with contextlib.suppress(SpawnError):
+                self._spare = self._make()
 
     def spawn(self, launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
         """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
@@ -122,7 +138,7 @@ class Nursery:
             identity, limits = identity_of(launch), limits_of(launch)
         except IdentityError as error:
             raise SpawnError(str(error)) from error
-        child = self._make(handed.inherit)
+        child = self._take()
         try:
             record(child.pid, child.start_ticks)
             env = {**launch.env, **handed.env}
@@ -141,13 +157,12 @@ class Nursery:
                 cgroup=handed.cgroup,
                 inherited=len(handed.inherit),
             )
-            child.release(self._stub.pack(steps_of(order)))
+            return child.release(self._stub.pack(steps_of(order)), handed.inherit)
         except BaseException as error:
             child.end()
             if isinstance(error, OSError | ValueError):
                 raise SpawnError(f"start: {getattr(error, 'strerror', None) or error}") from error
             raise
-        return Spawned(child.pid, child.start_ticks, child.pidfd, child.channel)
 
     def _best(self) -> Stub:
         try:
@@ -155,42 +170,47 @@ class Nursery:
         except OSError as error:
             complain(f"starts take a Python each, as the program they begin with cannot be used: {error.strerror}")
             return python_stub()
-        self._owned.callback(os.close, stub.descriptor)
+        self._owned.callback(stub.close)
         return stub
 
-    def _make(self, inherit: tuple[int, ...]) -> _Child:
+    def _take(self) -> _Child:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.alive():
+                return spare
+            spare.end()
+        return self._make()
+
+    def _make(self) -> _Child:
         """Raises SpawnError."""
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        with contextlib.ExitStack() as owned:
             try:
                 near, far = socket.socketpair()
-                channel = _above(near.detach())
-                ours.callback(os.close, channel)
-                far_end = _above(far.detach())
-                theirs.callback(os.close, far_end)
-                order = _above(os.memfd_create("fleet-order", os.MFD_CLOEXEC))
-                ours.callback(os.close, order)
-                os.set_blocking(channel, False)
-                given = [(far_end, CHANNEL), (order, ORDER)]
-                for number, descriptor in enumerate(inherit, FIRST_INHERITED):
-                    copy = _above(os.dup(descriptor))
-                    theirs.callback(os.close, copy)
-                    given.append((copy, number))
-                pid = self._spawn_stub(given)
-                ours.callback(_kill_own, pid)
+                owned.callback(near.close)
+                near.setblocking(False)
+                with far:
+                    order = os.memfd_create("fleet-order", os.MFD_CLOEXEC)
+                    owned.callback(os.close, order)
+                    pid = self._start_stub(far.fileno(), order)
+                owned.callback(_kill_own, pid)
                 pidfd = os.pidfd_open(pid)
-                ours.callback(os.close, pidfd)
-                child = _Child(pid, _start_ticks(pid), pidfd, channel, order)
+                owned.callback(os.close, pidfd)
+                child = _Child(pid, _start_ticks(pid), pidfd, near, order)
             except OSError as error:
                 raise SpawnError(f"start: {error.strerror}") from error
-            ours.pop_all()
+            owned.pop_all()
             return child
 
-    def _spawn_stub(self, given: list[tuple[int, int]]) -> int:
+    def _start_stub(self, channel: int, order: int) -> int:
+        """The numbers are changed by way of copies beyond both, so that neither takes the other's place."""
+        beyond = max(channel, order, ORDER, self._stub.descriptor) + 1
+        actions = [(os.POSIX_SPAWN_DUP2, channel, beyond), (os.POSIX_SPAWN_DUP2, order, ORDER)]
+        actions += [(os.POSIX_SPAWN_DUP2, beyond, CHANNEL), (os.POSIX_SPAWN_CLOSE, beyond)]
         return os.posix_spawn(
             self._stub.path,
             self._stub.argv,
             {},
-            file_actions=[(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in given],
+            file_actions=actions,
             setsid=True,
             setsigmask=(),
             setsigdef=_SIGNALS,
@@ -206,16 +226,6 @@ def read_report(report: int) -> str | None:
     except ConnectionResetError:  # it was killed before it read its order
         return ""
     return read_failure(said) if said else ""
-
-
-def _above(descriptor: int) -> int:
-    """It, or a copy in its place, with a number beyond those that have a meaning in a child: there all others are given first."""
-    if descriptor > ORDER:
-        return descriptor
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ORDER + 1)
-    finally:
-        os.close(descriptor)
 
 
 def _kill_own(pid: int) -> None:

@@ -1,4 +1,4 @@
-"""Starts: all of a turn are made at its end, in a row."""
+"""Starts: all of a turn are made at its end, and a process is made beforehand for the next."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +11,13 @@ from fleet_agent.supervisor.held import Held
 from fleet_agent.supervisor.journal import Journal, file_stem
 from fleet_agent.supervisor.limits import NEEDS_CGROUP, asks_for_limits
 from fleet_agent.supervisor.logs import Logs, WorkerLogs
-from fleet_agent.supervisor.loop import Loop, now
+from fleet_agent.supervisor.loop import Loop, Timer, now
 from fleet_agent.supervisor.processes import HOME_VARIABLE, Tree
 from fleet_agent.supervisor.protocol import Key, Launch
 from fleet_agent.supervisor.spawn import Nursery, Output, SpawnError
+
+_SPARE_SECONDS = 0.02
+"""After a start, until a process is made that waits for the next."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Starter:
         self._outcomes = outcomes
         self._starting: dict[Key, Held] = {}
         """Those to start at the end of this turn."""
+        self._spare: Timer | None = None
 
     @property
     def busy(self) -> bool:
@@ -78,6 +82,12 @@ class Starter:
             due = self._outcomes.workers.get(key) is held and held.life.state == "starting" and not held.life.pid
             if due:  # neither forgotten nor stopped meanwhile
                 self._start(held)
+        if self._spare is None:
+            self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
+
+    def _make_spare(self) -> None:
+        self._spare = None
+        self._means.nursery.prepare()
 
     def _start(self, held: Held) -> None:
         before = held.life

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fleet_agent.supervisor.identity import UNCHANGED, Identity
+from fleet_agent.supervisor.stub_program import FIRST_INHERITED
 
 _DEFAULT_PATH = ("/bin", "/usr/bin")
 _MOST_NAME_CHARACTERS = 200
@@ -54,9 +55,10 @@ def steps_of(order: Order) -> list[Step]:
     for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, order.out, os.O_RDWR), (2, order.err, os.O_RDWR)):
         steps.append(Step("close", (number,), "start: %s"))
         steps.append(Step("open", (os.fsencode(path), mode), _about(path)))  # the lowest number is taken (open(2))
+    steps.append(Step("receive", (order.inherited,), "start: %s"))
     if order.cgroup:
         said, path = f"cgroup {_escape(order.cgroup)} cannot be joined: %s", f"{order.cgroup}/cgroup.procs"
-        descriptor = 3 + order.inherited
+        descriptor = FIRST_INHERITED + order.inherited
         steps.append(Step("open", (os.fsencode(path), os.O_WRONLY), said))
         steps.append(Step("write", (descriptor, b"0"), said))
         steps.append(Step("close", (descriptor,), said))

@@ -1,13 +1,14 @@
 """The program a worker's process runs while it waits: until its supervisor has recorded it, and says what it is to become.
 
-It is 316 bytes of machine code, as a process made by fork(2) of the supervisor pays twice: each page that either side touches is
+It is 323 bytes of machine code, as a process made by fork(2) of the supervisor pays twice: each page that either side touches is
 copied, and execve(2) has all the rest to take apart (docs/adr/0010). It lies in memory (memfd_create(2), sealed), since /run may
 be mounted noexec. All it knows is to wait, and then to make the system calls of a list:
 
 ```
 x86-64                                             in C
-    xor eax, eax; push CHANNEL; pop rdi
-    mov esi, IMAGE; push 1; pop rdx; syscall       if (read(CHANNEL, IMAGE, 1) != 1)
+    push 45; pop rax; push CHANNEL; pop rdi
+    mov esi, IMAGE; push 1; pop rdx
+    push 2; pop r10; syscall                       if (recv(CHANNEL, IMAGE, 1, MSG_PEEK) != 1)
     dec eax; jne exit                                  exit(127);          // no supervisor, no worker
     push ORDER; pop rdi; mov edx, IMAGE_BYTES
     syscall                                        read(ORDER, IMAGE, IMAGE_BYTES);
@@ -31,6 +32,7 @@ import errno
 import fcntl
 import marshal
 import os
+import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -46,7 +48,7 @@ _IMAGE = 0x10000000
 _IMAGE_BYTES = 4 * 1024 * 1024
 """Of an order; a launch has 1 MiB of JSON at the most. Memory is only taken by what is written there."""
 _CODE = bytes.fromhex(
-    "31c0 6a13 5f be00000010 6a01 5a 0f05 ffc8 7539 6a14 5f ba00004000 0f05 89f3"
+    "6a2d 58 6a13 5f be00000010 6a01 5a 6a02 415a 0f05 ffc8 7539 6a14 5f ba00004000 0f05 89f3"
     "488b03 488b7b08 488b7310 488b5318 4c8b5320 4883c338 0f05 483d01f0ffff 72df"
     "488b4bf0 8901 488b5bf8 ebd3 6a3c 58 6a7f 5f 0f05"
 )
@@ -54,6 +56,7 @@ _MACHINE = "x86_64"
 _NUMBERS = {
     "write": 1,
     "close": 3,
+    "receive": 47,
     "execve": 59,
     "fcntl": 72,
     "chdir": 80,
@@ -67,7 +70,7 @@ _NUMBERS = {
     "open": 257,
     "setrlimit": 302,
 }
-"""arch/x86/entry/syscalls/syscall_64.tbl; the last two are openat(2) and prlimit64(2)."""
+"""arch/x86/entry/syscalls/syscall_64.tbl; recvmsg(2), openat(2) and prlimit64(2) are behind three of the names."""
 _AT_FDCWD = -100
 _CALL = struct.Struct("=q4qQQ")
 _LIMITS = struct.Struct("=qq")
@@ -86,7 +89,11 @@ class Stub:
     pack: Callable[[list[Step]], bytes]
     """Makes what is written to ORDER. Raises ValueError where it is too long."""
     descriptor: int = -1
-    """The owner's to close; -1: none."""
+    """Of the program; -1: none."""
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def native_stub() -> Stub:
@@ -219,6 +226,11 @@ def _values(step: Step, image: _Image) -> tuple[int, ...]:
             return descriptor, image.value(data), len(data)
         case "fchown", (int() as descriptor, int() as uid):
             return descriptor, uid, -1
+        case "receive", (int() as count,):
+            space = socket.CMSG_SPACE(count * 4)
+            byte = image.place(bytes(1))
+            vector, control = image.place(struct.pack("=QQ", byte, 1)), image.place(bytes(space))
+            return CHANNEL, image.place(struct.pack("=QQQQQQQ", 0, 0, vector, 1, control, space, 0)), 0
         case "setgroups", (list() as groups,):
             return len(groups), image.place(struct.pack(f"={len(groups)}I", *groups))
         case "setrlimit", (int() as number, int() as soft, int() as hard):

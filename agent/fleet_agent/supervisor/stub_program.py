@@ -3,6 +3,7 @@
 import marshal
 import os
 import resource
+import socket
 import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -10,7 +11,8 @@ from typing import Any, NoReturn
 FIRST_INHERITED = 3
 MOST_INHERITED = 16
 CHANNEL = FIRST_INHERITED + MOST_INHERITED
-"""A byte that comes here starts the process; its end before that ends it. Failures are told on it; execve closes it."""
+"""A byte that comes here, with the descriptors to inherit, starts the process; its end before that ends it. Failures are told on
+it; execve closes it."""
 ORDER = CHANNEL + 1
 """A file with what is to be done; written before that byte."""
 _NOT_STARTED = 127
@@ -20,6 +22,13 @@ def _open(path: bytes, mode: int) -> None:
     os.set_inheritable(os.open(path, mode), True)
 
 
+def _receive(count: int) -> None:
+    """They get the lowest numbers (recvmsg(2)): from FIRST_INHERITED on, as all below are open."""
+    channel = socket.socket(fileno=CHANNEL)
+    channel.recvmsg(1, socket.CMSG_SPACE(count * 4))
+    channel.detach()
+
+
 def _execve(path: bytes, argv: list[bytes], env: list[bytes]) -> None:
     os.execve(path, argv, dict(item.split(b"=", 1) for item in env))  # type: ignore[arg-type] # noqa: S606
 
@@ -27,6 +36,7 @@ def _execve(path: bytes, argv: list[bytes], env: list[bytes]) -> None:
 _CALLS: dict[str, Callable[..., object]] = {
     "write": os.write,
     "close": os.close,
+    "receive": _receive,
     "execve": _execve,
     "chdir": os.chdir,
     "fchown": lambda descriptor, uid: os.fchown(descriptor, uid, -1),
@@ -42,8 +52,9 @@ _CALLS: dict[str, Callable[..., object]] = {
 
 def main() -> NoReturn:
     try:
-        if os.read(CHANNEL, 1):
-            os.set_inheritable(CHANNEL, False)
+        channel = socket.socket(fileno=CHANNEL)
+        if channel.recv(1, socket.MSG_PEEK):
+            channel.set_inheritable(False)
             with os.fdopen(ORDER, "rb") as file:
                 steps: list[tuple[str, tuple[Any, ...], str]] = marshal.load(file)  # noqa: S302 - from the supervisor alone
             _perform(steps)
