@@ -1,8 +1,8 @@
 """What a supervisor must know to go on with the workers of the one before it: a file for each worker.
 
-The last whole line of a file counts: a record is added to the one before, as that takes a fraction of replacing a file, on the way
-from a crash to the next process. A file that has become long is replaced, by rename. There is no fsync: the journal lies in /run
-and must survive the end of a process, not of the machine, with which the workers end too.
+The last whole line of a file counts: a record is added to the one before, as that takes a fraction of replacing a file, on the
+way from a crash to the next process. A file that has become long is replaced, by rename. There is no fsync: the journal lies in
+/run and must survive the end of a process, not of the machine, with which the workers end too.
 """
 
 import json

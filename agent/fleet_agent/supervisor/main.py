@@ -1,7 +1,6 @@
 """`fleet-supervisor run` and `fleet-supervisor stop`."""
 
 import argparse
-import contextlib
 import gc
 import os
 import signal
@@ -77,16 +76,12 @@ def _run(runtime_dir: Path, log_dir: Path, cgroup: Path | None) -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """A pipe that got number 0, 1 or 2 would be taken for stdin, stdout or stderr by every child; others no child shall have."""
+    """A pipe that got number 0, 1 or 2 would be taken for stdin, stdout or stderr by every child."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > 2:
             os.close(descriptor)
-            break
-    for number in [int(entry.name) for entry in os.scandir("/proc/self/fd")]:
-        if number > 2:
-            with contextlib.suppress(OSError):  # the one that was read from
-                os.set_inheritable(number, False)
+            return
 
 
 def _stop(socket_path: Path, grace_seconds: float) -> None:

@@ -4,8 +4,8 @@
  supervisor                               child (`stub`)
  posix_spawn ───────────────────────────► own session, nothing inherited, default signals
  record(pid, start ticks)                 waits on its channel
- writes the order; a byte on the channel ► `steps`: log FIFOs, limits, identity, cwd, execve
-                                          end of file instead: exit
+ writes the order, sends a byte ────────► `steps`: log FIFOs, limits, identity, cwd, execve
+                                          end of file instead of the byte: exit
 ```
 
 Should the supervisor die before the byte is sent, the child's channel ends and so does the child. What keeps it from its program
@@ -107,10 +107,7 @@ class _Child:
 
 
 class Nursery:
-    """Makes workers' processes. Owns the program they wait in, and one that waits for the next start.
-
-    All descriptors of this process must be closed at execve, as those are that Python makes: nothing else keeps them from workers.
-    """
+    """Makes workers' processes. Owns the program they wait in, and one that waits for the next start."""
 
     def __init__(self, stub: Stub | None = None) -> None:
         """`stub`: the caller's, who closes it."""
@@ -204,8 +201,12 @@ class Nursery:
     def _start_stub(self, channel: int, order: int) -> int:
         """The numbers are changed by way of copies beyond both, so that neither takes the other's place."""
         beyond = max(channel, order, ORDER, self._stub.descriptor) + 1
-        actions = [(os.POSIX_SPAWN_DUP2, channel, beyond), (os.POSIX_SPAWN_DUP2, order, ORDER)]
-        actions += [(os.POSIX_SPAWN_DUP2, beyond, CHANNEL), (os.POSIX_SPAWN_CLOSE, beyond)]
+        actions: list[tuple[int, int] | tuple[int, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, channel, beyond),
+            (os.POSIX_SPAWN_DUP2, order, ORDER),
+            (os.POSIX_SPAWN_DUP2, beyond, CHANNEL),
+            (os.POSIX_SPAWN_CLOSE, beyond),
+        ]
         return os.posix_spawn(
             self._stub.path,
             self._stub.argv,

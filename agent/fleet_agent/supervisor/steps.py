@@ -106,4 +106,3 @@ def _about(path: str) -> str:
 
 def _escape(text: str) -> str:
     return text[:_MOST_NAME_CHARACTERS].replace("%", "%%")
-

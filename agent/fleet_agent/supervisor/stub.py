@@ -41,7 +41,7 @@ from dataclasses import dataclass
 
 from fleet_agent.supervisor import stub_program
 from fleet_agent.supervisor.steps import Argument, Step
-from fleet_agent.supervisor.stub_program import CHANNEL, ORDER, pack_failures
+from fleet_agent.supervisor.stub_program import CHANNEL, FIRST_INHERITED, ORDER, pack_failures
 
 _TEXT = 0x400000
 _IMAGE = 0x10000000
@@ -69,11 +69,13 @@ _NUMBERS = {
     "exit_group": 231,
     "open": 257,
     "setrlimit": 302,
+    "close_range": 436,
 }
 """arch/x86/entry/syscalls/syscall_64.tbl; recvmsg(2), openat(2) and prlimit64(2) are behind three of the names."""
 _AT_FDCWD = -100
 _CALL = struct.Struct("=q4qQQ")
 _LIMITS = struct.Struct("=qq")
+_LAST_DESCRIPTOR = 2**32 - 1
 _NOT_STARTED = 127
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _EHDR = struct.Struct("=16sHHIQQQIHHHHHH")
@@ -104,7 +106,9 @@ def native_stub() -> Stub:
         made = os.memfd_create("fleet-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         owned.callback(os.close, made)
         os.write(made, _program())
-        fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+        fcntl.fcntl(
+            made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        )
         # Above all numbers that a waiting process has a use for; read-only, as what is open for writing is not executed.
         descriptor = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
         owned.callback(os.close, descriptor)
@@ -129,7 +133,9 @@ def read_failure(report: bytes) -> str:
     numbers = struct.unpack_from(f"={count}i", report, 4)
     said = report[4 + 4 * count :].decode(errors="replace").split("\0")
     failed = [(abs(number), text) for number, text in zip(numbers, said, strict=False) if number]
-    number, text = next((found for found in failed if found[0] not in _NOT_FOUND), failed[0] if failed else (0, "start: %s"))
+    number, text = next(
+        (found for found in failed if found[0] not in _NOT_FOUND), failed[0] if failed else (0, "start: %s")
+    )
     return text % os.strerror(number)
 
 
@@ -143,13 +149,17 @@ def _program() -> bytes:
         (1, 6, 0, _IMAGE, _IMAGE, 0, _IMAGE_BYTES, 0x1000),  # PT_LOAD, to be read and written
         (0x6474E551, 6, 0, 0, 0, 0, 0, 16),  # PT_GNU_STACK, not to be executed
     ]
-    header = _EHDR.pack(identity, 2, 62, 1, _TEXT + headers, _EHDR.size, 0, 0, _EHDR.size, _PHDR.size, len(segments), 0, 0, 0)
+    header = _EHDR.pack(
+        identity, 2, 62, 1, _TEXT + headers, _EHDR.size, 0, 0, _EHDR.size, _PHDR.size, len(segments), 0, 0, 0
+    )
     return header + b"".join(_PHDR.pack(*segment) for segment in segments) + _CODE
 
 
 def _try(stub: Stub) -> None:
     """Does it run here? With nobody at its channel it ends at once. Raises OSError."""
-    pid = os.posix_spawn(stub.path, stub.argv, {}, file_actions=[(os.POSIX_SPAWN_OPEN, CHANNEL, os.devnull, os.O_RDONLY, 0)])
+    pid = os.posix_spawn(
+        stub.path, stub.argv, {}, file_actions=[(os.POSIX_SPAWN_OPEN, CHANNEL, os.devnull, os.O_RDONLY, 0)]
+    )
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != _NOT_STARTED:
         raise OSError(errno.ENOEXEC, "it does not run")
@@ -196,14 +206,26 @@ class _Image:
 
 
 def _pack(steps: list[Step]) -> bytes:
-    image = _Image(len(steps) + 4)
+    prelude: list[tuple[str, int, int, int]] = [
+        ("fcntl", CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC),
+        ("close", ORDER, 0, 0),
+        (
+            "close_range",
+            FIRST_INHERITED,
+            CHANNEL - 1,
+            0,
+        ),  # Linux 5.9; before, what Python made is closed at execve anyway
+        ("close_range", ORDER, _LAST_DESCRIPTOR, 0),
+    ]
+    report_index = len(prelude) + len(steps)
+    image = _Image(report_index + 2)
     message = pack_failures([(0, step.failed) for step in steps])
     failures = image.place(message)
-    report = _IMAGE + (len(steps) + 2) * _CALL.size
-    calls = [
-        _CALL.pack(_NUMBERS["fcntl"], CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC, 0, failures, report),
-        _CALL.pack(_NUMBERS["close"], ORDER, 0, 0, 0, failures, report),
-    ]
+    ignored = image.place(bytes(8))
+    report = _IMAGE + report_index * _CALL.size
+    calls: list[bytes] = []
+    for name, *arguments in prelude:
+        calls.append(_CALL.pack(_NUMBERS[name], *arguments, 0, ignored, _IMAGE + (len(calls) + 1) * _CALL.size))
     for index, step in enumerate(steps):
         instead = _IMAGE + len(calls) * _CALL.size + _CALL.size if step.name == "execve" else report
         values = _values(step, image)

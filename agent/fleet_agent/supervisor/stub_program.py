@@ -16,6 +16,7 @@ it; execve closes it."""
 ORDER = CHANNEL + 1
 """A file with what is to be done; written before that byte."""
 _NOT_STARTED = 127
+_MAX_DESCRIPTOR = 1 << 30
 
 
 def _open(path: bytes, mode: int) -> None:
@@ -30,7 +31,7 @@ def _receive(count: int) -> None:
 
 
 def _execve(path: bytes, argv: list[bytes], env: list[bytes]) -> None:
-    os.execve(path, argv, dict(item.split(b"=", 1) for item in env))  # type: ignore[arg-type] # noqa: S606
+    os.execve(path, argv, dict(item.split(b"=", 1) for item in env))  # noqa: S606
 
 
 _CALLS: dict[str, Callable[..., object]] = {
@@ -57,6 +58,8 @@ def main() -> NoReturn:
             channel.set_inheritable(False)
             with os.fdopen(ORDER, "rb") as file:
                 steps: list[tuple[str, tuple[Any, ...], str]] = marshal.load(file)  # noqa: S302 - from the supervisor alone
+            os.closerange(FIRST_INHERITED, CHANNEL)
+            os.closerange(ORDER, _MAX_DESCRIPTOR)
             _perform(steps)
     finally:
         os._exit(_NOT_STARTED)
