@@ -1,6 +1,6 @@
 """The program a worker's process runs while it waits: until its supervisor has recorded it, and says what it is to become.
 
-It is 323 bytes of machine code, as a process made by fork(2) of the supervisor pays twice: each page that either side touches is
+It is 321 bytes of machine code, as a process made by fork(2) of the supervisor pays twice: each page that either side touches is
 copied, and execve(2) has all the rest to take apart (docs/adr/0010). It lies in memory (memfd_create(2), sealed), since /run may
 be mounted noexec. All it knows is to wait, and then to make the system calls of a list:
 
