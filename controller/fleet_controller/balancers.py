@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from fleet.v1 import balancer_pb2, types_pb2
 from fleet_controller.outbox import Outbox
-from fleet_controller.views import BalancerView, EndpointState, WorkerView
+from fleet_controller.planning.views import BalancerView, EndpointState, WorkerView
 from fleet_core.ids import Epoch, WorkerId
 
 _VERSIONS_REMEMBERED = 256

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fleet.v1 import agent_pb2, types_pb2
-from fleet_controller import endings
 from fleet_controller.balancers import Upstreams
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts, ObservedHost, ObservedWorker
 from fleet_controller.leader import Term
+from fleet_controller.mutations import endings
+from fleet_controller.planning.relocation import at_rest, draining
+from fleet_controller.planning.rollout import plan
+from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Situation, Target
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -28,10 +31,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
-from fleet_controller.relocation import at_rest, draining
-from fleet_controller.rollout import plan
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
-from fleet_controller.views import Failure, Memory, Phase, Plan, Situation, Target
 from fleet_core.ids import Epoch
 from fleet_core.spec import RolloutPolicy
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_controller.outbox import Outbox
-from fleet_controller.views import Life, Phase, WorkerView
+from fleet_controller.planning.views import Life, Phase, WorkerView
 from fleet_core.ids import Epoch, WorkerId
 
 _LIFE = {

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
-from fleet_controller import operations
 from fleet_controller.balancers import Upstreams
-from fleet_controller.changes import Ask, Refused
 from fleet_controller.conductor import Conductor
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
 from fleet_controller.leader import LEADER_KEY, Election, Term
+from fleet_controller.mutations import operations
+from fleet_controller.mutations.changes import Ask, Refused
 from fleet_controller.records import (
     PREFIX,
     AppRecord,

@@ -13,13 +13,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
-from fleet_controller.agent_service import AgentService
-from fleet_controller.balancer_service import BalancerService
-from fleet_controller.control_desk import Desk
-from fleet_controller.control_service import ControlService
 from fleet_controller.leadership import Leadership
-from fleet_controller.log_relay import LogRelay
 from fleet_controller.metrics import FleetCollector
+from fleet_controller.services.agent_service import AgentService
+from fleet_controller.services.balancer_service import BalancerService
+from fleet_controller.services.control_desk import Desk
+from fleet_controller.services.control_service import ControlService
+from fleet_controller.services.log_relay import LogRelay
 from fleet_controller.store.etcd import EtcdStore
 from fleet_core import service_manager
 from fleet_core.config import ConfigError, ControllerConfig

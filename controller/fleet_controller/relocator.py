@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from fleet_controller.changes import Ask, Refused
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
-from fleet_controller.operations import HostFact
+from fleet_controller.mutations.changes import Ask, Refused
+from fleet_controller.mutations.operations import move
+from fleet_controller.planning.placement import HostFact
+from fleet_controller.planning.relocation import Move, Placed, Relocation, Watch, relocate
 from fleet_controller.records import (
     AppRecord,
     HostRecord,
@@ -21,7 +23,6 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
-from fleet_controller.relocation import Move, Placed, Relocation, Watch, move, relocate
 from fleet_controller.store.interface import StoreError
 from fleet_core.ids import Epoch
 

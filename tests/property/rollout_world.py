@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from fleet.v1 import agent_pb2, balancer_pb2, types_pb2
-from fleet_controller import endings, operations, revisions
 from fleet_controller.balancers import ObservedBalancer, Upstreams
-from fleet_controller.changes import Ask, Change, Refused
 from fleet_controller.hosts import Hosts
-from fleet_controller.operations import HostFact
+from fleet_controller.mutations import endings, operations, revisions
+from fleet_controller.mutations.changes import Ask, Change, Refused
 from fleet_controller.outbox import Outbox
+from fleet_controller.planning.placement import HostFact
+from fleet_controller.planning.rollout import plan
+from fleet_controller.planning.trial import on_trial
+from fleet_controller.planning.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
 from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, RolloutRecord
-from fleet_controller.rollout import plan
-from fleet_controller.trial import on_trial
-from fleet_controller.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
 from fleet_core.ids import Epoch, WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 

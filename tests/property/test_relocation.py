@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fleet_controller import operations
-from fleet_controller.operations import HostFact
-from fleet_controller.placement import without
+from fleet_controller.mutations import operations
+from fleet_controller.mutations.operations import move
+from fleet_controller.planning.placement import HostFact, without
+from fleet_controller.planning.relocation import Placed, Watch, relocate
+from fleet_controller.planning.views import Life
 from fleet_controller.records import AppRecord, AppState, RolloutState, Scheduling
-from fleet_controller.relocation import Placed, Watch, move, relocate
-from fleet_controller.views import Life
 from fleet_core.spec import PlacementPolicy, RolloutPolicy
 from tests.property.rollout_world import BALANCERS, HOSTS, World
 

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from fleet_controller import endings, operations, revisions
-from fleet_controller.operations import HostFact
+from fleet_controller.mutations import endings, operations, revisions
+from fleet_controller.planning.placement import HostFact
+from fleet_controller.planning.views import Life
 from fleet_controller.records import AppRecord, AppState, RolloutRecord
-from fleet_controller.views import Life
 from fleet_core.ids import SlotId
 from fleet_core.spec import OnFailure, RolloutPolicy
 from tests.property.rollout_world import BALANCERS, HOSTS, Behaviour, World

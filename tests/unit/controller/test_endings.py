@@ -2,8 +2,9 @@
 
 import pytest
 
-from fleet_controller import endings, operations, revisions
-from fleet_controller.changes import PRECONDITION, Ask, Change, Refused
+from fleet_controller.mutations import endings, operations, revisions
+from fleet_controller.mutations.changes import PRECONDITION, Ask, Change, Refused
+from fleet_controller.planning.placement import HostFact
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -106,7 +107,7 @@ def test_an_aborted_stop_starts_workers_of_another_name() -> None:
 
 
 def test_an_aborted_first_start_leaves_an_app_without_workers() -> None:
-    facts = {"host1": operations.HostFact("host1", 2, online=True)}
+    facts = {"host1": HostFact("host1", 2, online=True)}
     change = operations.start_new(Ask("r1"), FIRST, 2, (), facts, {})
     app, _ = endings.aborted(change.app, change.rollout)
     assert app.state is AppState.STOPPED

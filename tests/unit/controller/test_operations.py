@@ -2,9 +2,9 @@
 
 import pytest
 
-from fleet_controller import operations
-from fleet_controller.changes import INVALID, NOT_FOUND, PRECONDITION, ROLLOUTS_KEPT, Ask, Refused
-from fleet_controller.operations import HostFact
+from fleet_controller.mutations import operations
+from fleet_controller.mutations.changes import INVALID, NOT_FOUND, PRECONDITION, ROLLOUTS_KEPT, Ask, Refused
+from fleet_controller.planning.placement import HostFact
 from fleet_controller.records import AppRecord, AppState, RolloutKind, RolloutRecord, RolloutState, SizeMode
 from fleet_core.ids import SlotId
 from fleet_core.spec import AppSpec, RoutePolicy

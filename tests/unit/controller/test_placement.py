@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_controller.placement import moved, spread, with_host
+from fleet_controller.planning.placement import moved, spread, with_host
 
 _hosts = st.sets(st.sampled_from([f"host{number}" for number in range(6)]), min_size=1)
 _present = st.dictionaries(st.sampled_from([f"host{number}" for number in range(8)]), st.integers(1, 20))

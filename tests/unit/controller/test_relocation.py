@@ -4,9 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from fleet_controller import endings, operations
-from fleet_controller.changes import PRECONDITION, Ask, Refused
-from fleet_controller.operations import HostFact
+from fleet_controller.mutations import endings, operations
+from fleet_controller.mutations.changes import PRECONDITION, Ask, Refused
+from fleet_controller.planning.placement import HostFact
+from fleet_controller.planning.relocation import (
+    MOST_MOVES_AT_ONCE,
+    SETTLING_SECONDS,
+    Placed,
+    Relocation,
+    Watch,
+    at_rest,
+    relocate,
+)
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -15,16 +24,6 @@ from fleet_controller.records import (
     RolloutState,
     Scheduling,
     SizeMode,
-)
-from fleet_controller.relocation import (
-    MOST_MOVES_AT_ONCE,
-    SETTLING_SECONDS,
-    Placed,
-    Relocation,
-    Watch,
-    at_rest,
-    move,
-    relocate,
 )
 from fleet_core.spec import PlacementPolicy
 
@@ -210,7 +209,7 @@ def test_a_move_a_user_aborted_is_not_begun_again_until_the_host_is_told_anew() 
 
 def test_an_aborted_move_puts_the_share_back_and_replaces_nothing_else() -> None:
     app = floating(a=2, b=2)
-    change = move(Ask("r2", cause="host a is drained"), app, {"b": 4})
+    change = operations.move(Ask("r2", cause="host a is drained"), app, {"b": 4})
     back, going = endings.aborted(change.app, change.rollout)
     assert (back.placement, back.generation, back.rejected) == (app.placement, app.generation, frozenset())
     back, ended = endings.done(back, going, 1.0)
@@ -263,14 +262,14 @@ def test_a_stopped_app_is_placed_elsewhere_too_and_one_that_is_removed_is_left_a
     hosts["a"] = drained(hosts["a"])
     stopped = floating(a=2).model_copy(update={"state": AppState.STOPPED})
     (decided,) = decide(stopped, hosts).moves
-    assert move(Ask("r2"), stopped, decided.placement).rollout.steps == 0
+    assert operations.move(Ask("r2"), stopped, decided.placement).rollout.steps == 0
     removing = floating(a=2).model_copy(update={"state": AppState.REMOVING})
     assert decide(removing, hosts).moves == ()
 
 
 def test_a_move_changes_the_placement_and_nothing_else() -> None:
     app = floating(a=2, b=2)
-    change = move(Ask("r2", cause="host a is drained"), app, {"b": 4})
+    change = operations.move(Ask("r2", cause="host a is drained"), app, {"b": 4})
     assert change.app == app.model_copy(update={"placement": {"b": 4}, "rollout": "r2"})
     assert (change.rollout.kind, change.rollout.cause) == (RolloutKind.MOVE, "host a is drained")
     assert change.rollout.host_steps == {"a": 2, "b": 2}
@@ -279,7 +278,7 @@ def test_a_move_changes_the_placement_and_nothing_else() -> None:
 def test_a_move_takes_the_place_of_no_other_rollout() -> None:
     running = rollout(RolloutKind.RESTART, RolloutState.RUNNING)
     with pytest.raises(Refused, match="a restart of app is under way") as refused:
-        move(Ask("r2", (running,)), floating(a=2), {"b": 2})
+        operations.move(Ask("r2", (running,)), floating(a=2), {"b": 2})
     assert refused.value.kind == PRECONDITION
 
 

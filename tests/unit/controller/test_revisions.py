@@ -2,8 +2,8 @@
 
 import pytest
 
-from fleet_controller import endings, revisions
-from fleet_controller.changes import INVALID, NOT_FOUND, PRECONDITION, Ask, Change, Refused
+from fleet_controller.mutations import endings, revisions
+from fleet_controller.mutations.changes import INVALID, NOT_FOUND, PRECONDITION, Ask, Change, Refused
 from fleet_controller.records import AppRecord, RevisionRecord, RolloutState
 from fleet_core.spec import AppSpec, RolloutPolicy, RoutePolicy
 

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, SizeMode
-from fleet_controller.rollout import plan
-from fleet_controller.views import (
+from fleet_controller.planning.rollout import plan
+from fleet_controller.planning.views import (
     BalancerView,
     EndpointState,
     Failure,
@@ -15,6 +14,7 @@ from fleet_controller.views import (
     Situation,
     WorkerView,
 )
+from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, SizeMode
 from fleet_core.ids import WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 

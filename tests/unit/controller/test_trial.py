@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from fleet_controller.planning.rollout import plan
+from fleet_controller.planning.views import BalancerView, EndpointState, Life, Phase, Plan, Situation, WorkerView
 from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, SizeMode
-from fleet_controller.rollout import plan
-from fleet_controller.views import BalancerView, EndpointState, Life, Phase, Plan, Situation, WorkerView
 from fleet_core.ids import WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 

@@ -5,7 +5,7 @@ import asyncio
 from fleet.v1 import balancer_pb2
 from fleet_controller.balancers import ObservedBalancer, Upstreams
 from fleet_controller.outbox import Outbox
-from fleet_controller.views import BalancerView, EndpointState, Life, Phase, WorkerView
+from fleet_controller.planning.views import BalancerView, EndpointState, Life, Phase, WorkerView
 from fleet_core.ids import Epoch, WorkerId
 
 EPOCH = Epoch(1, 7)

@@ -3,11 +3,9 @@
 import grpc
 
 from fleet.v1 import control_pb2
-from fleet_controller import changes, endings, operations, revisions
-from fleet_controller.changes import Change, Refused
-from fleet_controller.control_desk import Desk
 from fleet_controller.leadership import Office
-from fleet_controller.presentation import SIZE_MODES, rollout_message
+from fleet_controller.mutations import changes, endings, operations, revisions
+from fleet_controller.mutations.changes import Change, Refused
 from fleet_controller.records import (
     AppRecord,
     Record,
@@ -17,7 +15,9 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
-from fleet_controller.streams import Context, abort
+from fleet_controller.services.control_desk import Desk
+from fleet_controller.services.presentation import SIZE_MODES, rollout_message
+from fleet_controller.services.streams import Context, abort
 from fleet_core.ids import SlotId
 from fleet_core.spec import AppSpec
 

@@ -1,10 +1,10 @@
 """What each mutation of the control API does to desired state. Pure: records in, records out, or a refusal in words."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from fleet_controller.changes import (
+from fleet_controller.mutations.changes import (
     EXISTS,
     INVALID,
     NOT_FOUND,
@@ -15,36 +15,10 @@ from fleet_controller.changes import (
     begun,
     next_generation,
 )
-from fleet_controller.placement import moved, spread, with_host
+from fleet_controller.planning.placement import MAX_WORKERS_PER_HOST, HostFact, moved, no_host, spread, with_host
 from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, Scheduling, SizeMode
 from fleet_core.ids import SlotId
 from fleet_core.spec import AppSpec, parse_address
-
-MAX_WORKERS_PER_HOST = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class HostFact:
-    """What placement may know of a host."""
-
-    name: str
-    cpus: int
-    online: bool
-    scheduling: Scheduling = Scheduling.OPEN
-    labels: Mapping[str, str] = field(default_factory=dict)
-    lost_since: float | None = None
-    """The leader's time since which it was not heard of; None while it is online."""
-    workers_left: int = 0
-    """Workers that lived on a lost host when it was last heard of in this term."""
-    written_at: int = 0
-    """The store's revision at which the host's record was last written."""
-
-    def has(self, labels: Mapping[str, str]) -> bool:
-        return all(self.labels.get(key) == value for key, value in labels.items())
-
-    def takes(self, labels: Mapping[str, str]) -> bool:
-        """It may be given new workers of an app that asks for these labels."""
-        return self.online and self.scheduling is Scheduling.OPEN and self.has(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +162,13 @@ def restart(ask: Ask, app: AppRecord, slot: SlotId | None, *, at_once: bool) -> 
     return begun(ask, RolloutKind.RESTART, app, restarted, steps, at_once=at_once, insistent=at_once)
 
 
+def move(ask: Ask, app: AppRecord, placement: Mapping[str, int]) -> Change:
+    """Give the app this placement, without another word about its size. Raises Refused while another rollout is under way."""
+    relocated = app.model_copy(update={"placement": dict(placement)})
+    steps = moved(app.placement, placement) if app.state is AppState.RUNNING else {}
+    return begun(ask, RolloutKind.MOVE, app, relocated, steps)
+
+
 def stop(ask: Ask, app: AppRecord, *, at_once: bool, remove: bool) -> Change:
     """Stop every worker; with `remove`, forget the app once they are gone."""
     if app.state is AppState.REMOVING and not remove:
@@ -219,17 +200,6 @@ def _check_open(host: HostFact, labels: Mapping[str, str]) -> None:
     if not host.has(labels):
         wanted = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
         raise Refused(PRECONDITION, f"host {host.name} lacks a label the app asks for ({wanted})")
-
-
-def no_host(hosts: Mapping[str, HostFact], labels: Mapping[str, str]) -> str:
-    """Why none takes workers, in words."""
-    online = [fact for fact in hosts.values() if fact.online]
-    if not online:
-        return "no host is online: `fleetctl host ls` shows them"
-    if not any(fact.has(labels) for fact in online):
-        wanted = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        return f"no host that is online has the labels the app asks for ({wanted}): `fleetctl host ls` shows them"
-    return "every host that is online is cordoned or draining: `fleetctl host uncordon HOST` opens one"
 
 
 def _bounded(placement: dict[str, int]) -> dict[str, int]:

@@ -15,11 +15,9 @@ max_surge.
 from collections import defaultdict
 from collections.abc import Iterator
 
-from fleet_controller.records import AppState, RolloutKind, RolloutState
-from fleet_controller.rollout_failure import CrashCounts, find_failure
-from fleet_controller.rollout_words import ABSENT_SECONDS, doing_on, waiting_for
-from fleet_controller.trial import judge_trial
-from fleet_controller.views import (
+from fleet_controller.planning.failure import CrashCounts, find_failure
+from fleet_controller.planning.trial import judge_trial
+from fleet_controller.planning.views import (
     BalancerView,
     EndpointState,
     Life,
@@ -30,6 +28,8 @@ from fleet_controller.views import (
     Target,
     WorkerView,
 )
+from fleet_controller.planning.words import ABSENT_SECONDS, doing_on, waiting_for
+from fleet_controller.records import AppState, RolloutKind, RolloutState
 from fleet_core.ids import WorkerId
 from fleet_core.spec import ListenMode
 

@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Iterable
 import grpc
 
 from fleet.v1 import agent_pb2, control_pb2, control_pb2_grpc
-from fleet_controller import changes
-from fleet_controller.changes import Refused
-from fleet_controller.control_apps import AppCalls
-from fleet_controller.control_desk import Desk
-from fleet_controller.control_hosts import HostCalls
 from fleet_controller.leadership import Office
-from fleet_controller.log_relay import LogRelay
-from fleet_controller.presentation import (
+from fleet_controller.mutations import changes
+from fleet_controller.mutations.changes import Refused
+from fleet_controller.records import AppRecord, BalancerRecord, HostRecord, RolloutRecord, rollout_key
+from fleet_controller.services.control_apps import AppCalls
+from fleet_controller.services.control_desk import Desk
+from fleet_controller.services.control_hosts import HostCalls
+from fleet_controller.services.log_relay import LogRelay
+from fleet_controller.services.presentation import (
     app_message,
     balancer_message,
     host_message,
@@ -22,8 +23,7 @@ from fleet_controller.presentation import (
     upstream_message,
     worker_message,
 )
-from fleet_controller.records import AppRecord, BalancerRecord, HostRecord, RolloutRecord, rollout_key
-from fleet_controller.streams import Context, abort
+from fleet_controller.services.streams import Context, abort
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _WATCH_SECONDS = 15.0

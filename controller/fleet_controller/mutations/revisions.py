@@ -3,8 +3,17 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from fleet_controller.changes import INVALID, NOT_FOUND, PRECONDITION, Ask, Change, Refused, begun, next_generation
-from fleet_controller.endings import back_to
+from fleet_controller.mutations.changes import (
+    INVALID,
+    NOT_FOUND,
+    PRECONDITION,
+    Ask,
+    Change,
+    Refused,
+    begun,
+    next_generation,
+)
+from fleet_controller.mutations.endings import back_to
 from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind
 from fleet_core.spec import AppSpec
 

@@ -8,8 +8,8 @@ until a user promotes them or they stayed ready for `canary_seconds`. Then the r
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from fleet_controller.planning.views import Memory, WorkerView
 from fleet_controller.records import AppRecord, RolloutRecord, RolloutState
-from fleet_controller.views import Memory, WorkerView
 from fleet_core.spec import RolloutPolicy
 
 

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from fleet_controller.planning.trial import Trial, on_trial
+from fleet_controller.planning.views import Failure, Life, Memory, Phase, Situation, WorkerView
+from fleet_controller.planning.words import Waiting
 from fleet_controller.records import RolloutKind
-from fleet_controller.rollout_words import Waiting
-from fleet_controller.trial import Trial, on_trial
-from fleet_controller.views import Failure, Life, Memory, Phase, Situation, WorkerView
 from fleet_core.ids import WorkerId
 
 CRASHES_THAT_FAIL_A_ROLLOUT = 3

@@ -12,8 +12,7 @@ from fleet_controller.balancers import ObservedBalancer
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
 from fleet_controller.records import BalancerRecord
-from fleet_controller.store.interface import StoreError
-from fleet_controller.streams import (
+from fleet_controller.services.streams import (
     MISSED_HEARTBEATS,
     Context,
     abort,
@@ -23,6 +22,7 @@ from fleet_controller.streams import (
     require_office,
     require_role,
 )
+from fleet_controller.store.interface import StoreError
 from fleet_core.spec import parse_address
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION

@@ -8,11 +8,10 @@ import grpc
 from fleet.v1 import agent_pb2, agent_pb2_grpc
 from fleet_controller.hosts import ObservedHost
 from fleet_controller.leadership import Leadership, Office
-from fleet_controller.log_relay import LogRelay
 from fleet_controller.outbox import Outbox
 from fleet_controller.records import HostRecord
-from fleet_controller.store.interface import StoreError
-from fleet_controller.streams import (
+from fleet_controller.services.log_relay import LogRelay
+from fleet_controller.services.streams import (
     MISSED_HEARTBEATS,
     Context,
     abort,
@@ -22,6 +21,7 @@ from fleet_controller.streams import (
     require_office,
     require_role,
 )
+from fleet_controller.store.interface import StoreError
 from fleet_core.ids import WorkerId
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION

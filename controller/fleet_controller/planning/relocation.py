@@ -14,9 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fleet_controller.changes import Ask, Change, begun
-from fleet_controller.operations import MAX_WORKERS_PER_HOST, HostFact, no_host
-from fleet_controller.placement import moved, without
+from fleet_controller.planning.placement import MAX_WORKERS_PER_HOST, HostFact, moved, no_host, without
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -88,13 +86,6 @@ class _Pass:
     moves: list[Move] = field(default_factory=list)
     notices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     wakes: list[float] = field(default_factory=list)
-
-
-def move(ask: Ask, app: AppRecord, placement: Mapping[str, int]) -> Change:
-    """Give the app this placement, without another word about its size. Raises Refused while another rollout is under way."""
-    relocated = app.model_copy(update={"placement": dict(placement)})
-    steps = moved(app.placement, placement) if app.state is AppState.RUNNING else {}
-    return begun(ask, RolloutKind.MOVE, app, relocated, steps)
 
 
 def draining(hosts: Iterable[HostRecord]) -> frozenset[str]:

@@ -2,6 +2,35 @@
 
 import heapq
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from fleet_controller.records import Scheduling
+
+MAX_WORKERS_PER_HOST = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class HostFact:
+    """What placement may know of a host."""
+
+    name: str
+    cpus: int
+    online: bool
+    scheduling: Scheduling = Scheduling.OPEN
+    labels: Mapping[str, str] = field(default_factory=dict)
+    lost_since: float | None = None
+    """The leader's time since which it was not heard of; None while it is online."""
+    workers_left: int = 0
+    """Workers that lived on a lost host when it was last heard of in this term."""
+    written_at: int = 0
+    """The store's revision at which the host's record was last written."""
+
+    def has(self, labels: Mapping[str, str]) -> bool:
+        return all(self.labels.get(key) == value for key, value in labels.items())
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        """It may be given new workers of an app that asks for these labels."""
+        return self.online and self.scheduling is Scheduling.OPEN and self.has(labels)
 
 
 def spread(total: int, hosts: Collection[str], present: Mapping[str, int]) -> dict[str, int]:
@@ -58,3 +87,14 @@ def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]
     """Host → how many slots start or stop there."""
     differences = {host: abs(after.get(host, 0) - before.get(host, 0)) for host in {*before, *after}}
     return {host: differences[host] for host in sorted(differences) if differences[host]}
+
+
+def no_host(hosts: Mapping[str, HostFact], labels: Mapping[str, str]) -> str:
+    """Why none takes workers, in words."""
+    online = [fact for fact in hosts.values() if fact.online]
+    if not online:
+        return "no host is online: `fleetctl host ls` shows them"
+    if not any(fact.has(labels) for fact in online):
+        wanted = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        return f"no host that is online has the labels the app asks for ({wanted}): `fleetctl host ls` shows them"
+    return "every host that is online is cordoned or draining: `fleetctl host uncordon HOST` opens one"

@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from fleet.v1 import control_pb2
-from fleet_controller import changes
-from fleet_controller.changes import Refused
-from fleet_controller.control_desk import Desk
 from fleet_controller.leadership import Office
-from fleet_controller.presentation import drain_message, host_message
+from fleet_controller.mutations import changes
+from fleet_controller.mutations.changes import Refused
 from fleet_controller.records import (
     AppRecord,
     BalancerRecord,
@@ -21,7 +19,9 @@ from fleet_controller.records import (
     balancer_key,
     host_key,
 )
-from fleet_controller.streams import Context, abort
+from fleet_controller.services.control_desk import Desk
+from fleet_controller.services.presentation import drain_message, host_message
+from fleet_controller.services.streams import Context, abort
 from fleet_core.ids import check_label
 
 _REPEAT_SECONDS = 1.0

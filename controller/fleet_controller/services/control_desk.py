@@ -9,12 +9,10 @@ from typing import NoReturn, TypeVar
 import grpc
 
 from fleet.v1 import balancer_pb2, control_pb2, types_pb2
-from fleet_controller import changes
-from fleet_controller.balancer_service import BalancerService
-from fleet_controller.changes import Ask, Change, Refused
 from fleet_controller.leadership import Leadership, Office
-from fleet_controller.operations import HostFact
-from fleet_controller.presentation import rollout_message
+from fleet_controller.mutations import changes
+from fleet_controller.mutations.changes import Ask, Change, Refused
+from fleet_controller.planning.placement import HostFact
 from fleet_controller.records import (
     AppRecord,
     HostRecord,
@@ -26,8 +24,10 @@ from fleet_controller.records import (
     rollout_key,
 )
 from fleet_controller.relocator import host_facts
+from fleet_controller.services.balancer_service import BalancerService
+from fleet_controller.services.presentation import rollout_message
+from fleet_controller.services.streams import Context, abort, require_office, require_role
 from fleet_controller.store.interface import Conflict, StoreError
-from fleet_controller.streams import Context, abort, require_office, require_role
 from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec
 from fleet_core.tls import Role

@@ -6,6 +6,9 @@ from fleet.v1 import control_pb2, types_pb2
 from fleet_controller.balancers import ObservedBalancer, UpstreamList
 from fleet_controller.hosts import ObservedHost, ObservedWorker
 from fleet_controller.leadership import Office
+from fleet_controller.mutations.revisions import differences
+from fleet_controller.planning.relocation import at_rest, draining
+from fleet_controller.planning.views import Life, Phase
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -20,9 +23,6 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
-from fleet_controller.relocation import at_rest, draining
-from fleet_controller.revisions import differences
-from fleet_controller.views import Life, Phase
 from fleet_core.ids import SlotId, WorkerId
 
 _WORKER_STATES = {

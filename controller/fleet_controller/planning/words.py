@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from fleet_controller.planning.trial import Trial
+from fleet_controller.planning.views import BalancerView, Situation
 from fleet_controller.records import RolloutKind
-from fleet_controller.trial import Trial
-from fleet_controller.views import BalancerView, Situation
 from fleet_core.spec import ListenMode
 
 ABSENT_SECONDS = 10.0

@@ -1,6 +1,7 @@
 """How a rollout ends, goes back, or is steered by a user. Pure: records in, records out, or a refusal in words."""
 
-from fleet_controller.changes import NOT_FOUND, PRECONDITION, Refused, next_generation
+from fleet_controller.mutations.changes import NOT_FOUND, PRECONDITION, Refused, next_generation
+from fleet_controller.planning.trial import on_trial
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -9,7 +10,6 @@ from fleet_controller.records import (
     RolloutRecord,
     RolloutState,
 )
-from fleet_controller.trial import on_trial
 from fleet_core.spec import OnFailure
 
 GOOD_REVISIONS_KEPT = 20
