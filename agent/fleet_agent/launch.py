@@ -120,7 +120,8 @@ def _environment(spec: AppSpec, key: Key, revision: int, port: int, host: HostCo
         env["NODE_ENV"] = "production"
     if listens:
         env["HOST"] = host.address
-    for variables in (host.variables, local.file_variables, spec.env, spec.worker_env.get(key.slot, {})):
+    counters = {name: str(first + key.slot - 1) for name, first in spec.counters.items()}
+    for variables in (host.variables, local.file_variables, spec.env, counters, spec.worker_env.get(key.slot, {})):
         env.update(variables)
     env.update(
         FLEET_APP=key.app,

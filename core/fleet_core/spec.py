@@ -212,6 +212,8 @@ class AppSpec(Checked, frozen=True):
     env_files: tuple[str, ...] = ()
     worker_env: dict[Annotated[int, Meta(ge=1)], dict[str, str]] = field(default_factory=dict)
     placement: PlacementPolicy = PlacementPolicy()
+    counters: dict[str, Annotated[int, Meta(ge=0, le=2**31 - 1)]] = field(default_factory=dict)
+    """Variable → its number in slot 1; each further slot has one more. Every host counts from there."""
 
     def __post_init__(self) -> None:
         self._check_fields()
@@ -231,6 +233,7 @@ class AppSpec(Checked, frozen=True):
         _check_variables(self.env, "env")
         for variables in self.worker_env.values():
             _check_variables(variables, "worker_env")
+        _check_variables(dict.fromkeys(self.counters, ""), "counters")
         if self.cron_restart:
             _check_cron(self.cron_restart)
 

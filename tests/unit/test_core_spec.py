@@ -133,6 +133,7 @@ def _specs(draw: st.DrawFn) -> AppSpec:
             "worker_env": draw(
                 st.dictionaries(st.integers(1, 50), st.dictionaries(st.sampled_from(["A", "B"]), _text), max_size=2)
             ),
+            "counters": draw(st.dictionaries(st.sampled_from(["N", "METRICS"]), st.integers(0, 2**31 - 1))),
         }
     )
 
@@ -181,6 +182,9 @@ def test_inside_a_present_policy_nothing_is_defaulted() -> None:
         ({"env": {"A=B": "c"}}, "environment variable"),
         ({"env": {"": "c"}}, "environment variable"),
         ({"env": {"A": "b\0"}}, "environment variable"),
+        ({"counters": {"A=B": 1}}, "environment variable"),
+        ({"counters": {"N": -1}}, "counters"),
+        ({"counters": {"N": 2**31}}, "counters"),
         ({"declared_port": 65_536}, "declared_port"),
         ({"ready": {"http_path": "healthz"}}, "must start with /"),
         ({"ready": {"start_timeout_seconds": float("inf")}}, "start_timeout_seconds"),

@@ -791,6 +791,26 @@ class AppSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class CountersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     ARGV_FIELD_NUMBER: _builtins.int
     CWD_FIELD_NUMBER: _builtins.int
@@ -810,6 +830,7 @@ class AppSpec(_message.Message):
     ENV_FILES_FIELD_NUMBER: _builtins.int
     WORKER_ENV_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's name: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"""
     cwd: _builtins.str
@@ -854,6 +875,12 @@ class AppSpec(_message.Message):
 
     @_builtins.property
     def placement(self) -> Global___PlacementPolicy: ...
+    @_builtins.property
+    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Variable → its number in slot 1; each further slot has one more, and every host counts from there.
+        They win over `env`, `worker_env` wins over them.
+        """
+
     def __init__(
         self,
         *,
@@ -876,10 +903,11 @@ class AppSpec(_message.Message):
         env_files: _abc.Iterable[_builtins.str] | None = ...,
         worker_env: _abc.Mapping[_builtins.int, Global___Environment] | None = ...,
         placement: Global___PlacementPolicy | None = ...,
+        counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "limits", b"limits", "log", b"log", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "counters", b"counters", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

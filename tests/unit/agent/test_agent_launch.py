@@ -147,3 +147,8 @@ def test_a_worker_that_speaks_for_itself_gets_the_means_to() -> None:
     assert (sends.ready_by, sends.notify, sends.channel, sends.shutdown_message) == ("message", False, True, True)
     assert launch(runtime="node").channel, "process.send exists for every Node program"
     assert not launch().channel
+
+
+def test_counters_count_from_slot_to_slot_over_env_and_under_the_slots_own() -> None:
+    env = launch(env={"N": "x"}, counters={"N": 0, "METRICS": 9000, "ROLE": 1}, worker_env={3: {"ROLE": "third"}}).env
+    assert (env["N"], env["METRICS"], env["ROLE"]) == ("2", "9002", "third")
