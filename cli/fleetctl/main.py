@@ -17,6 +17,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "up": ("fleetctl.up.command:up", "Run the whole system on this machine, in the foreground."),
         "start": ("fleetctl.start:start", "Create and start an app, or start a stopped one again."),
+        "apply": ("fleetctl.apply:apply", "Make the apps of a file what the file says, one after the other."),
+        "diff": ("fleetctl.apply:diff", "Show how the apps of a file differ from what runs."),
+        "export": ("fleetctl.export:export", "Write a fleet file of the apps that run."),
         "set-size": ("fleetctl.set_size:set_size", "Change how many workers an app has."),
         "soft-restart": ("fleetctl.lifecycle:soft_restart", "Replace an app's workers one by one, losing no request."),
         "restart": ("fleetctl.lifecycle:restart", "Restart an app: softly, all at once, or one worker."),

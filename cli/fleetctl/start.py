@@ -19,11 +19,12 @@ from fleetctl.output import Output
 from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings
 from fleetctl.size import Size, SizeType
+from fleetctl.start_file import StartCommand
 from fleetctl.target import is_path, resolve
 from fleetctl.wish import Wish
 
 
-@fleet_command("start")
+@fleet_command("start", cls=StartCommand)
 @click.argument("target", shell_complete=complete_targets)
 @click.argument("arguments", nargs=-1)
 @click.option("-n", "--name", default="", help="The app's name; default: the script's, or its folder's.")
@@ -65,6 +66,7 @@ def start(
     fleetctl start ./server.js -n my-app -i 4 --http :8080
     fleetctl start npm -n shop --http :8080 -- start
     fleetctl start gunicorn --http :8080 -- -b 127.0.0.1:8000 shop:app
+    fleetctl start ecosystem.config.js --env production    (PM2's file, or a fleet file: as apply)
     """
     context = click.get_current_context()
     if size is not None and not size.absolute and size != Size():

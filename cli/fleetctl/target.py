@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fleetctl.errors import CliError, ExitCode
 
-_INTERPRETERS = {".js": "node", ".mjs": "node", ".cjs": "node", ".py": "python3"}
+INTERPRETERS = {".js": "node", ".mjs": "node", ".cjs": "node", ".py": "python3"}
 _PACKAGE_MANAGERS = frozenset({"npm", "npx", "yarn", "pnpm"})
-_NODE_COMMANDS = _PACKAGE_MANAGERS | {"node", "nodejs"}
+NODE_COMMANDS = _PACKAGE_MANAGERS | {"node", "nodejs"}
 _GENERIC_STEMS = frozenset({"index", "server", "app", "main"})
 _NAME_LENGTH = 63
 
@@ -27,7 +27,7 @@ class Command:
 
 def is_path(target: str) -> bool:
     """Never an app's name or a command: `./` forces this, a script's suffix says it."""
-    return "/" in target or Path(target).suffix in _INTERPRETERS
+    return "/" in target or Path(target).suffix in INTERPRETERS
 
 
 def resolve(target: str, arguments: tuple[str, ...], folder: Path) -> Command:
@@ -42,7 +42,7 @@ def resolve(target: str, arguments: tuple[str, ...], folder: Path) -> Command:
             f"{target!r} is no app, no file here and no command on PATH",
             "`fleetctl ls` shows the apps; ./NAME forces a file",
         )
-    node = target in _NODE_COMMANDS
+    node = target in NODE_COMMANDS
     return Command((str(Path(found).absolute()), *arguments), node, _command_name(target, arguments, folder))
 
 
@@ -56,10 +56,10 @@ def _script(target: str, path: Path, arguments: tuple[str, ...]) -> Command:
     if not os.access(path, os.R_OK):
         raise CliError(ExitCode.REFUSED, f"{path} cannot be read: look at its permissions")
     name = _script_name(path)
-    if interpreter := _INTERPRETERS.get(path.suffix):
+    if interpreter := INTERPRETERS.get(path.suffix):
         return Command((_interpreter(interpreter, path), str(path), *arguments), interpreter == "node", name)
     shebang = _shebang(path)
-    node = any(Path(word).name in _NODE_COMMANDS for word in shebang)
+    node = any(Path(word).name in NODE_COMMANDS for word in shebang)
     if os.access(path, os.X_OK):
         return Command((str(path), *arguments), node, name)
     if shebang:
@@ -110,7 +110,7 @@ def _folder_name(folder: Path) -> str:
 def _command_name(command: str, arguments: tuple[str, ...], folder: Path) -> str:
     if command in _PACKAGE_MANAGERS:
         return _folder_name(folder)
-    if command in _NODE_COMMANDS or command.startswith("python"):
+    if command in NODE_COMMANDS or command.startswith("python"):
         for argument in arguments:
             if not argument.startswith("-") and (folder / argument).is_file():
                 return _script_name(Path(os.path.normpath(folder / argument)))

@@ -25,6 +25,11 @@ _PURE = [
     "agent/fleet_agent/supervisor/limits.py",
     "balancer/fleet_balancer/haproxy/slots.py",
     "balancer/fleet_balancer/haproxy/config.py",
+    "cli/fleetctl/apply_plan.py",
+    "cli/fleetctl/fleet_file/reader.py",
+    "cli/fleetctl/fleet_file/shape.py",
+    "cli/fleetctl/fleet_file/writer.py",
+    "cli/fleetctl/pm2/convert.py",
     "cli/fleetctl/up/layout.py",
     "cli/fleetctl/up/services.py",
 ]

@@ -1,0 +1,207 @@
+"""Carries out what a file asks for, one app after the other, and keeps what became of each."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fleet.v1 import control_pb2
+from fleetctl import views
+from fleetctl.apply_plan import Plan, Request, Verdict
+from fleetctl.connection import Connection
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.operation import Begin, carry_out, new_request_id, newest_rollout
+from fleetctl.output import Output
+from fleetctl.settings import Settings
+from fleetctl.wording import count
+
+_UNDER_WAY = (control_pb2.ROLLOUT_STATE_RUNNING, control_pb2.ROLLOUT_STATE_ROLLING_BACK)
+_ENDS_ALL = (ExitCode.UNREACHABLE, ExitCode.STILL_RUNNING, ExitCode.DETACHED)
+
+
+class Result(StrEnum):
+    CREATED = "created"
+    CHANGED = "changed"
+    STARTED = "started"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    FAILED = "failed"
+    NOT_BEGUN = "not begun"
+    """Something before it ended the run."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one app."""
+
+    app: str
+    result: Result
+    differences: tuple[str, ...] = ()
+    message: str = ""
+    """Why it failed, or what is to be known of it though it is unchanged."""
+    code: ExitCode = ExitCode.DONE
+    details: tuple[str, ...] = ()
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "app": self.app,
+            "result": self.result.value,
+            "differences": list(self.differences),
+            "message": self.message,
+        }
+
+
+_DONE = {
+    Verdict.CREATE: Result.CREATED,
+    Verdict.CHANGE: Result.CHANGED,
+    Verdict.START: Result.STARTED,
+    Verdict.SAME: Result.UNCHANGED,
+}
+
+
+@dataclass(slots=True)
+class Apply:
+    """One run over a file. Apps come in the file's order; one that fails does not keep the next from its turn, a lost
+    controller, a timeout and Ctrl-C do."""
+
+    settings: Settings
+    output: Output
+    supersede: bool = False
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def carry_out(self, plans: Iterable[Plan | Outcome], present: Sequence[control_pb2.App]) -> None:
+        """Outcomes among the plans are what could not even be planned."""
+        by_name = {app.name: app for app in present}
+        for plan in plans:
+            if isinstance(plan, Outcome):
+                self.outcomes.append(plan)
+                self._tell(plan)
+            elif self._over:
+                self.outcomes.append(Outcome(plan.app, Result.NOT_BEGUN, plan.differences))
+            elif plan.verdict is Verdict.SAME:
+                self._unchanged(by_name[plan.app])
+            else:
+                self._try(Outcome(plan.app, _DONE[plan.verdict], plan.differences), plan.requests)
+
+    def remove(self, apps: Iterable[str]) -> None:
+        for app in apps:
+            if self._over:
+                self.outcomes.append(Outcome(app, Result.NOT_BEGUN))
+            else:
+                self._try(Outcome(app, Result.REMOVED), (control_pb2.RemoveAppRequest(app=app),))
+
+    def conclude(self, file: str, left_alone: Sequence[str]) -> None:
+        """Say how it ended; raises CliError where not everything is as the file says."""
+        if self.settings.structured:
+            apps = [outcome.view() for outcome in self.outcomes]
+            self.output.document({"file": file, "apps": apps, "left_alone": list(left_alone)})
+        elif not self.settings.quiet:
+            if left_alone:
+                self.output.line(f"not in the file, left alone: {', '.join(left_alone)}")
+            self.output.line(self._summary())
+        bad = [outcome for outcome in self.outcomes if outcome.result in (Result.FAILED, Result.NOT_BEGUN)]
+        if not bad:
+            return
+        codes = {outcome.code for outcome in bad if outcome.result is Result.FAILED}
+        if len(bad) == 1 and len(self.outcomes) == 1:
+            raise CliError(bad[0].code, bad[0].message, details=bad[0].details)
+        named = ", ".join(outcome.app for outcome in bad)
+        reasons = [f"{outcome.app}: {outcome.message or outcome.result.value}" for outcome in bad]
+        raise CliError(
+            codes.pop() if len(codes) == 1 else ExitCode.FAILED, f"not as {file} says: {named}", details=reasons
+        )
+
+    @property
+    def _over(self) -> bool:
+        return any(outcome.code in _ENDS_ALL for outcome in self.outcomes)
+
+    def _try(
+        self,
+        outcome: Outcome,
+        requests: Sequence[Request | control_pb2.RemoveAppRequest],
+        *,
+        under_way: bool = False,
+    ) -> None:
+        """Each request's rollout is waited for before the next is sent; with `under_way` the app's newest one."""
+        try:
+            for request in requests:
+                self._one(outcome.app, request)
+            if under_way:
+                self._wait(outcome.app, lambda connection: newest_rollout(connection, outcome.app))
+        except CliError as error:
+            outcome.result, outcome.message, outcome.code = Result.FAILED, error.message, error.exit_code
+            outcome.details = (*error.details, error.hint) if error.hint else error.details
+            self._tell(outcome)
+        self.outcomes.append(outcome)
+
+    def _one(self, app: str, request: Request | control_pb2.RemoveAppRequest) -> None:
+        request.request_id = new_request_id()
+        request.options.supersede = self.supersede
+
+        async def begin(connection: Connection) -> control_pb2.Rollout:
+            return await send(connection, request)
+
+        self._wait(app, begin)
+
+    def _wait(self, app: str, begin: Begin) -> None:
+        # Programs get one document, at the end.
+        settings = self.settings.overridden({"output": "table", "quiet": self.settings.structured})
+        carry_out(settings, Output(settings), app, begin, no_wait=False)
+
+    def _unchanged(self, app: control_pb2.App) -> None:
+        """As the file says by what is asked for; a rollout under way is waited for until it is also true."""
+        outcome = Outcome(app.name, Result.UNCHANGED)
+        if app.HasField("rollout") and app.rollout.state in _UNDER_WAY:
+            self._try(outcome, (), under_way=True)
+            return
+        if app.ready < app.size:
+            outcome.message = f"{app.ready} of {count(app.size, 'worker')} ready: `fleetctl status {app.name}` says why"
+            if app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
+                kind = views.rollout_kind(app.rollout)
+                outcome.result, outcome.code = Result.FAILED, ExitCode.FAILED
+                outcome.message = (
+                    f"its {kind} failed before, {outcome.message}; `fleetctl soft-restart {app.name}` tries again"
+                )
+        self.outcomes.append(outcome)
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        if self.settings.structured or self.settings.quiet:
+            return
+        if outcome.result is Result.FAILED:
+            named = outcome.app in outcome.message
+            self.output.note(outcome.message if named else f"{outcome.app}: {outcome.message}")
+            for line in outcome.details:
+                self.output.note(f"  {line}")
+        else:
+            self.output.line(
+                (outcome.app, "bold"), f" {outcome.result}", f", but {outcome.message}" if outcome.message else ""
+            )
+
+    def _summary(self) -> str:
+        counts = [(result, sum(outcome.result is result for outcome in self.outcomes)) for result in Result]
+        return ", ".join(f"{number} {result}" for result, number in counts if number) or "no apps"
+
+
+async def send(connection: Connection, request: Request | control_pb2.RemoveAppRequest) -> control_pb2.Rollout:
+    """Raises CliError."""
+    if isinstance(request, control_pb2.StartAppRequest):
+        return (await connection.call(lambda stub: stub.StartApp, request, mutation=True)).rollout
+    if isinstance(request, control_pb2.UpdateAppRequest):
+        return (await connection.call(lambda stub: stub.UpdateApp, request, mutation=True)).rollout
+    if isinstance(request, control_pb2.RemoveAppRequest):
+        return (await connection.call(lambda stub: stub.RemoveApp, request, mutation=True)).rollout
+    return (await connection.call(lambda stub: stub.SetSize, request, mutation=True)).rollout
+
+
+async def _fetch(settings: Settings) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:
+    async with Connection.open(settings) as connection:
+        apps = await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())
+        hosts = await connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest())
+        return list(apps.apps), list(hosts.hosts)
+
+
+def present_fleet(settings: Settings) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:
+    """The apps and the hosts there are. Raises CliError."""
+    return asyncio.run(_fetch(settings))
