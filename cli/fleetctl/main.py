@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "apply": ("fleetctl.apply:apply", "Make the apps of a file what the file says, one after the other."),
         "diff": ("fleetctl.apply:diff", "Show how the apps of a file differ from what runs."),
         "export": ("fleetctl.export:export", "Write a fleet file of the apps that run."),
+        "import": ("fleetctl.import_command:import_", "Write a fleet file from what another supervisor runs here."),
         "set-size": ("fleetctl.set_size:set_size", "Change how many workers an app has."),
         "soft-restart": ("fleetctl.lifecycle:soft_restart", "Replace an app's workers one by one, losing no request."),
         "restart": ("fleetctl.lifecycle:restart", "Restart an app: softly, all at once, or one worker."),

@@ -30,6 +30,7 @@ _PURE = [
     "cli/fleetctl/fleet_file/shape.py",
     "cli/fleetctl/fleet_file/writer.py",
     "cli/fleetctl/pm2/convert.py",
+    "cli/fleetctl/moving/systemd.py",
     "cli/fleetctl/up/layout.py",
     "cli/fleetctl/up/services.py",
 ]
