@@ -58,7 +58,7 @@ def test_a_worker_above_its_memory_limit_is_replaced_start_first(fleet: Fleet, s
     assert replaced["generation"] == 2
     assert replaced["restarts"] == 0
     assert {worker["pid"] for worker in before.values()} < {worker["pid"] for worker in after.values()}
-    assert "memory" in fleet.ask("rollout", "status", "grows")["message"]
+    assert "memory" in fleet.ask("rollout", "status", "grows")["cause"]
     fleet.do("remove", "grows", "-y")
 
 
