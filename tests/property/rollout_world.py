@@ -14,7 +14,7 @@ from fleet_controller.hosts import Hosts
 from fleet_controller.mutations import endings, operations, revisions
 from fleet_controller.mutations.changes import Ask, Change, Refused
 from fleet_controller.outbox import Outbox
-from fleet_controller.planning.placement import HostFact
+from fleet_controller.planning.placement import HostFact, without
 from fleet_controller.planning.rollout import plan
 from fleet_controller.planning.trial import on_trial
 from fleet_controller.planning.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
@@ -85,6 +85,8 @@ class World:
         self.connected: set[str] = set()
         self.pids = 100
         self.requests = 0
+        self.ignored: tuple[str, ...] = ()
+        """Balancers the user's next operation does not wait for."""
         self.epoch = 0
         facts = {name: HostFact(name, 2, online=True) for name in HOSTS}
         change = operations.start_new(Ask("r0"), self.spec_of(Behaviour.GOOD, 0), size, (), facts, {})
@@ -127,7 +129,8 @@ class World:
     def change(self, decide: Callable[[Ask, AppRecord], Change | None]) -> None:
         """A user's operation, unless it is refused or changes nothing."""
         self.requests += 1
-        ask = Ask(f"r{self.requests}", tuple(self.rollouts.values()), supersede=True)
+        past = tuple(self.rollouts.values())
+        ask = Ask(f"r{self.requests}", past, supersede=True, ignored_balancers=self.ignored)
         try:
             change = decide(ask, self.app)
         except Refused:
@@ -147,6 +150,16 @@ class World:
             del self.rollouts[identifier]
         for number in change.forgotten_revisions:
             del self.revisions[number]
+
+    def move(self, leaving: str) -> None:
+        """The relocator moves a host's share, unless another rollout is under way or no host is there to take it."""
+        taking = self.connected - {leaving}
+        if self.rollout is not None or not taking or leaving not in self.app.placement:
+            return
+        placement = without(self.app.placement, {leaving}, taking, {})
+        self.change(
+            lambda ask, app: operations.move(replace(ask, supersede=False, ignored_balancers=()), app, placement)
+        )
 
     def update(self, behaviour: Behaviour) -> None:
         """A user brings a new revision."""
@@ -263,7 +276,10 @@ class World:
             assert ready - 1 >= needed, f"{identity} stopped with {ready} ready, {needed} needed"
         if process.life is not Life.READY or not believed_ready:
             return
+        ignored = self.rollout.ignored_balancers if self.rollout is not None else ()
         for name, balancer in self.balancers.items():
+            if name in ignored:
+                continue
             assert balancer.endpoints.get(identity) is not EndpointState.READY, f"{name} still chooses {identity}"
             since = self.memory.drained_since.get(identity, self.now)
             timed_out = self.now - since >= self.policy.drain_timeout_seconds

@@ -83,6 +83,21 @@ class RolloutHistories(RuleBasedStateMachine):
     def an_agent_comes_back(self, name: str) -> None:
         self.world.connect(name)
 
+    @rule(name=_hosts)
+    def a_host_is_lost_for_long(self, name: str) -> None:
+        self.world.disconnect(name)
+        for _ in range(4):
+            self.world.now += 40
+            self.world.think()
+
+    @rule(name=_hosts)
+    def a_share_is_moved_elsewhere(self, name: str) -> None:
+        self.world.move(name)
+
+    @rule(ignored=st.sets(_balancers))
+    def the_user_ignores_balancers_from_now_on(self, ignored: set[str]) -> None:
+        self.world.ignored = tuple(sorted(ignored))
+
     @rule(name=_balancers)
     def a_balancer_applies(self, name: str) -> None:
         self.world.apply_lists(name)
@@ -156,6 +171,8 @@ class RolloutHistories(RuleBasedStateMachine):
         app = self.world.app
         wanted = {(host, slot) for host in HOSTS for slot in range(1, app.wanted(host) + 1)}
         assert [(i.host, i.slot) for i in self.world.live()] == sorted(wanted)
+        refused = [i for i in self.world.live() if not app.accepts(i.host, i.slot, i.generation)]
+        assert not refused, "workers of a generation that may not stay are left"
         for balancer in self.world.balancers.values():
             assert {(worker.host, worker.slot) for worker in balancer.endpoints} == wanted
 

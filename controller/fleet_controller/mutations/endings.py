@@ -88,12 +88,21 @@ def promoted(app: AppRecord, rollout: RolloutRecord) -> tuple[AppRecord, Rollout
     """The canaries are good. Raises Refused."""
     if not on_trial(app, rollout):
         raise Refused(PRECONDITION, f"nothing of {app.name} waits to be promoted")
+    if rollout.paused:
+        raise Refused(
+            PRECONDITION,
+            f"the rollout of {app.name} is paused: `fleetctl rollout resume {app.name}` goes on, and then it can be promoted",
+        )
     return app, rollout.model_copy(update={"promoted": True})
 
 
 def done(app: AppRecord, rollout: RolloutRecord, seconds: float) -> tuple[AppRecord, RolloutRecord]:
     """End a rollout that reached its aim, or went back; generations nothing can run any more are forgotten."""
-    kept = {generation: revision for generation, revision in app.generations.items() if generation >= app.floor}
+    kept = {
+        generation: revision
+        for generation, revision in app.generations.items()
+        if generation >= app.floor and generation not in app.rejected
+    }
     update: dict[str, object] = {
         "generations": kept,
         "rejected": frozenset(generation for generation in app.rejected if generation >= app.floor),

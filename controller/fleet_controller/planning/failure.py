@@ -1,5 +1,6 @@
 """When a rollout must not go on: a worker of it fails, or nothing gets done any more. Pure."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -78,7 +79,7 @@ def find_failure(
                 found = _failure(worker, "did not become ready" if crashes else f"was not ready within {timeout:g} s")
         if found is not None:
             return FailureSearch(found, tuple(wakes), deadline, now)
-        if worker.ready_since is not None:
+        if worker.ready_since is not None and math.isfinite(trial.sound_seconds):
             wakes.append(worker.ready_since + trial.sound_seconds)
     return FailureSearch(None, tuple(wakes), deadline, now)
 
@@ -91,7 +92,8 @@ def _failure_of(worker: WorkerView, crashes: int, *, tried: bool, soon: float) -
     if not worker.ready:
         return _failure(worker, f"ended {crashes} times before it was ready")
     if tried:
-        return _failure(worker, f"ended {crashes} times, never ready for {soon:g} s")
+        when = f", never ready for {soon:g} s" if math.isfinite(soon) else " while the canaries were watched"
+        return _failure(worker, f"ended {crashes} times{when}")
     return None
 
 

@@ -73,10 +73,11 @@ class _Planning:
             self.live_on[worker.id.host] += worker.live
         self.newcomers = [worker for worker in self.good.values() if worker is not None and self._newcomer(worker)]
         self.trial = judge_trial(self.app, self.rollout, self.policy, situation.memory, self.newcomers, now)
-        self.begun = {(worker.id.host, worker.id.slot) for worker in self.newcomers} | {
+        self.begun = {
             (worker.id.host, worker.id.slot)
             for worker in situation.workers
-            if worker.live and (worker.id in situation.memory.draining or worker.phase is Phase.STOP)
+            if worker.live
+            and (self._newcomer(worker) or worker.id in situation.memory.draining or worker.phase is Phase.STOP)
         }
         self.starts: list[Target] = []
         self.draining: set[WorkerId] = set()
@@ -152,8 +153,10 @@ class _Planning:
         rollout = self.rollout
         if rollout is None:
             return []
-        if rollout.state is RolloutState.ROLLING_BACK or rollout.previous is None:
+        if rollout.state is RolloutState.ROLLING_BACK:
             oldest = self.app.generation
+        elif rollout.previous is None:
+            oldest = 1
         else:
             oldest = rollout.previous.generation + 1
         return [worker for worker in self.good.values() if worker and worker.id.generation >= oldest]
@@ -242,8 +245,6 @@ class _Planning:
     def _may_start_beside(self, host: str, slot: int, replacing: set[str]) -> bool:
         if self.policy.max_surge == 0 or self.at_once:
             return False
-        if self.rollout is None and self._serves_somehow((host, slot)):
-            return False
         if not any(worker.phase is Phase.RUN for worker in self.slots[host, slot]):
             return False  # it is being stopped: the slot will be free soon
         if (
@@ -301,7 +302,7 @@ class _Planning:
             return True
         if not worker.ready and self.trial.allowed is None and self._is_full(worker.id.host):
             return True  # it serves nobody and stands where its successor shall be
-        return self.rollout is not None and self.policy.max_surge == 0 and self._may_begin(place)
+        return self.policy.max_surge == 0 and self._may_begin(place)
 
     def _is_full(self, host: str) -> bool:
         return self.live_on[host] >= self.app.wanted(host) + self.policy.max_surge
@@ -385,7 +386,14 @@ class _Planning:
         good = self.good.get((host, slot))
         if good is None or len(workers) > 1:
             return False
-        return good.completed or (self._stable(good) and good.id in self.routed)
+        return good.completed or (self._stable(good) and good.id in self.routed) or self._was_ailing(good)
+
+    def _was_ailing(self, worker: WorkerView) -> bool:
+        """It crashed before already, and the way back leads to nothing better: to wait for it would hold up the next attempt."""
+        rollout = self.rollout
+        if rollout is None or rollout.state is not RolloutState.ROLLING_BACK or rollout.previous is None:
+            return False
+        return worker.id.generation <= rollout.previous.generation and _ails(worker)
 
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:
@@ -402,12 +410,16 @@ class _Planning:
         """Workers that shall serve and do not, while nothing is being done about it."""
         if self.app.state is not AppState.RUNNING or self.starts or self.draining or self.stops:
             return []
-        bad = (Life.BACKOFF, Life.FAILED, Life.UNREADY)
         return [
             str(worker.id.slot_id)
             for worker in self.good.values()
-            if worker and (worker.life in bad or (worker.restarts and worker.life is Life.STARTING))
+            if worker and (worker.life is Life.UNREADY or _ails(worker))
         ]
+
+
+def _ails(worker: WorkerView) -> bool:
+    """It crashed, and is not ready again yet."""
+    return worker.life in (Life.BACKOFF, Life.FAILED) or (worker.restarts > 0 and worker.life is Life.STARTING)
 
 
 def _stopped_choosing(balancer: BalancerView, worker: WorkerId) -> bool:

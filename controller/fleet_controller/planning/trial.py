@@ -2,9 +2,11 @@
 
 A revision that never ran in full is on trial. First one worker is started beside its predecessor, and must stay ready for the
 policy's `bake_seconds` before it gets a request and any old worker is touched. Then the canaries, where the policy asks for them,
-until a user promotes them or they stayed ready for `canary_seconds`. Then the rest.
+until a user promotes them or they stayed ready for `canary_seconds`. Then the rest. While canaries are watched no crash of theirs
+is forgotten: one that dies every minute would else wait for its promotion for ever, and look well whenever somebody asks.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -22,7 +24,7 @@ class Trial:
     ready_seconds: float
     """So long a new worker must stay ready before its predecessor is touched."""
     sound_seconds: float
-    """A worker that was ready for so long has put its crashes behind it."""
+    """A worker that was ready for so long has put its crashes behind it; infinite: none has while canaries are watched."""
     proven: int
     promoted: int
     """As `Memory` keeps them; 0: not, or not on trial."""
@@ -72,7 +74,7 @@ def judge_trial(
     return Trial(
         allowed=None if promoted else canary,
         ready_seconds=policy.min_ready_seconds,
-        sound_seconds=bake,
+        sound_seconds=bake if promoted else math.inf,
         proven=app.revision,
         promoted=app.revision if promoted else 0,
         unproven=False,

@@ -65,11 +65,12 @@ def waiting_for(
     if refusing and routed:
         return Waiting(f"balancer {refusing[0].name} refuses the upstream list: {refusing[0].refusal}")
     if trial.awaits_promotion:
+        ended = _ended(situation)
+        go_on = f"`fleetctl rollout promote {name}` goes on"
         if situation.spec.rollout.canary_seconds:
-            return Waiting(f"watching the canaries; `fleetctl rollout promote {name}` goes on at once", person=True)
+            return Waiting(f"watching the canaries{ended}; {go_on} at once", person=True)
         return Waiting(
-            f"the canaries are ready: `fleetctl rollout promote {name}` goes on, `fleetctl rollout abort {name}` goes back",
-            person=True,
+            f"the canaries are ready{ended}: {go_on}, `fleetctl rollout abort {name}` goes back", person=True
         )
     if trial.unproven and any(
         worker.ready and worker.revision == situation.app.revision for worker in situation.workers
@@ -78,6 +79,13 @@ def waiting_for(
     if ailing:
         return Waiting(f"waiting for {listed(ailing)}, not ready: `fleetctl status {name}` says why")
     return Waiting(held_back)
+
+
+def _ended(situation: Situation) -> str:
+    """How often the canaries ended, in words; empty: never."""
+    app = situation.app
+    times = sum(worker.restarts for worker in situation.workers if worker.live and worker.revision == app.revision)
+    return f", but ended {times} time(s) already" if times else ""
 
 
 def listed(things: Iterable[object]) -> str:

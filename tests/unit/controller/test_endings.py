@@ -121,6 +121,27 @@ def test_only_a_trial_can_be_promoted() -> None:
     assert endings.promoted(change.app, change.rollout)[1].promoted
 
 
+def test_what_is_paused_is_not_promoted_behind_the_pause() -> None:
+    """Promoted while it waits at a broken worker, a rollout would skip its canaries once that one is tried again."""
+    for paused in (endings.paused(updated().app, updated().rollout), failed(updated(), OnFailure.PAUSE)):
+        with pytest.raises(Refused, match="is paused: `fleetctl rollout resume app` goes on"):
+            endings.promoted(*paused)
+
+
+def test_revisions_that_failed_again_and_again_are_forgotten_like_others() -> None:
+    app, known, past = BEFORE, list(REVISIONS), ()
+    for number in range(2, 60):
+        spec = FIRST.model_copy(update={"env": {"NUMBER": str(number)}})
+        change = revisions.update(Ask(f"r{number}", past), app, spec, known)
+        assert change is not None
+        assert change.revision is not None
+        known = [record for record in (*known, change.revision) if record.number not in change.forgotten_revisions]
+        app, ended = endings.done(*failed(change), 1.0)
+        past = (ended,)
+    assert len(known) <= revisions.REVISIONS_KEPT + 5
+    assert not app.accepts("host1", 1, 4), "a worker of the first that failed may still be on a host that is away"
+
+
 def test_what_is_not_paused_is_not_resumed_and_what_is_paused_not_paused_again() -> None:
     change = updated()
     with pytest.raises(Refused, match="not paused"):

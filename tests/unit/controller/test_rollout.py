@@ -14,7 +14,7 @@ from fleet_controller.planning.views import (
     Situation,
     WorkerView,
 )
-from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, SizeMode
+from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, RolloutState, SizeMode
 from fleet_core.ids import WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 
@@ -237,6 +237,35 @@ def test_nothing_is_decided_for_a_host_that_has_not_reported() -> None:
 def test_a_restart_has_settled_when_only_new_workers_are_left_and_routed() -> None:
     assert plan(restarting(NEW, balancer=choosing(NEW)), NOW).settled
     assert not plan(restarting(NEW, balancer=choosing()), NOW).settled
+
+
+def test_going_back_does_not_wait_for_a_worker_that_was_broken_before() -> None:
+    """Guards invariant 6. An app that never ran is repaired by trying again, which must not wait for its broken workers."""
+    broken, better = replace(worker(1, 1, Life.BACKOFF), restarts=9), worker(2, 1)
+    scene = restarting(broken, better, balancer=choosing(better), size=2)
+    assert scene.rollout is not None
+    back = scene.rollout.model_copy(update={"state": RolloutState.ROLLING_BACK})
+    app = scene.app.model_copy(update={"floor": 1, "rejected": frozenset({2})})
+    assert plan(replace(scene, app=app, rollout=back), NOW).settled
+    assert not plan(replace(scene, app=app), NOW).settled, "a rollout that goes forward waits"
+
+
+def test_a_first_start_that_was_resumed_still_fails_by_its_other_workers() -> None:
+    """Guards invariant 6. One worker got a successor of a higher generation; a broken one beside it is the start's as well."""
+    broken = worker(2, 1, Life.FAILED)
+    scene = restarting(NEW, broken, balancer=choosing(NEW), size=2)
+    assert scene.rollout is not None
+    start = scene.rollout.model_copy(update={"kind": RolloutKind.START, "previous": None})
+    app = scene.app.model_copy(update={"floor": 1, "slot_floors": {"host1/1": 2}})
+    failure = plan(replace(scene, app=app, rollout=start), NOW).failure
+    assert failure is not None
+    assert failure.worker == broken.id
+
+
+def test_a_host_that_comes_back_after_a_rollout_has_its_worker_replaced() -> None:
+    """Guards invariant 6. Its worker serves, and is of a generation that may not stay; nothing else would ever replace it."""
+    scene = replace(restarting(OLD, balancer=choosing(OLD)), rollout=None)
+    assert NEW.id in runs(plan(scene, NOW))
 
 
 def test_a_stopped_app_drains_and_goes() -> None:

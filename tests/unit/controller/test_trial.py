@@ -132,6 +132,48 @@ def test_canaries_with_a_time_go_on_by_themselves() -> None:
     assert started(plan(replace(scene, memory=answer.memory), NOW + 1), scene) == [2]
 
 
+def test_a_canary_that_dies_again_and_again_fails_the_rollout_however_long_it_lived() -> None:
+    """It would else wait for its promotion for ever, or get it: between two deaths it looks well."""
+    for policy in (
+        RolloutPolicy(bake_seconds=1, min_ready_seconds=0, canary=1),
+        RolloutPolicy(bake_seconds=1, min_ready_seconds=0, canary=1, canary_seconds=600),
+    ):
+        memory = plan(updating(policy, worker(1, 2, since=NOW - 5), old=(2, 3, 4)), NOW).memory
+        for restarts in (1, 2):
+            scene = updating(policy, worker(1, 2, since=NOW + 60 * restarts, restarts=restarts), old=(2, 3, 4))
+            answer = plan(replace(scene, memory=memory), NOW + 60 * restarts + 50)
+            assert answer.failure is None
+            assert f"ended {restarts} time(s) already" in answer.waiting
+            memory = answer.memory
+        third = updating(policy, worker(1, 2, since=NOW + 180, restarts=3), old=(2, 3, 4))
+        failure = plan(replace(third, memory=memory), NOW + 230).failure
+        assert failure is not None
+        assert failure.text == "worker app/host1/1 ended 3 times while the canaries were watched"
+
+
+def test_a_first_worker_that_failed_and_is_being_stopped_gets_its_successor_before_another_slot_is_tried() -> None:
+    """`rollout resume` tries the same worker again; the others are not touched meanwhile."""
+    policy = RolloutPolicy(bake_seconds=10, max_surge=1)
+    broken = replace(worker(1, 2, since=None), life=Life.FAILED)
+    elsewhere = replace(worker(1, 1), id=WorkerId("app", "host2", 1, 1))
+    scene = updating(policy, broken, elsewhere, old=(1,))
+    resumed = replace(
+        scene,
+        app=scene.app.model_copy(
+            update={"placement": {"host1": 1, "host2": 1}, "generation": 3, "slot_floors": {"host1/1": 3}}
+        ),
+        reported=frozenset({"host1", "host2"}),
+        connected=frozenset({"host1", "host2"}),
+    )
+    answer = plan(resumed, NOW)
+    assert [target.id for target in answer.targets if target.phase is Phase.STOP] == [broken.id]
+    assert started(answer, resumed) == []
+    gone = replace(resumed, workers=tuple(w for w in resumed.workers if w != broken), memory=answer.memory)
+    assert [str(target.id.slot_id) for target in plan(gone, NOW).targets if target.id.generation == 3] == [
+        "app/host1/1"
+    ]
+
+
 def test_more_canaries_than_workers_are_all_workers() -> None:
     policy = RolloutPolicy(bake_seconds=0, min_ready_seconds=0, canary=9)
     everything = updating(policy, *(worker(slot, 2) for slot in range(1, SIZE + 1)), old=())
