@@ -17,7 +17,7 @@ from fleet.v1 import types_pb2
 from fleet_agent.accounts import find_account
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
 from fleet_agent.env_files import EnvFileError, EnvFiles
-from fleet_agent.last_lines import read_last_lines
+from fleet_agent.last_lines import LogMarks, mark_logs, read_last_lines
 from fleet_agent.launch import Extra, HostContext, Local
 from fleet_agent.ports import PortTable, read_ports, write_ports
 from fleet_agent.probes import boot_time
@@ -45,6 +45,7 @@ class Host:
         self.context = context
         self._log_dir = log_dir
         self._last_lines: dict[Key, list[str]] = {}
+        self._log_marks: dict[Key, LogMarks] = {}
         self.changed = asyncio.Event()
         """Set when `statuses` or `held` changed; for the one session that reports them."""
         self.commands_waiting = asyncio.Event()
@@ -142,6 +143,7 @@ class Host:
         """The supervisor forgot a worker."""
         self.workers.pop(key, None)
         self._last_lines.pop(key, None)
+        self._log_marks.pop(key, None)
         self._told.pop(key, None)
         self._refresh_soon()
 
@@ -228,7 +230,7 @@ class Host:
 
     def _keep_last_lines(self, key: Key, since: float) -> None:
         if key in self.workers:
-            self._last_lines[key] = read_last_lines(self._log_dir, key.app, key.slot, since)
+            self._last_lines[key] = read_last_lines(self._log_dir, key.app, key.slot, since, self._log_marks.get(key))
             self._refresh_soon()
 
     def _refresh_soon(self) -> None:
@@ -261,6 +263,9 @@ class Host:
             self.statuses = plan.statuses
             self.changed.set()
         self._commands = plan.commands
+        for command in plan.commands:
+            if isinstance(command, Run) and command.key not in self.workers and command.key not in self._log_marks:
+                self._log_marks[command.key] = mark_logs(self._log_dir, command.key.app, command.key.slot)
         if plan.commands:
             self.commands_waiting.set()
         self.on_refresh()

@@ -1,6 +1,7 @@
 """The last lines a worker printed before it ended, for `status`: short, and never older than the process that printed them."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 _LINES = 20
@@ -12,11 +13,28 @@ _LINE_BYTES = 400
 _TAIL_BYTES = 4096
 
 
-def read_last_lines(log_dir: Path, app: str, slot: int, since: float) -> list[str]:
-    """Of stdout, then of stderr. `since`: logs not written to after this time (seconds since 1970) are another process's."""
-    folder = log_dir / app
-    errors = _tail(folder / f"{slot}.err.log", since)
-    output = _tail(folder / f"{slot}.out.log", since)
+@dataclass(frozen=True)
+class LogMarks:
+    """Where a slot's logs ended before a worker was started in it: what lies before is of the worker's predecessors."""
+
+    output: tuple[int, int] = (0, 0)
+    """(inode, bytes) of stdout's log; inode 0: there was none."""
+    errors: tuple[int, int] = (0, 0)
+
+
+def mark_logs(log_dir: Path, app: str, slot: int) -> LogMarks:
+    """To be called before the worker is started."""
+    return LogMarks(_end(_log(log_dir, app, slot, "out")), _end(_log(log_dir, app, slot, "err")))
+
+
+def read_last_lines(log_dir: Path, app: str, slot: int, since: float, marks: LogMarks | None = None) -> list[str]:
+    """Of stdout, then of stderr. `since`: logs not written to after this time (seconds since 1970) are another process's.
+
+    A predecessor that still runs beside the worker prints into the same logs: what it printed meanwhile is among the lines.
+    """
+    marks = marks or LogMarks()
+    errors = _tail(_log(log_dir, app, slot, "err"), since, marks.errors)
+    output = _tail(_log(log_dir, app, slot, "out"), since, marks.output)
     errors = errors[-max(_FROM_STDERR, _LINES - len(output)) :]
     output = output[len(output) - min(len(output), _LINES - len(errors)) :]
     lines = [*output, *errors]
@@ -25,7 +43,19 @@ def read_last_lines(log_dir: Path, app: str, slot: int, since: float) -> list[st
     return lines
 
 
-def _tail(path: Path, since: float) -> list[str]:
+def _log(log_dir: Path, app: str, slot: int, stream: str) -> Path:
+    return log_dir / app / f"{slot}.{stream}.log"
+
+
+def _end(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_size
+
+
+def _tail(path: Path, since: float, mark: tuple[int, int]) -> list[str]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -34,11 +64,13 @@ def _tail(path: Path, since: float) -> list[str]:
         status = os.fstat(descriptor)
         if status.st_mtime < since:
             return []
-        start = max(0, status.st_size - _TAIL_BYTES)
+        # A log of another inode was begun since the mark: it was rotated, and all of it is the worker's.
+        marked = mark[1] if mark[0] == status.st_ino else 0
+        start = max(marked, status.st_size - _TAIL_BYTES)
         text = os.pread(descriptor, _TAIL_BYTES, start)
     finally:
         os.close(descriptor)
-    if start and b"\n" in text:
+    if start > marked and b"\n" in text:
         text = text[text.index(b"\n") + 1 :]  # the first line is not whole
     lines = [line[:_LINE_BYTES].decode(errors="replace").rstrip() for line in text.split(b"\n")]
     return [line for line in lines if line][-_LINES:]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fleet_agent.last_lines import read_last_lines
+from fleet_agent.last_lines import mark_logs, read_last_lines
 
 
 def write(folder: Path, stream: str, lines: list[str]) -> Path:
@@ -30,6 +30,18 @@ def test_lines_of_an_earlier_process_and_of_nobody_are_left_out(tmp_path: Path) 
     os.utime(old, (1000.0, 1000.0))
     assert read_last_lines(tmp_path, "web", 1, 1001.0) == []
     assert read_last_lines(tmp_path, "web", 2, 0.0) == []
+
+
+def test_what_a_predecessor_printed_into_the_same_log_is_left_out(tmp_path: Path) -> None:
+    log = write(tmp_path, "out", ["listening", "bye"])
+    marks = mark_logs(tmp_path, "web", 1)
+    assert read_last_lines(tmp_path, "web", 1, 0.0, marks) == []
+    with log.open("a") as more:
+        more.write("thinking\n")
+    assert read_last_lines(tmp_path, "web", 1, 0.0, marks) == ["thinking"]
+    log.rename(log.with_suffix(".log.1"))
+    write(tmp_path, "out", ["after a rotation"])
+    assert read_last_lines(tmp_path, "web", 1, 0.0, marks) == ["after a rotation"]
 
 
 def test_they_are_short_whatever_was_printed(tmp_path: Path) -> None:
