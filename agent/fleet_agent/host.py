@@ -76,6 +76,12 @@ class Host:
         self._refresh_due = False
         self._rest_until = 0.0
         self.usage_watched_until = 0.0
+        self.leaving = False
+        """This host is about to stop its workers, or has: nothing is started."""
+        self.leaving_changed = asyncio.Event()
+        """Set when `leaving` changed; for the one session that tells the controller."""
+        self.drained = asyncio.Event()
+        """Set once the controller said, since this host is leaving, that no balancer sends its workers anything."""
         self.hindered = False
         """Something on this host, such as a missing env file, keeps a worker from being started."""
         self._away_since: float | None = boot_time()
@@ -161,7 +167,18 @@ class Host:
 
     def commands(self) -> list[Command]:
         """What the supervisor is to be told now, and has not acknowledged yet."""
-        return [command for command in self._commands if self._told.get(command.key) != command]
+        return [
+            command
+            for command in self._commands
+            if self._told.get(command.key) != command and not (self.leaving and isinstance(command, Run))
+        ]
+
+    def leave(self, *, leaving: bool) -> None:
+        """Begin to leave, or stay after all."""
+        self.leaving = leaving
+        self.drained.clear()
+        self.leaving_changed.set()
+        self.commands_waiting.set()
 
     def running_specs(self) -> dict[Key, AppSpec]:
         """The specs of the targets that say run."""
@@ -272,7 +289,7 @@ class Host:
 
     def look_again(self) -> None:
         """Plan anew where the plan hangs on what nobody tells of: files and accounts of this host."""
-        if any(_is_local(wanted) for wanted in self._wanted.values()):
+        if any(self._is_local(wanted) for wanted in self._wanted.values()):
             self._refresh_soon()
 
     def _localised(self) -> dict[Key, Wanted]:
@@ -280,7 +297,7 @@ class Host:
         found: dict[str, Local] = {}
         wanted = dict(self._wanted)
         for key, target in self._wanted.items():
-            if _is_local(target) and isinstance(target.spec, AppSpec):
+            if self._is_local(target) and isinstance(target.spec, AppSpec):
                 local = found.get(target.spec_digest) or self._local(target.spec)
                 found[target.spec_digest] = local
                 wanted[key] = replace(target, local=local)
@@ -290,8 +307,12 @@ class Host:
         self.hindered = hindered
         return wanted
 
+    def _is_local(self, wanted: Wanted) -> bool:
+        return isinstance(wanted.spec, AppSpec) and bool(wanted.spec.env_files or self.context.user_of(wanted.spec))
+
     def _local(self, spec: AppSpec) -> Local:
-        account = find_account(spec.identity.user) if spec.identity.user else None
+        user = self.context.user_of(spec)
+        account = find_account(user) if user else None
         variables = account.variables() if account else None
         try:
             return Local(self._env_files.variables(spec.env_files, spec.cwd), variables)
@@ -308,7 +329,3 @@ class Host:
         except OSError as error:
             _LOG.error("cannot see which ports are taken: %s", error)
             return frozenset()
-
-
-def _is_local(wanted: Wanted) -> bool:
-    return isinstance(wanted.spec, AppSpec) and bool(wanted.spec.env_files or wanted.spec.identity.user)

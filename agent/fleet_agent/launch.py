@@ -25,6 +25,12 @@ class HostContext:
     """Absolute path of node/preload.js."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Of every worker on this host, from the agent's configuration."""
+    worker_user: str = ""
+    """Of workers whose app names none; empty: the supervisor's own."""
+
+    def user_of(self, spec: AppSpec) -> str:
+        """As whom the app's workers run; empty: as the supervisor."""
+        return spec.identity.user or self.worker_user
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def build_launch(
         log_json=spec.log.json_lines,
         log_max_age_seconds=spec.log.max_age_seconds,
         log_compress=spec.log.compress,
-        user=spec.identity.user,
+        user=host.user_of(spec),
         group=spec.identity.group,
         umask=int(spec.identity.umask, 8),
         nice=spec.identity.nice,

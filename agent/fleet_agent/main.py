@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import fleet_agent
+from fleet_agent.departure import SOCKET_NAME, DepartureError, depart, serve_departures
 from fleet_agent.dialler import Dialler
 from fleet_agent.host import Host
 from fleet_agent.identity import StateDirInUseError, boot_id, host_uid, lock_state_dir
@@ -27,6 +28,7 @@ from fleet_core.metrics import MetricsServer, serve_metrics
 from fleet_core.service_manager import notify
 from fleet_core.tls import controller_channel
 from fleet_core.version import program_version
+from fleet_core.watchdog import show_life
 
 _PRELOAD = Path(fleet_agent.__file__).parent / "node" / "preload.js"
 
@@ -37,11 +39,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run in the foreground, until SIGTERM; workers are not touched")
     run.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML; see fleet_core/config.py")
-    arguments = parser.parse_args(argv)
+    drain = commands.add_parser(
+        "drain", help="take this host's workers out of service and stop them, before a shutdown"
+    )
+    drain.add_argument("--config", type=Path, required=True, metavar="FILE", help="the running agent's")
+    drain.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for requests to end, before workers are stopped"
+    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] != ["run"]:
+        # Not in an agent's memory.
+        from fleet_agent.install import command as install
+
+        install.add_commands(commands)
+        if given[:1] and given[0] in install.COMMANDS:
+            return install.run(parser.parse_args(given))
+    arguments = parser.parse_args(given)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="fleet-agent: %(levelname)s: %(message)s")
     try:
-        asyncio.run(run_agent(AgentConfig.load(arguments.config)))
-    except (ConfigError, StateDirInUseError, OSError, ValueError) as error:
+        config = AgentConfig.load(arguments.config)
+        asyncio.run(run_agent(config) if arguments.command == "run" else depart(config.runtime_dir, arguments.timeout))
+    except (ConfigError, StateDirInUseError, DepartureError, OSError, ValueError) as error:
         print(f"fleet-agent: {error}", file=sys.stderr)
         return 1
     return 0
@@ -60,7 +78,9 @@ async def run_agent(config: AgentConfig) -> None:
         files = config.tls.files()
         files.read()
         listeners = ListenerTable()
-        context = HostContext(config.name, config.address, dict(os.environ), str(_PRELOAD), config.environment)
+        context = HostContext(
+            config.name, config.address, dict(os.environ), str(_PRELOAD), config.environment, config.worker_user
+        )
         host = owned.enter_context(closing(Host(context, config.state_dir, config.log_dir, config.ports, listeners)))
         link = SupervisorLink(host, config.runtime_dir / "supervisor.sock", listeners)
         hello = partial(make_hello, host, host_uid(config.state_dir), boot_id(), config.labels)
@@ -74,6 +94,8 @@ async def run_agent(config: AgentConfig) -> None:
             asyncio.create_task(dialler.run(), name="dialler"),
             asyncio.create_task(LogCompressor(config.log_dir, host.apps_to_compress).run(), name="log-compressor"),
             asyncio.create_task(Upkeep(host, sampler, link.fail).run(), name="upkeep"),
+            asyncio.create_task(serve_departures(host, config.runtime_dir / SOCKET_NAME), name="departures"),
+            asyncio.create_task(show_life(), name="watchdog"),
             asyncio.create_task(stopping.wait(), name="stopping"),
         ]
         notify("READY=1")

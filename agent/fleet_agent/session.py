@@ -72,6 +72,7 @@ class Session:
             welcomed(Epoch.from_proto(message.epoch))
             tasks.append(asyncio.create_task(self._send_heartbeats(interval), name="heartbeats"))
             tasks.append(asyncio.create_task(self._ask_for_replacements(), name="ask-for-replacements"))
+            tasks.append(asyncio.create_task(self._tell_of_leaving(), name="tell-of-leaving"))
             tasks.append(asyncio.create_task(self._take_messages(), name="take-messages"))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -115,6 +116,8 @@ class Session:
                     self._logs.cancel(message.log_cancel.request_id)
                 case "usage_watch":
                     self._host.watch_usage(message.usage_watch.for_seconds)
+                case "drained":
+                    self._host.drained.set()
                 case _:
                     continue  # a newer controller's; to be ignored
 
@@ -190,6 +193,16 @@ class Session:
                     request = agent_pb2.ReplaceRequest(worker=status.id, pid=demand.pid, reason=demand.reason)
                     await self._send(agent_pb2.AgentMessage(replace=request))
             await asyncio.sleep(_ASKING_SECONDS)
+
+    async def _tell_of_leaving(self) -> None:
+        told = False
+        while True:
+            self._host.leaving_changed.clear()
+            if self._host.leaving != told:
+                told = self._host.leaving
+                leaving = agent_pb2.AgentLeaving(leaving=told)
+                await self._send(agent_pb2.AgentMessage(leaving=leaving))
+            await self._host.leaving_changed.wait()
 
     def _with_uptime(self, key: Key, status: types_pb2.WorkerStatus) -> types_pb2.WorkerStatus:
         dated = types_pb2.WorkerStatus()

@@ -15,11 +15,13 @@ from fleet_balancer.driver import DriverError
 from fleet_balancer.haproxy import binary
 from fleet_balancer.haproxy.driver import HaproxyDriver, stop_all
 from fleet_balancer.holdings import Holdings, HoldingsError
+from fleet_balancer.install import command as install
 from fleet_balancer.session import Session
 from fleet_balancer.upstreams import Upstreams
 from fleet_core import service_manager
 from fleet_core.config import BalancerConfig, ConfigError
 from fleet_core.version import program_version
+from fleet_core.watchdog import show_life
 
 _log = logging.getLogger(__name__)
 _DONE, _FAILED, _REFUSED = 0, 1, 5
@@ -31,6 +33,8 @@ class BusyError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    if options.command in install.COMMANDS:
+        return install.run(options)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         config = BalancerConfig.load(options.config)
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run; at SIGTERM it exits and leaves the load balancer serving")
     stop = commands.add_parser("stop", help="stop the load balancer; fleet-balancer itself must not run")
     stop.add_argument("--grace", type=float, default=10.0, metavar="SECONDS", help="for open connections (default 10)")
+    install.add_commands(commands)
     for command in (run, stop):
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML")
     return parser
@@ -104,6 +109,7 @@ async def _until(stopping: asyncio.Event, session: Session) -> None:
     """Run the session until told to stop; what the session raises is raised here."""
     running = asyncio.create_task(session.run(), name="session")
     told = asyncio.create_task(stopping.wait())
+    living = asyncio.create_task(show_life(), name="watchdog")
     try:
         await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
         if running.done():
@@ -111,7 +117,8 @@ async def _until(stopping: asyncio.Event, session: Session) -> None:
     finally:
         running.cancel()
         told.cancel()
-        await asyncio.gather(running, told, return_exceptions=True)
+        living.cancel()
+        await asyncio.gather(running, told, living, return_exceptions=True)
 
 
 async def _stop(config: BalancerConfig, grace: float) -> None:

@@ -84,7 +84,7 @@ class AddressesType(click.ParamType[tuple[str, ...]]):
 
 
 def _complete_contexts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    from fleetctl.contexts import ContextError, load_contexts
+    from fleet_core.contexts import ContextError, load_contexts
 
     try:
         return [name for name in sorted(load_contexts().by_name) if name.startswith(incomplete)]

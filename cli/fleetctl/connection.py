@@ -16,8 +16,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core would log faile
 import grpc
 
 from fleet.v1.control_pb2_grpc import ControlServiceStub
+from fleet_core.contexts import Context, ContextError, load_contexts
 from fleet_core.tls import TlsFiles, controller_channel
-from fleetctl.contexts import Context, ContextError, load_contexts
 from fleetctl.errors import CliError, ExitCode, UnavailableError
 from fleetctl.settings import Settings
 from fleetctl.wording import printable

@@ -49,6 +49,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Fleet": {
         "host": ("fleetctl.hosts:host", "The hosts: list them, drain one, label one."),
         "balancer": ("fleetctl.balancers:balancer", "The balancers and their upstream lists."),
+        "cert": ("fleetctl.certificates:cert", "Certificates: who is who in the fleet."),
     },
     "Other": {
         "completion": ("fleetctl.about:completion", "Print the script that completes commands in a shell."),

@@ -14,6 +14,7 @@ from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts, ObservedHost, ObservedWorker
 from fleet_controller.leader import Term
 from fleet_controller.mutations import endings
+from fleet_controller.planning.departures import drained, without_departing
 from fleet_controller.planning.relocation import at_rest, draining
 from fleet_controller.planning.rollout import plan
 from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Situation, Target
@@ -142,6 +143,7 @@ class Conductor:
                 self._plan_app(app)
         for host in self._hosts:
             self._assign(host)
+            self._let_go(host)
 
     def _plan_app(self, app: AppRecord) -> None:
         revision = self._desired.get(revision_key(app.name, app.revision), RevisionRecord)
@@ -161,7 +163,7 @@ class Conductor:
             rollout=rollout,
             workers=workers,
             reported=frozenset(host.name for host in self._hosts if host.reported),
-            connected=frozenset(host.name for host in self._hosts if host.connected)
+            connected=frozenset(host.name for host in self._hosts if host.connected and not host.leaving)
             if self._term.provable()
             else frozenset(),
             balancers=self._upstreams.views(app.name, (record.name for record in self._desired.all(BalancerRecord))),
@@ -172,7 +174,9 @@ class Conductor:
         if self._believable(app, situation.reported):
             by_id = {worker.id: worker for worker in workers}
             path = self._health_path(app.name, {by_id[worker].revision for worker in progress.plan.endpoints})
-            self._upstreams.update(app.name, situation.spec.route.http, progress.plan.endpoints, by_id, path)
+            leaving = {host.name for host in self._hosts if host.leaving}
+            endpoints = without_departing(progress.plan.endpoints, leaving)
+            self._upstreams.update(app.name, situation.spec.route.http, endpoints, by_id, path)
         if rollout is not None and (progress.plan.failure or progress.plan.settled):
             self._end(app, rollout, progress)
 
@@ -239,6 +243,19 @@ class Conductor:
                 host.specs_sent.add(revision.spec_digest)
                 assignment.specs.append(revision.spec_message())
         return message
+
+    def _let_go(self, host: ObservedHost) -> None:
+        """Tell a host that leaves, once, that no balancer sends its workers anything."""
+        if not host.leaving or host.let_go or host.outbox is None:
+            return
+        registered = [record.name for record in self._desired.all(BalancerRecord)]
+        for name, pool in self._upstreams.lists.items():
+            workers = {worker for worker in pool.endpoints if worker.host == host.name}
+            if pool.route and not drained(workers, self._upstreams.views(name, registered)):
+                return
+        host.let_go = True
+        message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto(), drained=agent_pb2.HostDrained())
+        host.outbox.put("drained", lambda: message)
 
     # To etcd
 

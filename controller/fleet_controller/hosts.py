@@ -50,6 +50,10 @@ class ObservedHost:
     """In this session: what we believe of its workers is not older than the session."""
     left_at: float = 0.0
     """The leader's time at which it was last connected; the term's beginning where it never was."""
+    leaving: bool = False
+    """It said, in this session, that it is about to stop its workers."""
+    let_go: bool = False
+    """It was told that no balancer sends its workers anything."""
     workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
     assigned: frozenset[object] | None = None
     """The targets last sent in this session; None: nothing sent yet."""
@@ -95,6 +99,7 @@ class Hosts:
         host.labels = dict(hello.labels)
         host.outbox = outbox
         host.current = False
+        host.leaving = host.let_go = False
         host.assigned = None
         host.specs_sent = set()
         return host

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
+from fleet_controller.install import command as install
 from fleet_controller.leadership import Leadership
 from fleet_controller.metrics import FleetCollector
 from fleet_controller.services.agent_service import AgentService
@@ -26,6 +27,7 @@ from fleet_core.config import ConfigError, ControllerConfig
 from fleet_core.metrics import serve_metrics
 from fleet_core.tls import SERVER_OPTIONS, server_credentials
 from fleet_core.version import program_version
+from fleet_core.watchdog import show_life
 
 _log = logging.getLogger(__name__)
 _STOP_GRACE_SECONDS = 1.0
@@ -40,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run in the foreground, as a service manager wants it")
     run.add_argument("--config", type=Path, required=True, help="the configuration file (TOML)")
+    install.add_commands(commands)
     arguments = parser.parse_args(argv)
+    if arguments.command in install.COMMANDS:
+        return install.run(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         config = ControllerConfig.load(arguments.config)
@@ -70,11 +75,13 @@ async def serve(config: ControllerConfig) -> None:
         service_manager.notify("READY=1")
         leading = asyncio.create_task(leadership.run(), name="leadership")
         waiting = asyncio.create_task(ending.wait(), name="ending")
+        living = asyncio.create_task(show_life(), name="watchdog")
         await asyncio.wait((leading, waiting), return_when=asyncio.FIRST_COMPLETED)
         service_manager.notify("STOPPING=1")
         leading.cancel()
         waiting.cancel()
-        results = await asyncio.gather(leading, waiting, return_exceptions=True)
+        living.cancel()
+        results = await asyncio.gather(leading, waiting, living, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
     finally:

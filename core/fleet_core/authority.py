@@ -53,9 +53,26 @@ def issue(folder: Path, identity: Identity, hosts: Iterable[str] = ()) -> TlsFil
     """
     stem = f"{identity.role}-{identity.name}"
     files = TlsFiles(folder / "ca.pem", folder / f"{stem}.pem", folder / f"{stem}.key")
-    if files.certificate.exists() and files.key.exists():
-        return files
-    authority = x509.load_pem_x509_certificate(files.authority.read_bytes())
+    if not (files.certificate.exists() and files.key.exists()):
+        certificate, key = _signed(folder, identity, hosts)
+        write_durably(files.key, key)
+        write_durably(files.certificate, certificate, mode=0o644)
+    return files
+
+
+def issue_into(authority: Path, files: TlsFiles, identity: Identity, hosts: Iterable[str] = ()) -> None:
+    """Make all three files, for a machine of its own; what is there is replaced. Raises OSError, ValueError as `issue`."""
+    certificate, key = _signed(authority, identity, hosts)
+    for path in (files.key, files.certificate, files.authority):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_durably(files.key, key)
+    write_durably(files.certificate, certificate, mode=0o644)
+    write_durably(files.authority, (authority / "ca.pem").read_bytes(), mode=0o644)
+
+
+def _signed(folder: Path, identity: Identity, hosts: Iterable[str]) -> tuple[bytes, bytes]:
+    """A new key and its certificate by the authority in `folder`: (certificate, key) as PEM. Raises OSError, ValueError."""
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     authority_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
     if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{folder / 'ca.key'} is not an elliptic-curve key")
@@ -94,9 +111,7 @@ def issue(folder: Path, identity: Identity, hosts: Iterable[str] = ()) -> TlsFil
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    write_durably(files.key, _key_pem(key))
-    write_durably(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
-    return files
+    return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -3,7 +3,7 @@
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from msgspec import Meta, field
 from msgspec.structs import force_setattr
@@ -49,14 +49,25 @@ class DaemonConfig(Checked, frozen=True, kw_only=True):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises ConfigError."""
+        return cls.checked(read_toml(path), path)
+
+    @classmethod
+    def checked(cls, table: dict[str, Any], path: Path) -> Self:
+        """The settings in `table`, which are those of the file `path`. Raises ConfigError."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML: {error}") from error
+            return cls.model_validate(table)
         except CheckError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
 class PortRange(Checked, frozen=True):
@@ -83,6 +94,8 @@ class AgentConfig(DaemonConfig, frozen=True, kw_only=True):
     log_dir: Path
     """The supervisor's --log-dir."""
     labels: dict[str, str] = field(default_factory=dict)
+    worker_user: str = ""
+    """As whom workers run whose app names no user; empty: as the supervisor does."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of every worker on this host; an app's own win over them."""
 

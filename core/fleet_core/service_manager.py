@@ -56,3 +56,11 @@ def take_stored() -> dict[str, list[int]]:
         name = names[index] if index < len(names) else "unknown"
         stored.setdefault(name, []).append(descriptor)
     return stored
+
+
+def watchdog_seconds() -> float | None:
+    """How often "WATCHDOG=1" must be sent, at the latest (sd_watchdog_enabled(3)); None: nobody waits for it."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdigit() and int(text) else None

@@ -92,10 +92,14 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
 def peer_identity(context: grpc.aio.ServicerContext[object, object]) -> Identity | None:
     """Who is at the other end, by its verified certificate; None when the certificate names nobody."""
     names = context.auth_context().get("x509_subject_alternative_name", [])
-    for name in names:
-        text = name.decode(errors="replace")
-        if text.startswith("fleet://"):
-            role, _, holder = text.removeprefix("fleet://").partition("/")
-            if role in Role.__members__.values() and holder:
-                return Identity(Role(role), holder)
+    found = (identity_of_uri(name.decode(errors="replace")) for name in names)
+    return next((identity for identity in found if identity is not None), None)
+
+
+def identity_of_uri(text: str) -> Identity | None:
+    """Whom `fleet://ROLE/NAME` names; None for any other text."""
+    if text.startswith("fleet://"):
+        role, _, holder = text.removeprefix("fleet://").partition("/")
+        if role in Role.__members__.values() and holder:
+            return Identity(Role(role), holder)
     return None

@@ -17,7 +17,7 @@ from fleet_agent.supervisor.contacts import Contacts
 from fleet_agent.supervisor.journal import Journal
 from fleet_agent.supervisor.kept import Kept
 from fleet_agent.supervisor.logs import Logs
-from fleet_agent.supervisor.loop import READ, Loop
+from fleet_agent.supervisor.loop import READ, Loop, now
 from fleet_agent.supervisor.server import Client, Server
 from fleet_agent.supervisor.service import Message, Service
 from fleet_agent.supervisor.spawn import Nursery
@@ -27,6 +27,8 @@ from fleet_core import service_manager
 _LOCK_SECONDS = 2.0
 """A supervisor that was just killed holds its lock until the kernel has taken it apart."""
 _LOCK_PAUSE_SECONDS = 0.01
+_LIFE_PART = 0.4
+"""Of the watchdog's time, between two signs of life: one may get lost."""
 
 
 class Host:
@@ -83,8 +85,16 @@ class Host:
     def run(self) -> None:
         """Until `stop`."""
         service_manager.notify("READY=1")
+        self._show_life()
         self._loop.run()
         service_manager.notify("STOPPING=1")
+
+    def _show_life(self) -> None:
+        """To a service manager that waits for it: the loop turns. Without one, an idle supervisor never wakes."""
+        seconds = service_manager.watchdog_seconds()
+        if seconds is not None:
+            service_manager.notify("WATCHDOG=1")
+            self._loop.at(now() + seconds * _LIFE_PART, self._show_life)
 
     def stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """A signal handler: the wake-up descriptor ends the loop's wait."""

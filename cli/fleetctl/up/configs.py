@@ -1,6 +1,5 @@
 """The configuration files and certificates of every daemon, written as an administrator would."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from fleet_core.authority import create_authority, issue
 from fleet_core.config import AgentConfig, BalancerConfig, ControllerConfig, DaemonConfig, PortRange, TlsConfig
 from fleet_core.durable import write_durably
 from fleet_core.tls import Identity, Role, TlsFiles
+from fleet_core.toml import render
 from fleetctl.up.layout import Layout, balancer_addresses, balancer_names, controller_names, host_names
 from fleetctl.up.settings import Settings
 
@@ -44,7 +44,7 @@ def write_configs(layout: Layout, settings: Settings, certificates: Certificates
         *_agents(layout, settings, certificates),
         *_balancers(layout, settings, certificates),
     ]:
-        text = render(config)
+        text = render(config.plain())
         if not path.exists() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_durably(path, text.encode())
@@ -102,28 +102,6 @@ def _balancers(
             listen_address=own_address,
         )
         yield name, layout.balancer_config(name), config
-
-
-def render(config: DaemonConfig) -> str:
-    """As TOML; what is not set is left away."""
-    return "".join(_lines(config.plain(), ()))
-
-
-def _lines(table: dict[str, object], path: tuple[str, ...]) -> Iterable[str]:
-    # Values before tables: a header ends the table it stands in (TOML v1.0.0, Table).
-    for key, value in table.items():
-        if not isinstance(value, dict) and value is not None:
-            yield f"{key} = {_value(value)}\n"
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            inner = (*path, key)
-            yield f"\n[{'.'.join(inner)}]\n"
-            yield from _lines(value, inner)
-
-
-def _value(value: object) -> str:
-    """JSON's escapes are a subset of TOML's, but JSON leaves DEL alone (TOML v1.0.0, String)."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _folder(path: Path) -> Path:

@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Protocol
 
+from fleet_core.contexts import Context, ContextError, load_contexts, save_context
 from fleet_core.tls import Role, TlsFiles
-from fleetctl.contexts import Context, ContextError, load_contexts, save_context
 from fleetctl.errors import ExitCode
 from fleetctl.up.cgroups import make_host_cgroups, remove_host_cgroups
 from fleetctl.up.claims import PortClaims, port_is_free

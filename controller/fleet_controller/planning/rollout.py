@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from fleet_controller.planning.failure import CrashCounts, find_failure
 from fleet_controller.planning.trial import judge_trial
 from fleet_controller.planning.views import (
-    BalancerView,
     EndpointState,
     Life,
     Memory,
@@ -312,13 +311,13 @@ class _Planning:
         if not self.routed_app or not worker.port:
             return True
         balancers = self.balancers
-        if not all(_stopped_choosing(balancer, worker.id) for balancer in balancers):
+        if not all(balancer.stopped_choosing(worker.id) for balancer in balancers):
             return False
         since = self.situation.memory.drained_since.get(worker.id, self.now)
         self.drained_since[worker.id] = since
         deadline = since + self.policy.drain_timeout_seconds
         self.wakes.append(deadline)
-        return self.now >= deadline or all(_has_no_request(balancer, worker.id) for balancer in balancers)
+        return self.now >= deadline or all(balancer.has_no_request(worker.id) for balancer in balancers)
 
     # The answer
 
@@ -420,13 +419,3 @@ class _Planning:
 def _ails(worker: WorkerView) -> bool:
     """It crashed, and is not ready again yet."""
     return worker.life in (Life.BACKOFF, Life.FAILED) or (worker.restarts > 0 and worker.life is Life.STARTING)
-
-
-def _stopped_choosing(balancer: BalancerView, worker: WorkerId) -> bool:
-    return balancer.connected and balancer.applied is not None and worker not in balancer.may_choose
-
-
-def _has_no_request(balancer: BalancerView, worker: WorkerId) -> bool:
-    if balancer.applied is not None and worker not in balancer.applied:
-        return True
-    return balancer.in_flight.get(worker) == 0

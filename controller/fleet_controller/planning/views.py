@@ -80,6 +80,14 @@ class BalancerView:
     refusal: str = ""
     """Why it refuses the newest list, in words."""
 
+    def stopped_choosing(self, worker: WorkerId) -> bool:
+        return self.connected and self.applied is not None and worker not in self.may_choose
+
+    def has_no_request(self, worker: WorkerId) -> bool:
+        if self.applied is not None and worker not in self.applied:
+            return True
+        return self.in_flight.get(worker) == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:

@@ -95,6 +95,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 office.conductor.touch(office.hosts.report(host, message.report))
         elif kind == "heartbeat":
             office.hosts.heard(host, message.heartbeat)
+        elif kind == "leaving":
+            host.leaving, host.let_go = message.leaving.leaving, False
+            office.conductor.touch()
         elif kind == "replace":
             worker = WorkerId.from_proto(message.replace.worker)
             office.ask_to_replace(worker, message.replace.pid, message.replace.reason)

@@ -28,6 +28,7 @@ class AgentMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___AgentHello: ...
     @_builtins.property
@@ -38,6 +39,8 @@ class AgentMessage(_message.Message):
     def log_chunk(self) -> Global___LogChunk: ...
     @_builtins.property
     def replace(self) -> Global___ReplaceRequest: ...
+    @_builtins.property
+    def leaving(self) -> Global___AgentLeaving: ...
     def __init__(
         self,
         *,
@@ -46,16 +49,40 @@ class AgentMessage(_message.Message):
         heartbeat: Global___AgentHeartbeat | None = ...,
         log_chunk: Global___LogChunk | None = ...,
         replace: Global___ReplaceRequest | None = ...,
+        leaving: Global___AgentLeaving | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "message", b"message", "replace", b"replace", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "leaving", b"leaving", "log_chunk", b"log_chunk", "message", b"message", "replace", b"replace", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_chunk", b"log_chunk", "message", b"message", "replace", b"replace", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "leaving", b"leaving", "log_chunk", b"log_chunk", "message", b"message", "replace", b"replace", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "heartbeat", "log_chunk", "replace"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "heartbeat", "log_chunk", "replace", "leaving"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___AgentMessage: _TypeAlias = AgentMessage  # noqa: Y015
+
+@_typing.final
+class AgentLeaving(_message.Message):
+    """Whether this host is about to stop its workers, for a reboot say. While it is, the controller lets balancers drain them and counts
+    on none of them. Holds for the session; a controller that does not know this message ignores it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAVING_FIELD_NUMBER: _builtins.int
+    leaving: _builtins.bool
+    def __init__(
+        self,
+        *,
+        leaving: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaving", b"leaving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentLeaving: _TypeAlias = AgentLeaving  # noqa: Y015
 
 @_typing.final
 class ReplaceRequest(_message.Message):
@@ -316,6 +343,7 @@ class ControllerMessage(_message.Message):
     LOG_REQUEST_FIELD_NUMBER: _builtins.int
     LOG_CANCEL_FIELD_NUMBER: _builtins.int
     USAGE_WATCH_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def epoch(self) -> _types_pb2.Epoch:
         """Of the sender; in every message."""
@@ -330,6 +358,8 @@ class ControllerMessage(_message.Message):
     def log_cancel(self) -> Global___LogCancel: ...
     @_builtins.property
     def usage_watch(self) -> Global___UsageWatch: ...
+    @_builtins.property
+    def drained(self) -> Global___HostDrained: ...
     def __init__(
         self,
         *,
@@ -339,16 +369,36 @@ class ControllerMessage(_message.Message):
         log_request: Global___LogRequest | None = ...,
         log_cancel: Global___LogCancel | None = ...,
         usage_watch: Global___UsageWatch | None = ...,
+        drained: Global___HostDrained | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "usage_watch", b"usage_watch", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "drained", b"drained", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "usage_watch", b"usage_watch", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "usage_watch", b"usage_watch", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "drained", b"drained", "epoch", b"epoch", "log_cancel", b"log_cancel", "log_request", b"log_request", "message", b"message", "usage_watch", b"usage_watch", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assignment", "log_request", "log_cancel", "usage_watch"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assignment", "log_request", "log_cancel", "usage_watch", "drained"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ControllerMessage: _TypeAlias = ControllerMessage  # noqa: Y015
+
+@_typing.final
+class HostDrained(_message.Message):
+    """The answer to AgentLeaving, as soon as it is true: every registered balancer stopped choosing this host's workers, and their
+    requests ended.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostDrained: _TypeAlias = HostDrained  # noqa: Y015
 
 @_typing.final
 class UsageWatch(_message.Message):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fleet_core.authority import create_authority, issue
+from fleet_core.contexts import Context, save_context
 from fleet_core.tls import Identity, Role, TlsFiles
-from fleetctl.contexts import Context, save_context
 from fleetctl.main import run
 from tests.integration.cli.fake_control import FakeControl, FakeController
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetctl.contexts import Context, ContextError, config_path, load_contexts, remove_context, save_context
+from fleet_core.contexts import Context, ContextError, config_path, load_contexts, remove_context, save_context
 
 
 @pytest.fixture(autouse=True)

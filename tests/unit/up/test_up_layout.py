@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 from fleet_core.config import AgentConfig, PortRange, TlsConfig
-from fleetctl.up.configs import render
+from fleet_core.toml import render
 from fleetctl.up.layout import Layout, balancer_addresses, default_data_dir, preferred_block, runtime_root
 from fleetctl.up.notify import parse_fields
 
@@ -58,9 +58,9 @@ def test_a_rendered_configuration_reads_back_as_it_was(tmp_path: Path) -> None:
         log_dir=Path("/l"),
         labels={"zone": "a"},
     )
-    tomllib.loads(render(config))
+    tomllib.loads(render(config.plain()))
     file = tmp_path / "agent.toml"
-    file.write_text(render(config))
+    file.write_text(render(config.plain()))
     assert AgentConfig.load(file) == config
 
 
