@@ -110,7 +110,7 @@ def _supervisor(place: Place) -> Unit:
             ("RuntimeDirectory", str(runtime)),
             ("RuntimeDirectoryMode", "0711"),
             ("RuntimeDirectoryPreserve", "yes"),
-            ("LimitNOFILE", "524288"),
+            ("LimitNOFILE", "65536:524288"),
         ),
     )
 

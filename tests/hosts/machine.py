@@ -1,0 +1,150 @@
+"""One host: a container whose PID 1 is systemd. What is done to it is what is done to real ones."""
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker.models.containers import Container
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+_BOOT_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+_COMMAND_SECONDS = 240.0
+
+
+class MachineError(Exception):
+    """A command on a host failed; the message is the command and what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder or file of this machine that a host sees, and cannot change."""
+
+    source: Path
+    target: str
+
+
+class Machine:
+    """Owns its container; `close` ends it, whatever state it is in."""
+
+    def __init__(
+        self,
+        name: str,
+        image: str,
+        network: Network,
+        mounts: list[Mount],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Returns once systemd has started everything. Raises MachineError."""
+        self.name = name
+        container = (
+            DockerContainer(image)
+            .with_network(network)
+            .with_kwargs(
+                hostname=name,
+                cap_add=["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"],
+                security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+                cgroupns="private",
+                stop_signal="SIGRTMIN+3",
+            )
+        )
+        container.with_tmpfs_mount("/run").with_tmpfs_mount("/tmp")
+        for key, value in (environment or {}).items():
+            container.with_env(key, value)
+        for mount in mounts:
+            container.with_volume_mapping(str(mount.source), mount.target, "ro")
+        self._owner = container
+        container.start()
+        try:
+            self.wait_until_up()
+        except BaseException:
+            container.stop()
+            raise
+
+    def close(self) -> None:
+        self._owner.stop()
+
+    @property
+    def _container(self) -> Container:
+        return self._owner.get_wrapped_container()
+
+    @property
+    def address(self) -> str:
+        """On the hosts' own network."""
+        container = self._container
+        container.reload()
+        (settings,) = container.attrs["NetworkSettings"]["Networks"].values()
+        return str(settings["IPAddress"])
+
+    def run(self, script: str, *, timeout: float = _COMMAND_SECONDS) -> str:
+        """Standard output of a shell script, as root. Raises MachineError."""
+        result = self._exec(script, timeout)
+        if result.returncode != 0:
+            raise MachineError(
+                f"{self.name}: {script.strip()}\nexit status {result.returncode}\n{result.stdout}{result.stderr}"
+            )
+        return result.stdout
+
+    def succeeds(self, script: str) -> bool:
+        return self._exec(script, _COMMAND_SECONDS).returncode == 0
+
+    def put(self, source: Path, target: str) -> None:
+        """Copy a file or folder of this machine into the host."""
+        subprocess.run(
+            ["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True
+        )
+
+    def fetch(self, source: str, target: Path) -> None:
+        subprocess.run(
+            ["docker", "cp", f"{self._container.id}:{source}", str(target)], check=True, capture_output=True
+        )
+
+    def wait_until_up(self, timeout: float = _BOOT_SECONDS) -> None:
+        self.wait_for(
+            lambda: self._exec("systemctl is-system-running", 20).stdout.strip() in ("running", "degraded"),
+            "systemd to start everything",
+            timeout,
+        )
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise MachineError(f"{self.name}: waited {timeout:g} s for {what}\n{self.journal()}")
+            time.sleep(_POLL_SECONDS)
+
+    def main_pid(self, unit: str) -> int:
+        """0: it does not run."""
+        return int(self.run(f"systemctl show {unit} --property MainPID --value"))
+
+    def reboot(self) -> None:
+        """An orderly one: systemd stops every service, then boots anew. Folders in memory are empty afterwards."""
+        self._container.restart(timeout=120)
+        self.wait_until_up()
+
+    def power_cut(self) -> None:
+        """Every process is gone at once, and nothing was told."""
+        self._container.kill()
+
+    def power_on(self) -> None:
+        self._container.start()
+        self.wait_until_up()
+
+    def stop(self) -> None:
+        self._container.stop(timeout=120)
+
+    def journal(self, lines: int = 200) -> str:
+        """What its services said, for whoever has to find out."""
+        return self._exec(f"journalctl --no-pager --lines {lines} --output short-precise", 30).stdout
+
+    def _exec(self, script: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", "exec", str(self._container.id), "/bin/bash", "-ec", script],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
