@@ -72,13 +72,21 @@ lint: $(VENV)/.installed ## style and likely mistakes
 
 type: $(VENV)/.installed ## mypy strict
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/integration/examples tests/faults tests/bench scripts
+	$(BIN)/mypy --explicit-package-bases tests/load tests/integration/fleet tests/integration/examples tests/faults tests/bench tests/hosts scripts
 
 test: lint type $(EXAMPLES) ## everything this machine can run: lint, types, all tests
 	$(BIN)/pytest
 
 test-unit: $(VENV)/.installed ## the tests of pure code: no network, seconds
 	$(BIN)/pytest tests/unit tests/property
+
+test-hosts: $(VENV)/.installed ## docs/install.md on hosts with systemd, in containers; as root it installs and starts what is missing
+	$(BIN)/python -m tests.hosts.engine
+	$(BIN)/pytest tests/hosts
+
+wheel: $(VENV)/.installed ## dist/fleetctl-VERSION-py3-none-any.whl, to install on hosts
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 soak: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts and resizes under load, judged by the journals
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS) --resize --steady 60
@@ -107,6 +115,6 @@ bench-upstreams: $(VENV)/.installed ## from ready to the first request, and from
 bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
-	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto fleet-file-docs lock fmt lint type demo test test-unit soak soak-rollouts faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto fleet-file-docs lock fmt lint type demo test test-unit test-hosts wheel soak soak-rollouts faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean

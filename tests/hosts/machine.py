@@ -97,10 +97,13 @@ class Machine:
             ["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True
         )
 
-    def fetch(self, source: str, target: Path) -> None:
-        subprocess.run(
-            ["docker", "cp", f"{self._container.id}:{source}", str(target)], check=True, capture_output=True
-        )
+    def pack(self, path: str) -> bytes:
+        """A file or folder of the host, as a tar archive."""
+        chunks, _ = self._container.get_archive(path)
+        return b"".join(chunks)
+
+    def unpack(self, archive: bytes, folder: str) -> None:
+        self._container.put_archive(folder, archive)
 
     def wait_until_up(self, timeout: float = _BOOT_SECONDS) -> None:
         self.wait_for(

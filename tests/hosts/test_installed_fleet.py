@@ -1,0 +1,156 @@
+"""What docs/install.md promises, on hosts with systemd, under load."""
+
+import time
+
+from tests.hosts.fleet import APP, SIZE, HostFleet
+from tests.hosts.machine import Machine
+from tests.load.tally import Tally
+
+_REQUESTS = 150
+"""After each fault, so many more must have been answered before the next."""
+
+
+def more_requests(fleet: HostFleet, tally: Tally, count: int = _REQUESTS) -> None:
+    goal = tally.sent.total() + count
+    fleet.control.wait_for(lambda: tally.sent.total() >= goal, f"{count} requests")
+
+
+def failures(tally: Tally) -> list[str]:
+    return [f"{failure.kind}: {failure.method} {failure.connection} {failure.detail}" for failure in tally.details]
+
+
+def cgroup_of(machine: Machine, pid: int) -> str:
+    """In the version 2 tree."""
+    lines = machine.run(f"cat /proc/{pid}/cgroup").splitlines()
+    return next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+
+
+def test_workers_live_in_the_delegated_cgroup_as_a_user_without_rights(hosts: HostFleet) -> None:
+    for name, pid in hosts.workers("web1").items():
+        assert cgroup_of(hosts.web1, pid).startswith(f"/system.slice/fleet-workers.service/{APP}."), name
+        assert hosts.web1.run(f"stat -c %U /proc/{pid}").strip() == "fleet"
+    assert hosts.web1.run("stat -c '%a %U:%G' /etc/fleet/agent/key.pem").strip() == "640 root:root"
+    assert hosts.control.run("stat -c '%a %U:%G' /etc/fleet/balancer/key.pem").strip() == "640 root:fleet-balancer"
+    assert hosts.control.run("stat -c '%a %U' /etc/fleet/authority/ca.key").strip() == "600 root"
+
+
+def test_restarts_and_kills_of_the_services_touch_no_worker_and_fail_no_request(hosts: HostFleet) -> None:
+    """Guards invariant 3: with delegated cgroups, and systemd in charge."""
+    before = hosts.workers()
+    supervisor = hosts.web1.main_pid("fleet-supervisor")
+    haproxy = hosts.control.run("pgrep -x haproxy")
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        for machine, command in (
+            (hosts.web1, "systemctl restart fleet-agent"),
+            (hosts.web1, "systemctl kill --signal KILL fleet-supervisor"),
+            (hosts.web2, "systemctl kill --signal KILL fleet-agent"),
+            (hosts.web2, "systemctl restart fleet-supervisor"),
+            (hosts.control, "systemctl restart fleet-balancer"),
+            (hosts.control, "systemctl kill --kill-whom main --signal KILL fleet-balancer"),
+            (hosts.control, "systemctl restart fleet-controller"),
+            (hosts.control, "systemctl restart fleet-etcd"),
+        ):
+            machine.run(command)
+            more_requests(hosts, tally)
+        hosts.web1.wait_for(
+            lambda: hosts.web1.main_pid("fleet-supervisor") not in (0, supervisor), "another supervisor"
+        )
+        hosts.wait_until_settled()
+    assert failures(tally) == []
+    assert hosts.workers() == before
+    assert hosts.control.run("pgrep -x haproxy") == haproxy
+
+
+def test_installing_again_upgrades_in_place_and_touches_no_worker(hosts: HostFleet) -> None:
+    before = hosts.workers()
+    agent = hosts.web1.main_pid("fleet-agent")
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        hosts.follow("upgrade web1")
+        more_requests(hosts, tally)
+        hosts.wait_until_settled()
+    assert failures(tally) == []
+    assert hosts.workers() == before
+    assert hosts.web1.main_pid("fleet-agent") != agent
+
+
+def test_a_reboot_under_load_fails_no_request_and_the_host_comes_back_with_its_workers(hosts: HostFleet) -> None:
+    """Guards invariant 7: at shutdown, a worker is stopped only after every balancer stopped choosing it."""
+    before = hosts.workers()
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        hosts.web1.reboot()
+        hosts.wait_until_settled()
+        more_requests(hosts, tally)
+    assert failures(tally) == []
+    after = hosts.workers()
+    assert after.keys() == before.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed <= {name for name in after if "/web1/" in name}
+
+
+def test_a_host_boots_with_its_workers_while_the_controller_is_away(hosts: HostFleet) -> None:
+    wanted = len(hosts.workers("web2"))
+    hosts.control.run("systemctl stop fleet-controller")
+    try:
+        hosts.web2.reboot()
+        hosts.web2.wait_for(
+            lambda: hosts.web2.run("pgrep -c -u fleet node || true").strip() == str(wanted), f"{wanted} workers"
+        )
+    finally:
+        hosts.control.run("systemctl start fleet-controller")
+    hosts.wait_until_settled()
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+    assert failures(tally) == []
+
+
+def test_after_a_power_cut_no_request_fails_once_the_endpoints_are_removed(hosts: HostFleet) -> None:
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        hosts.web2.power_cut()
+        hosts.control.wait_for(lambda: "web2" not in hosts.fleetctl("balancer", "upstreams", APP), "the removal")
+        removed = time.monotonic()
+        more_requests(hosts, tally)
+        hosts.web2.power_on()
+        hosts.wait_until_settled()
+        more_requests(hosts, tally)
+    # A request that was sent before may run into its timeout after.
+    late = [failure for failure in tally.details if failure.at > removed + 5.0]
+    assert late == []
+    assert len(hosts.workers("web2")) == SIZE // 2
+
+
+def test_what_is_left_of_another_pid_namespace_is_not_adopted(hosts: HostFleet) -> None:
+    """Guards invariant 8: the machine's boot id is the same, the pids in the journal are other processes'."""
+    machine = hosts.web2
+    machine.run(
+        "rm -rf /root/journal; cp -a /run/fleet/journal /root/journal;"
+        "mkdir -p /etc/systemd/system/fleet-supervisor.service.d;"
+        "printf '[Service]\\nExecStartPre=/bin/cp -a /root/journal /run/fleet/\\n'"
+        " > /etc/systemd/system/fleet-supervisor.service.d/old.conf"
+    )
+    pids = sorted(hosts.workers("web2").values())
+    machine.power_cut()
+    machine.power_on()
+    try:
+        # Processes of nobody's business, with the very numbers of the journal.
+        hosts.wait_until_settled()
+        assert machine.run("systemctl show fleet-supervisor --property NRestarts --value").strip() == "0"
+        assert all("systemd" not in machine.run(f"cat /proc/{pid}/comm") for pid in hosts.workers("web2").values())
+        assert len(pids) == SIZE // 2
+    finally:
+        machine.run("rm -r /etc/systemd/system/fleet-supervisor.service.d; systemctl daemon-reload")
+
+
+def test_uninstalling_drains_and_leaves_the_data(hosts: HostFleet) -> None:
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        hosts.follow("remove web2")
+        more_requests(hosts, tally)
+    assert failures(tally) == []
+    assert not hosts.web2.succeeds("pgrep node || systemctl cat fleet-agent || id fleet")
+    assert hosts.web2.succeeds("test -f /etc/fleet/agent.toml -a -f /var/lib/fleet/agent/host-uid -a -d /var/log/fleet/my-app")
+    hosts.web2.run("/opt/fleet/bin/fleet-agent uninstall --purge")
+    assert not hosts.web2.succeeds("test -e /etc/fleet/agent.toml -o -e /var/lib/fleet/agent -o -e /var/log/fleet")
