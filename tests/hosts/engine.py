@@ -1,4 +1,4 @@
-"""The Docker engine these tests need: found, or installed and started where this is root on Debian, or a line that says what to do.
+"""The Docker engine that hosts need: found, or installed and started where this is root on Debian, or a line on what to do.
 
     python -m tests.hosts.engine     what `make test-hosts` does first
 
@@ -68,7 +68,9 @@ def _install(packages: list[str]) -> None:
 
 def _start() -> None:
     if os.geteuid() != 0:
-        raise EngineError("the Docker engine does not run: start it as root, with `systemctl start docker` or `dockerd &`")
+        raise EngineError(
+            "the Docker engine does not run: start it as root, with `systemctl start docker` or `dockerd &`"
+        )
     if Path("/run/systemd/system").is_dir():
         subprocess.run(["systemctl", "start", "docker"], check=False)
     else:

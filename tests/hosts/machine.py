@@ -93,9 +93,7 @@ class Machine:
 
     def put(self, source: Path, target: str) -> None:
         """Copy a file or folder of this machine into the host."""
-        subprocess.run(
-            ["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True
-        )
+        subprocess.run(["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True)
 
     def pack(self, path: str) -> bytes:
         """A file or folder of the host, as a tar archive."""

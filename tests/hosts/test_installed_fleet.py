@@ -151,6 +151,8 @@ def test_uninstalling_drains_and_leaves_the_data(hosts: HostFleet) -> None:
         more_requests(hosts, tally)
     assert failures(tally) == []
     assert not hosts.web2.succeeds("pgrep node || systemctl cat fleet-agent || id fleet")
-    assert hosts.web2.succeeds("test -f /etc/fleet/agent.toml -a -f /var/lib/fleet/agent/host-uid -a -d /var/log/fleet/my-app")
+    assert hosts.web2.succeeds(
+        "test -f /etc/fleet/agent.toml -a -f /var/lib/fleet/agent/host-uid -a -d /var/log/fleet/my-app"
+    )
     hosts.web2.run("/opt/fleet/bin/fleet-agent uninstall --purge")
     assert not hosts.web2.succeeds("test -e /etc/fleet/agent.toml -o -e /var/lib/fleet/agent -o -e /var/log/fleet")
