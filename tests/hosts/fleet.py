@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,10 @@ class HostFleet:
             self._network = self._owned.enter_context(Network())
             self._image = image.provide()
             self._wheels = wheels.provide()
-            self.control = self.add("ctl1", Mount(find_etcd(), "/usr/local/bin/etcd"))
-            self.web1 = self.add("web1")
-            self.web2 = self.add("web2")
+            with ThreadPoolExecutor() as pool:
+                control = pool.submit(self.add, "ctl1", Mount(find_etcd(), "/usr/local/bin/etcd"))
+                web1, web2 = pool.submit(self.add, "web1"), pool.submit(self.add, "web2")
+            self.control, self.web1, self.web2 = control.result(), web1.result(), web2.result()
             self._install()
         except BaseException:
             self._owned.close()
@@ -94,7 +96,7 @@ class HostFleet:
         script = ""
         for line in text.splitlines():
             if line.startswith("scp -r "):
-                machine.run(_OFFLINE + script)
+                machine.run(f"cd /root\n{_OFFLINE}{script}")
                 folder, target = line.removeprefix("scp -r ").split()
                 self._copy(machine, f"/root/{folder}", self._machine(target.partition("@")[2].partition(":")[0]))
                 script = ""
@@ -135,7 +137,7 @@ class HostFleet:
     def settled(self) -> bool:
         """All workers the app shall have are ready, and every host is connected."""
         hosts = self.json("host", "ls")
-        return len(self.workers()) == SIZE and all(host["state"] == "ready" for host in hosts)
+        return len(self.workers()) == SIZE and all(host["state"] == "online" for host in hosts)
 
     def wait_until_settled(self) -> None:
         self.control.wait_for(self.settled, f"{SIZE} ready workers: {self.fleetctl('status', APP, '||', 'true')}")

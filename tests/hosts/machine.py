@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from docker.models.containers import Container
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
@@ -68,7 +68,7 @@ class Machine:
         self._owner.stop()
 
     @property
-    def _container(self) -> Container:
+    def _container(self) -> Any:  # docker's own, which has no types
         return self._owner.get_wrapped_container()
 
     @property
