@@ -134,6 +134,11 @@ class HostFleet:
             if worker["ready"] and (not host or worker["host"] == host)
         }
 
+    def state_of(self, host: str) -> str:
+        """As `host ls` shows it."""
+        (state,) = [each["state"] for each in self.json("host", "ls") if each["name"] == host]
+        return str(state)
+
     def settled(self) -> bool:
         """All workers the app shall have are ready, and every host is connected."""
         hosts = self.json("host", "ls")
