@@ -147,6 +147,12 @@ class HostFleet:
     def wait_until_settled(self) -> None:
         self.control.wait_for(self.settled, f"{SIZE} ready workers: {self.fleetctl('status', APP, '||', 'true')}")
 
+    def wait_for_processes(self, machine: Machine, count: int) -> None:
+        """Asked of the host itself, whatever the controller believes."""
+        machine.wait_for(
+            lambda: machine.run("pgrep -c -u fleet node || true").strip() == str(count), f"{count} processes"
+        )
+
     @contextmanager
     def load(self) -> Iterator[Tally]:
         """Requests through the balancer, 100 a second, while the block runs."""
