@@ -115,5 +115,5 @@ def test_a_rendered_configuration_is_read_back_as_it_was(tmp_path: Path) -> None
 
 
 def test_what_is_wrong_with_a_configuration_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"agent\.toml: state_dir: Field required"):
+    with pytest.raises(ConfigError, match=r"agent\.toml: state_dir: must be set"):
         AgentConfig.checked({"name": "a"}, tmp_path / "agent.toml")
