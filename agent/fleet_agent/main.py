@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, StateDirInUseError, DepartureError, OSError, ValueError) as error:
         print(f"fleet-agent: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # of a drain: the host stays
+        return 130
     return 0
 
 

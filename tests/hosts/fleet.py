@@ -72,6 +72,15 @@ class HostFleet:
                 machine.run(_OFFLINE + block.text)
         return machine
 
+    def add_host(self, name: str, environment: dict[str, str]) -> Machine:
+        """One more host with workers, as the page has web1."""
+        machine = self.add(name, environment=environment)
+        self.control.run(f"cd /root; fleetctl cert issue agent {name}")
+        machine.unpack(self.control.pack(f"/root/agent-{name}"), "/root")
+        (install,) = [block for block in self._page if block.where == "web1"]
+        machine.run(_OFFLINE + self._with_addresses(install.text).replace("web1", name))
+        return machine
+
     # The page
 
     def _install(self) -> None:

@@ -8,6 +8,7 @@ from tests.load.tally import FailureKind, Tally
 
 _REQUESTS = 150
 """After each fault, so many more must have been answered before the next."""
+_LIMITED = "/sys/fs/cgroup/system.slice/fleet-workers.service/limited.1.1"
 _CLIENT_SECONDS = 5.0
 """Until a client of the load gives up."""
 
@@ -83,13 +84,41 @@ def test_a_reboot_under_load_fails_no_request_and_the_host_comes_back_with_its_w
     with hosts.load() as tally:
         more_requests(hosts, tally)
         hosts.web1.reboot()
+        hosts.wait_for_processes(hosts.web1, len(hosts.workers("web1")))
         hosts.wait_until_settled()
         more_requests(hosts, tally)
     assert failures(tally) == []
     after = hosts.workers()
     assert after.keys() == before.keys()
-    changed = {name for name in after if after[name] != before[name]}
-    assert changed <= {name for name in after if "/web1/" in name}
+    assert {name for name in after if after[name] != before[name]} == {name for name in after if "/web1/" in name}
+
+
+def test_stopping_the_workers_service_drains_the_host_and_starting_the_agent_brings_all_back(hosts: HostFleet) -> None:
+    wanted = len(hosts.workers("web1"))
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        hosts.web1.run("systemctl stop fleet-workers")
+        assert hosts.web1.run("pgrep -c -u fleet node || true").strip() == "0"
+        assert not hosts.web1.succeeds("systemctl is-active fleet-agent || systemctl is-active fleet-supervisor")
+        more_requests(hosts, tally)
+        hosts.web1.run("systemctl start fleet-agent")
+        hosts.wait_for_processes(hosts.web1, wanted)
+        hosts.wait_until_settled()
+    assert failures(tally) == []
+    for service in ("fleet-workers", "fleet-supervisor", "fleet-agent", "fleet-drain"):
+        assert hosts.web1.succeeds(f"systemctl is-active {service}"), service
+
+
+def test_controller_etcd_and_balancer_come_back_by_themselves(hosts: HostFleet) -> None:
+    """Guards invariant 3: their whole machine reboots, and no worker notices."""
+    before = hosts.workers()
+    hosts.control.reboot()
+    hosts.control.wait_for(lambda: hosts.control.succeeds("fleetctl host ls"), "a leading controller")
+    hosts.wait_until_settled()
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+    assert failures(tally) == []
+    assert hosts.workers() == before
 
 
 def test_a_host_boots_with_its_workers_while_the_controller_is_away(hosts: HostFleet) -> None:
@@ -115,6 +144,7 @@ def test_after_a_power_cut_requests_fail_only_until_the_host_is_known_to_be_gone
         known = time.monotonic()
         more_requests(hosts, tally)
         hosts.web2.power_on()
+        hosts.wait_for_processes(hosts.web2, SIZE // 2)
         hosts.wait_until_settled()
         more_requests(hosts, tally)
     # What was sent before the cut and got no answer runs into the client's timeout.
@@ -145,6 +175,26 @@ def test_what_is_left_of_another_pid_namespace_is_not_adopted(hosts: HostFleet) 
         assert machine.run("systemctl is-system-running").strip() == "running"
     finally:
         machine.run("rm -r /etc/systemd/system/fleet-supervisor.service.d; systemctl daemon-reload")
+
+
+def test_a_host_of_cgroups_of_version_2_alone_gives_limits_or_says_why_not(hosts: HostFleet) -> None:
+    """Whether this machine's kernel leaves version 2 its controllers decides which of the two is seen here."""
+    machine = hosts.add_host("web3", environment={"FLEET_TEST_CGROUPS": "unified"})
+    assert machine.succeeds("test -f /sys/fs/cgroup/system.slice/fleet-workers.service/cgroup.controllers")
+    limited = "cd /srv/my-app && fleetctl start ./server.js -n limited -i 1 --host web3 --memory-limit 200M"
+    try:
+        if machine.succeeds("grep -w memory /sys/fs/cgroup/cgroup.controllers"):
+            hosts.control.run(limited)
+            assert machine.run(f"cat {_LIMITED}/memory.max").strip() == str(200 * 1024 * 1024)
+            supervisor = machine.main_pid("fleet-supervisor")
+            machine.run("systemctl kill --signal KILL fleet-supervisor")
+            machine.wait_for(lambda: machine.main_pid("fleet-supervisor") not in (0, supervisor), "another one")
+            assert machine.run("systemctl is-active fleet-supervisor").strip() == "active"
+        else:
+            assert not hosts.control.succeeds(limited)
+            assert "enable the controller memory" in hosts.control.run("fleetctl status limited")
+    finally:
+        hosts.control.run("fleetctl remove limited --yes")
 
 
 def test_uninstalling_drains_and_leaves_the_data(hosts: HostFleet) -> None:

@@ -44,6 +44,8 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self.heartbeats: list[agent_pb2.AgentHeartbeat] = []
         self.chunks: list[agent_pb2.LogChunk] = []
         self.demands: list[agent_pb2.ReplaceRequest] = []
+        self.departures: list[bool] = []
+        """What it was told of leaving, in this order."""
         self.workers: dict[Slot, types_pb2.WorkerStatus] = {}
         self.history: list[tuple[float, types_pb2.WorkerStatus]] = []
         self._sequences = itertools.count(1)
@@ -96,6 +98,8 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
                     self.chunks.append(message.log_chunk)
                 case "replace":
                     self.demands.append(message.replace)
+                case "leaving":
+                    self.departures.append(message.leaving.leaving)
             self._changed.set()
 
     def _take_report(self, report: agent_pb2.WorkerReport) -> None:

@@ -55,6 +55,12 @@ class RunningHost:
             agent.send_signal(number)
         return await asyncio.wait_for(agent.wait(), DEADLINE_SECONDS)
 
+    async def drain(self) -> asyncio.subprocess.Process:
+        """`fleet-agent drain`, running."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fleet_agent.program", "drain", "--config", str(self.config))
+        )
+
     async def clean_up(self) -> None:
         if self.agent is not None:
             await self.end_agent(signal.SIGKILL)
