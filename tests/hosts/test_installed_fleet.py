@@ -139,24 +139,24 @@ def test_after_a_power_cut_requests_fail_only_until_the_host_is_known_to_be_gone
     with hosts.load() as tally:
         more_requests(hosts, tally)
         cut = time.monotonic()
-        hosts.web2.power_cut()
-        hosts.control.wait_for(lambda: hosts.state_of("web2") != "online", "web2 to be missed")
+        hosts.web1.power_cut()
+        hosts.control.wait_for(lambda: hosts.state_of("web1") != "online", "web1 to be missed")
         known = time.monotonic()
         more_requests(hosts, tally)
-        hosts.web2.power_on()
-        hosts.wait_for_processes(hosts.web2, SIZE // 2)
+        hosts.web1.power_on()
+        hosts.wait_for_processes(hosts.web1, SIZE // 2)
         hosts.wait_until_settled()
         more_requests(hosts, tally)
     # What was sent before the cut and got no answer runs into the client's timeout.
     late = [failure for failure in tally.details if failure.kind is not FailureKind.TIMEOUT and failure.at > known]
     assert late == []
     assert max((failure.at for failure in tally.details), default=cut) <= known + _CLIENT_SECONDS
-    assert len(hosts.workers("web2")) == SIZE // 2
+    assert len(hosts.workers("web1")) == SIZE // 2
 
 
 def test_what_is_left_of_another_pid_namespace_is_not_adopted(hosts: HostFleet) -> None:
     """Guards invariant 8: the machine's boot id is the same, the pids in the journal are other processes'."""
-    machine = hosts.web2
+    machine = hosts.web1
     machine.run(
         "rm -rf /root/journal; cp -a /run/fleet/journal /root/journal;"
         "mkdir -p /etc/systemd/system/fleet-supervisor.service.d;"
@@ -169,7 +169,7 @@ def test_what_is_left_of_another_pid_namespace_is_not_adopted(hosts: HostFleet) 
         hosts.wait_for_processes(machine, SIZE // 2)
         hosts.wait_until_settled()
         supervisor = machine.main_pid("fleet-supervisor")
-        for name, pid in hosts.workers("web2").items():
+        for name, pid in hosts.workers("web1").items():
             assert machine.run(f"ps -o ppid= -p {pid}").strip() == str(supervisor), f"{name} was not started anew"
         assert machine.run("systemctl show fleet-supervisor --property NRestarts --value").strip() == "0"
         assert machine.run("systemctl is-system-running").strip() == "running"
