@@ -1,7 +1,7 @@
 """Hosts that are about to stop their workers."""
 
-from fleet_controller.departures import drained, without_departing
-from fleet_controller.views import BalancerView, EndpointState
+from fleet_controller.planning.departures import drained, without_departing
+from fleet_controller.planning.views import BalancerView, EndpointState
 from fleet_core.ids import WorkerId
 
 HERE = WorkerId("app", "web1", 1, 1)
