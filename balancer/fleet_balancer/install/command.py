@@ -42,6 +42,9 @@ def add_commands(commands: Any) -> None:
         "--haproxy", type=Path, metavar="FILE", help="default: the newer of PATH's and the bundled one"
     )
     install.add_argument("--threads", type=int, metavar="N", help="HAProxy's; default 1")
+    install.add_argument(
+        "--listen-address", metavar="ADDR", help="serve routes without an address on this one alone; default 0.0.0.0"
+    )
     add_uninstall(commands, "configuration, certificates and state")
 
 
@@ -57,6 +60,7 @@ def _installation(arguments: argparse.Namespace) -> list[Step]:
         "controllers": arguments.controllers,
         "haproxy": str(arguments.haproxy) if arguments.haproxy else None,
         "threads": arguments.threads,
+        "listen_address": arguments.listen_address,
     }
     if arguments.config is None and not _CONFIG.exists():
         if not arguments.controllers:
