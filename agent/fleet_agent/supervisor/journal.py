@@ -1,7 +1,8 @@
 """What a supervisor must know to go on with the workers of the one before it: a file for each worker.
 
 The last whole line of a file counts: a record is added to the one before, as that takes a fraction of replacing a file, on the
-way from a crash to the next process. A file that has become long is replaced, by rename. There is no fsync: the journal lies in
+way from a crash to the next process. A file that has become long is replaced, by rename, but not on that way while it can wait:
+a file system may then write to its disk first. There is no fsync: the journal lies in
 /run and must survive the end of a process, not of the machine, with which the workers end too.
 """
 
@@ -19,7 +20,9 @@ from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from
 _VERSION = 1
 _SUFFIX = ".json"
 _LONG_BYTES = 16 * 1024
-"""A file of this length is replaced at the next record."""
+"""A file of this length is replaced at the next record that nobody waits for."""
+_LONGEST_BYTES = 256 * 1024
+"""At any."""
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -48,13 +51,13 @@ class Journal:
         """The launch written last for a worker: most records repeat it, twice."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def write(self, life: Life) -> None:
-        """Raises OSError; the record before still stands."""
+    def write(self, life: Life, *, waited_for: bool = False) -> None:
+        """`waited_for`: a process is released after it. Raises OSError; the record before still stands."""
         record = f"\n{self._content(life)}\n".encode()  # begins a line, whatever the supervisor before left unfinished
         path = self._path(life.key)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.lseek(descriptor, 0, os.SEEK_END) < _LONG_BYTES:
+            if os.lseek(descriptor, 0, os.SEEK_END) < (_LONGEST_BYTES if waited_for else _LONG_BYTES):
                 _write_all(descriptor, record)
                 return
         finally:

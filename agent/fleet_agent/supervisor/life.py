@@ -223,9 +223,9 @@ def _crashed(gone: Life, policy: Launch, ran_seconds: float, now: float, jitter:
     if len(recent) >= policy.max_restarts:
         reason = f"{gone.reason}; given up after {len(recent)} restarts in {policy.window_seconds:g} s"
         return replace(gone, state="failed", reason=reason, crashes=recent), ()
-    crashed = replace(gone, restarts=gone.restarts + 1, streak=streak + 1, crashes=(*recent, now))
+    crashed = replace(gone, state="starting", restarts=gone.restarts + 1, streak=streak + 1, crashes=(*recent, now))
     if streak == 0:
-        return replace(crashed, state="starting"), (Start(),)
+        return crashed, (Start(),)
     pause = policy.backoff_initial_seconds * 2.0 ** min(streak - 1, _LARGEST_EXPONENT)
     pause = min(pause, policy.backoff_max_seconds) * (1 - jitter / 2)
     return replace(crashed, state="backoff", deadline=now + pause), ()

@@ -1,6 +1,8 @@
 """What the agent is told of the workers.
 
-It comes after all that is to be started: nobody shall wait for a process until a text is made.
+An end is told before the next process is made, as a balancer still sends requests there; a process that was just released would
+also take the processor from whoever tells of it. All else comes after what is to be started: nobody shall wait for a process
+until a text is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ Emit = Callable[[Mapping[str, Any]], None]
 
 
 class News:
-    """Told at the end of the turn, or of the next, while `busy` says that there is something to start."""
+    """Told at the end of the turn, or of the next, while `busy` says that there is something to start; ends are told at once."""
 
     def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool]) -> None:
         self._loop = loop
@@ -27,19 +29,24 @@ class News:
         worker = report(life)
         if before is None or worker != report(before):
             self._tell_soon(worker)
+        if before is not None and before.pid and not life.pid:
+            self._tell_all()
 
     def forgotten(self, key: Key) -> None:
         self._tell_soon(key)
 
     def _tell_soon(self, news: Worker | Key) -> None:
         if not self._untold:
-            self._loop.soon(self._tell_all)
+            self._loop.soon(self._tell_rest)
         self._untold.append(news)
 
-    def _tell_all(self) -> None:
+    def _tell_rest(self) -> None:
         if self._busy():
-            self._loop.soon(self._tell_all)
-            return
+            self._loop.soon(self._tell_rest)
+        else:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
         untold, self._untold = self._untold, []
         for news in untold:
             if isinstance(news, Worker):

@@ -33,6 +33,8 @@ from fleet_agent.supervisor.stub_program import CHANNEL, FIRST_INHERITED, MOST_I
 __all__ = ["FIRST_INHERITED", "NOTHING_HANDED", "Handed", "Nursery", "Output", "SpawnError", "Spawned", "read_report"]
 
 _MAX_REPORT_BYTES = 64 * 1024
+_ORDERS_KEPT = 64
+"""Some KiB each: that many of those packed last, as a restart repeats the one before."""
 _SIGNALS = signal.valid_signals()
 
 Record = Callable[[int, int], None]
@@ -114,6 +116,8 @@ class Nursery:
         self._owned = contextlib.ExitStack()
         self._stub = stub or self._best()
         self._spare: _Child | None = None
+        self._packed: dict[str, tuple[Order, bytes]] = {}
+        """By the path of its stdout, which is one worker's; the one used last is last."""
 
     def close(self) -> None:
         if self._spare is not None:
@@ -154,12 +158,21 @@ class Nursery:
                 cgroup=handed.cgroup,
                 inherited=len(handed.inherit),
             )
-            return child.release(self._stub.pack(steps_of(order)), handed.inherit)
+            return child.release(self._pack(order), handed.inherit)
         except BaseException as error:
             child.end()
             if isinstance(error, OSError | ValueError):
                 raise SpawnError(f"start: {getattr(error, 'strerror', None) or error}") from error
             raise
+
+    def _pack(self, order: Order) -> bytes:
+        """Raises ValueError."""
+        known = self._packed.pop(order.out, None)
+        packed = known[1] if known is not None and known[0] == order else self._stub.pack(steps_of(order))
+        self._packed[order.out] = order, packed
+        if len(self._packed) > _ORDERS_KEPT:
+            del self._packed[next(iter(self._packed))]
+        return packed
 
     def _best(self) -> Stub:
         try:

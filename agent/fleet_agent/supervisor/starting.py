@@ -98,7 +98,7 @@ class Starter:
             if held.contact is not None:
                 held.contact.record(pid, start_ticks)
                 held.life = replace(held.life, channel_inode=held.contact.inode)
-            self._means.journal.write(held.life)
+            self._means.journal.write(held.life, waited_for=True)
 
         try:
             output = Output(*self.open_logs(held).paths)

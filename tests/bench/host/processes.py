@@ -13,6 +13,9 @@ SAMPLE_SECONDS = 0.0005
 _EXEC_SECONDS = 1.0
 """A process that has not become the wanted program so long after its start is another's."""
 
+_STUB = b"fleet-start\0"
+"""The command line of a process in which fleet-supervisor will start a worker."""
+
 _T = TypeVar("_T")
 
 
@@ -98,9 +101,9 @@ def alive(pid: int) -> bool:
 
 
 def twins(pid: int) -> list[int]:
-    """Its children that have not become another program: made beforehand, and a part of its cost."""
-    command = command_line(pid)
-    return [child for child in all_pids() if _parent(child) == pid and command and command_line(child) == command]
+    """Its children that are not yet what they shall become: made beforehand, and a part of its cost."""
+    made = {command_line(pid), _STUB} - {None, b""}
+    return [child for child in all_pids() if _parent(child) == pid and command_line(child) in made]
 
 
 def private_mib(pid: int) -> float:
