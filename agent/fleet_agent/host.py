@@ -22,7 +22,7 @@ from fleet_agent.launch import Extra, HostContext, Local
 from fleet_agent.ports import PortTable, read_ports, write_ports
 from fleet_agent.probes import boot_time
 from fleet_agent.readiness import Rule
-from fleet_agent.reconcile import Command, Run, Wanted, reconcile
+from fleet_agent.reconcile import Command, Run, Wanted, reconcile, status_of
 from fleet_agent.replacements import Demand
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor.protocol import Key, Worker
@@ -33,6 +33,10 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_WATCH_SECONDS = 60.0
 _LOG_SECONDS = 0.05
 """From a process's end until what it printed last is in its log."""
+_REPORT_SECONDS = 0.001
+"""So long planning leaves the loop to the report of an end."""
+_UNASKED_ENDS = frozenset({"starting", "backoff", "failed"})
+"""States of a worker without a process that was not stopped."""
 _Content = TypeVar("_Content")
 
 
@@ -141,6 +145,8 @@ class Host:
             self.look_due.set()
         if before is not None:
             self._note_end(before, worker)
+            if before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
+                self._report_end(worker)
         if worker.state == "exited":
             self._told.pop(worker.key, None)
         self._refresh_soon()
@@ -244,6 +250,15 @@ class Host:
         if crashed or (worker.state == "exited" and before.state != "stopping"):
             started = time.time() - (boot_time() - before.started_monotonic)
             asyncio.get_running_loop().call_later(_LOG_SECONDS, self._keep_last_lines, worker.key, started)
+
+    def _report_end(self, worker: Worker) -> None:
+        """Report a crash before anything is planned: until it is known, balancers send requests there."""
+        if worker.key in self.statuses:
+            status = status_of(worker.key, self._wanted.get(worker.key), worker, worker.launch.port, None, self.context)
+            status.last_lines.extend(self._last_lines.get(worker.key, ()))
+            self.statuses = {**self.statuses, worker.key: status}
+            self.changed.set()
+            self._rest_until = max(self._rest_until, asyncio.get_running_loop().time() + _REPORT_SECONDS)
 
     def _keep_last_lines(self, key: Key, since: float) -> None:
         if key in self.workers:

@@ -112,7 +112,7 @@ def reconcile(
         if command is not None and told.get(key) != command:
             commands.append(command)
     statuses = {
-        key: _status(key, targets.get(key), workers.get(key), _port(key, targets, ports), problems.get(key), host)
+        key: status_of(key, targets.get(key), workers.get(key), _port(key, targets, ports), problems.get(key), host)
         for key in {*targets, *workers}
     }
     return Plan(commands, statuses, ports)
@@ -186,7 +186,7 @@ def _may_rest(worker: Worker, wanted: Wanted) -> bool:
     return rests and worker.state == "exited" and Extra.of(policy).spec_digest == wanted.spec_digest
 
 
-def _status(
+def status_of(
     key: Key,
     wanted: Wanted | None,
     worker: Worker | None,
@@ -194,6 +194,7 @@ def _status(
     problem: tuple[types_pb2.WorkerState.ValueType, str] | None,
     host: HostContext,
 ) -> types_pb2.WorkerStatus:
+    """What is reported of one worker, without usage and uptime. `port`: of one without a record."""
     status = types_pb2.WorkerStatus(
         id=types_pb2.WorkerId(app=key.app, host=host.name, slot=key.slot, generation=key.generation),
         phase=wanted.phase if wanted else types_pb2.PHASE_UNSPECIFIED,

@@ -14,15 +14,15 @@ def main() -> None:
     messages, stats = sys.argv[1:]
     api = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     api.connect(stats)
-    _ask(api, b"prompt")
+    ask(api, b"prompt")
     inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     inbox.bind(messages)
     print("ready", flush=True)
     while line := inbox.recv(4096):
-        _ask(api, line)
+        ask(api, line)
 
 
-def _ask(api: socket.socket, line: bytes) -> None:
+def ask(api: socket.socket, line: bytes) -> None:
     """Give commands in one line, and read until each was answered."""
     api.sendall(line + b"\n")
     expected = line.count(b";") + 1
