@@ -19,6 +19,7 @@ _LEAVE, _DRAINED, _ALONE, _DOWN = b"leave\n", b"drained\n", b"alone\n", b"down\n
 _ABSENCE_SECONDS = 5.0
 """Without a session for so long, no controller is waited for: one that restarts is back sooner."""
 _LOOK_SECONDS = 0.2
+_FOLDER_SECONDS = 0.5
 _DEFAULT_GRACE_SECONDS = 10.0
 _LOG = logging.getLogger(__name__)
 
@@ -28,13 +29,16 @@ class DepartureError(Exception):
 
 
 async def serve_departures(host: Host, path: Path) -> None:
-    """Until cancelled. Raises OSError where the socket cannot be made."""
+    """Until cancelled; where the supervisor, whose folder it is, has never run yet, once it has. Raises OSError where the socket
+    cannot be made."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             await _serve(host, reader, writer)
         writer.close()
 
+    while not path.parent.is_dir():
+        await asyncio.sleep(_FOLDER_SECONDS)
     server = await asyncio.start_unix_server(serve, sock=_bound(path), limit=64)
     async with server:
         await server.serve_forever()

@@ -99,9 +99,14 @@ async def test_a_program_that_hears_no_message_gets_the_signal_after_half_the_gr
 async def test_a_program_that_closed_its_channel_gets_the_signal_at_once(
     host: RunningSupervisor, tmp_path: Path
 ) -> None:
-    source = "process.send('ready', () => process.disconnect()); setInterval(() => {}, 1000);"
+    closed = tmp_path / "closed"
+    source = (
+        f"process.on('disconnect', () => require('fs').writeFileSync('{closed}', ''));"
+        "process.send('ready', () => process.disconnect()); setInterval(() => {}, 1000);"
+    )
     await host.run(messaging(source, tmp_path, shutdown_message=True))
     await host.until(lambda worker: worker.state == "running")
+    await eventually(closed.exists, "the program closed its channel")
     await host.client.stop(KEY, signal.SIGTERM, 1000.0)
     assert (await host.until(lambda worker: worker.state == "exited")).reason == "killed by SIGTERM"
 
