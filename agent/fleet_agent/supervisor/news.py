@@ -1,8 +1,8 @@
 """What the agent is told of the workers.
 
-An end is told before the next process is made, as a balancer still sends requests there; a process that was just released would
-also take the processor from whoever tells of it. All else comes after what is to be started: nobody shall wait for a process
-until a text is made.
+It comes after all that is to be started: nobody shall wait for a process until a text is made, and its reader, when it wakes, may
+take the processor for a millisecond or more. The exception is the end of a worker with a port: a balancer sends requests there
+until it is told, and a process just released would take the processor in the same way. It is told before the next is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,8 @@ Emit = Callable[[Mapping[str, Any]], None]
 
 
 class News:
-    """Told at the end of the turn, or of the next, while `busy` says that there is something to start; ends are told at once."""
+    """Told at the end of the turn, or of the next, while `busy` says that there is something to start; the end of a
+    worker with a port is told at once."""
 
     def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool]) -> None:
         self._loop = loop
@@ -29,7 +30,8 @@ class News:
         worker = report(life)
         if before is None or worker != report(before):
             self._tell_soon(worker)
-        if before is not None and before.pid and not life.pid:
+        has_port = life.launch.port or life.launch.listen_port
+        if has_port and before is not None and before.pid and not life.pid:
             self._tell_all()
 
     def forgotten(self, key: Key) -> None:
