@@ -92,6 +92,25 @@ def test_a_journal_stays_short_however_many_records_are_written(tmp_path: Path) 
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20_000
 
 
+def test_a_record_that_somebody_waits_for_is_added_and_the_next_one_shortens_the_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, PLACE)
+    life, _ = lives.begin(Key("shop", 1, 2), LAUNCH)
+    journal.write(life)
+    (path,) = tmp_path.iterdir()
+    inode = path.stat().st_ino
+    for pid in range(1, 101):
+        life = lives.started(life, pid, 7, 1.5)
+        journal.write(life, waited_for=True)
+    assert path.stat().st_ino == inode
+    assert path.stat().st_size > 16 * 1024
+    journal.write(life)
+    assert path.stat().st_size < 16 * 1024
+    assert [record.life for record in journal.read()] == [life]
+    for pid in range(1, 2001):
+        journal.write(lives.started(life, pid, 7, 1.5), waited_for=True)
+        assert path.stat().st_size < 300 * 1024
+
+
 def test_a_record_of_a_supervisor_that_replaced_each_is_read(tmp_path: Path) -> None:
     """Guards invariant 3: an upgrade in place."""
     journal = Journal(tmp_path, PLACE)
