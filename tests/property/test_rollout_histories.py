@@ -23,6 +23,7 @@ _policies = st.sampled_from(
         RolloutPolicy(max_surge=0, max_unavailable=1, progress_deadline_seconds=100),
         RolloutPolicy(max_surge=1, max_unavailable=2, drain_timeout_seconds=3, progress_deadline_seconds=20),
         RolloutPolicy(canary=2, bake_seconds=1, on_failure=OnFailure.PAUSE, progress_deadline_seconds=100),
+        RolloutPolicy(canary=1, bake_seconds=1, min_ready_seconds=0, parallel_hosts=3, progress_deadline_seconds=200),
         RolloutPolicy(canary=1, canary_seconds=5, bake_seconds=0, parallel_hosts=2, progress_deadline_seconds=100),
     ]
 )

@@ -1,6 +1,6 @@
 """What each mutation of the control API does to desired state. Pure: records in, records out, or a refusal in words."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -160,6 +160,26 @@ def restart(ask: Ask, app: AppRecord, slot: SlotId | None, *, at_once: bool) -> 
         steps = {slot.host: 1}
         restarted = restarted.model_copy(update={"slot_floors": floors})
     return begun(ask, RolloutKind.RESTART, app, restarted, steps, at_once=at_once, insistent=at_once)
+
+
+def without_host(host: str, apps: Iterable[AppRecord]) -> list[AppRecord]:
+    """The apps that must forget their share of a host that is being removed. Raises Refused where one would lose workers.
+
+    What is being removed itself asks for nothing there any more: it only waits for a host that will never answer.
+    """
+    placed = [app for app in apps if host in app.placement]
+    staying = [app for app in placed if app.state is not AppState.REMOVING]
+    pinned = sorted(app.name for app in staying if app.size_mode is SizeMode.PINNED)
+    if pinned:
+        text = f"{', '.join(pinned)}: pinned to {host}: `fleetctl set-size APP 0 --host {host}` unpins one"
+        raise Refused(PRECONDITION, text)
+    if staying:
+        names = ", ".join(sorted(app.name for app in staying))
+        raise Refused(PRECONDITION, f"{names}: still placed on {host}: `fleetctl host drain {host}` moves them")
+    return [
+        app.model_copy(update={"placement": {name: count for name, count in app.placement.items() if name != host}})
+        for app in placed
+    ]
 
 
 def move(ask: Ask, app: AppRecord, placement: Mapping[str, int]) -> Change:

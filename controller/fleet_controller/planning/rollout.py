@@ -206,10 +206,14 @@ class _Planning:
         """Whether the step for this slot is under way already, or may begin now."""
         if place in self.begun:
             return True
-        if self.paused or (self.trial.allowed is not None and len(self.begun) >= self.trial.allowed):
+        if self.paused or (self.trial.allowed is not None and not self._may_try_another(self.trial.allowed)):
             return False
         self.begun.add(place)
         return True
+
+    def _may_try_another(self, allowed: int) -> bool:
+        """A new leader has not counted what was begun before every host of the app has reported."""
+        return len(self.begun) < allowed and self.situation.reported.issuperset(self.app.placement)
 
     # Starting
 
@@ -370,13 +374,21 @@ class _Planning:
     # How far it is
 
     def _remaining_on(self, host: str) -> int:
-        if host not in self.situation.connected and self.rollout is not None and self.rollout.kind is RolloutKind.MOVE:
-            return 0  # a move is done when every host that can be reached is as it shall be
         if host not in self.situation.reported:
             return self.app.placement.get(host, 0)
+        if host not in self.situation.connected and self._spares_lost_hosts():
+            return 0
         wanted = self.app.wanted(host)
         highest = max((slot for _, slot in self.places[host]), default=0)
         return sum(not self._slot_is_done(host, slot) for slot in range(1, max(wanted, highest) + 1))
+
+    def _spares_lost_hosts(self) -> bool:
+        """A move, or a way back, is done when every host that was lost since is the only one not as it shall be.
+
+        A lost host cannot be told anything, and its share cannot move elsewhere before the way back has ended.
+        """
+        rollout = self.rollout
+        return rollout is not None and (rollout.kind is RolloutKind.MOVE or rollout.state is RolloutState.ROLLING_BACK)
 
     def _slot_is_done(self, host: str, slot: int) -> bool:
         workers = self.slots.get((host, slot), [])

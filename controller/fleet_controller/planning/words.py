@@ -48,7 +48,10 @@ def waiting_for(
         )
     away = [host for host in remaining if host not in situation.connected]
     if away:
-        return Waiting(f"waiting for {listed(away)}, not connected")
+        gone = ""
+        if rollout is not None and rollout.kind is RolloutKind.REMOVE:
+            gone = f": bring it back, or `fleetctl host remove {min(away)}` if it is gone for good"
+        return Waiting(f"waiting for {listed(away)}, not connected{gone}")
     routed = situation.spec.listen_mode is not ListenMode.NONE
     silent = [balancer for balancer in balancers if not balancer.connected]
     if silent and routed:

@@ -8,6 +8,7 @@ from fleet_controller.mutations import changes, endings, operations, revisions
 from fleet_controller.mutations.changes import Change, Refused
 from fleet_controller.records import (
     AppRecord,
+    AppState,
     Record,
     RevisionRecord,
     RolloutRecord,
@@ -44,7 +45,12 @@ class AppCalls:
 
         def decide(app: AppRecord) -> Change:
             if request.spec.argv:
-                text = f"app {name} exists already: `fleetctl start {name}` starts it again, `fleetctl remove {name}` forgets it"
+                again = (
+                    f"`fleetctl start {name}` starts it again"
+                    if app.state is AppState.STOPPED
+                    else f"`fleetctl soft-restart {name}` replaces its workers"
+                )
+                text = f"app {name} exists already: {again}, `fleetctl remove {name}` forgets it"
                 raise Refused(changes.EXISTS, text)
             ask = self._desk.ask(office, name, request.request_id, request.options)
             labels = self._spec(office, app).placement.labels

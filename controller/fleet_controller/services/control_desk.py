@@ -15,11 +15,13 @@ from fleet_controller.mutations.changes import Ask, Change, Refused
 from fleet_controller.planning.placement import HostFact
 from fleet_controller.records import (
     AppRecord,
+    BalancerRecord,
     HostRecord,
     Record,
     RevisionRecord,
     RolloutRecord,
     app_key,
+    balancer_key,
     host_key,
     rollout_key,
 )
@@ -88,6 +90,10 @@ class Desk:
     def ask(
         self, office: Office, app: str, request_id: str, options: control_pb2.RolloutOptions, cause: str = ""
     ) -> Ask:
+        """Raises Refused where a balancer that shall be ignored is none."""
+        for name in options.ignore_balancers:
+            if office.desired.get(balancer_key(name), BalancerRecord) is None:
+                raise Refused(changes.NOT_FOUND, f"no balancer is named {name}: `fleetctl balancer ls` shows them")
         return Ask(
             request=request_id,
             past=tuple(office.desired.rollouts_of(app)),

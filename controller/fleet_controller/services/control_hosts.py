@@ -7,7 +7,7 @@ import grpc
 
 from fleet.v1 import control_pb2
 from fleet_controller.leadership import Office
-from fleet_controller.mutations import changes
+from fleet_controller.mutations import changes, operations
 from fleet_controller.mutations.changes import Refused
 from fleet_controller.records import (
     AppRecord,
@@ -16,6 +16,7 @@ from fleet_controller.records import (
     Record,
     Scheduling,
     SizeMode,
+    app_key,
     balancer_key,
     host_key,
 )
@@ -112,19 +113,14 @@ class HostCalls:
             if host is not None and host.outbox is not None:
                 text = f"host {record.name} is connected: `fleetctl host drain {record.name}`, then stop its agent"
                 raise Refused(changes.PRECONDITION, text)
-            placed = [app for app in office.desired.all(AppRecord) if record.name in app.placement]
-            pinned = sorted(app.name for app in placed if app.size_mode is SizeMode.PINNED)
-            if pinned:
-                text = f"{', '.join(pinned)}: pinned to {record.name}: `fleetctl set-size APP 0 --host {record.name}` unpins one"
-                raise Refused(changes.PRECONDITION, text)
-            if placed:
-                names = ", ".join(sorted(app.name for app in placed))
-                text = f"{names}: still placed on {record.name}: `fleetctl host drain {record.name}` moves them"
-                raise Refused(changes.PRECONDITION, text)
-            return control_pb2.RemoveHostResponse(), [(host_key(record.name), None)]
+            apps = operations.without_host(record.name, office.desired.all(AppRecord))
+            writes: list[tuple[str, Record | None]] = [(app_key(app.name), app) for app in apps]
+            return control_pb2.RemoveHostResponse(), [*writes, (host_key(record.name), None)]
 
-        answer = await self._desk.commit(office, request.request_id, [host_key(request.host)], attempt, context)
+        reads = [host_key(request.host), *(app_key(app.name) for app in office.desired.all(AppRecord))]
+        answer = await self._desk.commit(office, request.request_id, reads, attempt, context)
         office.hosts.forget(request.host)
+        office.conductor.touch()
         return answer
 
     async def remove_balancer(

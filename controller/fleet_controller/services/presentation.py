@@ -122,9 +122,11 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
     if progress is not None and progress.plan is not None and progress.rollout == rollout.id:
         remaining, doing = dict(progress.plan.remaining), dict(progress.plan.doing)
         message.seconds = round(office.clock() - progress.began, 3)
-        going_back = rollout.state is RolloutState.ROLLING_BACK
-        waiting = progress.plan.waiting or rollout.message or "; ".join(office.upstreams.refusals(rollout.app))
-        message.message = rollout.message if going_back else waiting
+        if rollout.state is RolloutState.ROLLING_BACK:
+            message.message = "; ".join(filter(None, (rollout.message, progress.plan.waiting)))
+        else:
+            refusals = "; ".join(office.upstreams.refusals(rollout.app))
+            message.message = progress.plan.waiting or rollout.message or refusals
         message.awaits_promotion = progress.plan.awaits_promotion
     for host in sorted({*rollout.host_steps, *remaining}):
         steps = max(rollout.host_steps.get(host, 0), remaining.get(host, 0))

@@ -26,6 +26,7 @@ _BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("start", "./no-such-script.js", "-n", "another"), _NOT_FOUND, "no-such-script.js"),
     (("start", str(PLAIN_SERVER), "-n", "another", "--host", "no-such-host"), _NOT_FOUND, "no-such-host"),
     (("set-size", "my-app", "3", "--host", "no-such-host"), _NOT_FOUND, "no-such-host"),
+    (("soft-restart", "my-app", "--ignore-balancer", "no-such-balancer"), _NOT_FOUND, "no-such-balancer"),
     (("set-size", "my-app", "abc"), _USAGE, "abc"),
     (("set-size", "my-app", "-1"), _USAGE, "-1"),
     (("set-size", "my-app", "1.5"), _USAGE, "1.5"),

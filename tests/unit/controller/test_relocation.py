@@ -267,6 +267,15 @@ def test_a_stopped_app_is_placed_elsewhere_too_and_one_that_is_removed_is_left_a
     assert decide(removing, hosts).moves == ()
 
 
+def test_a_removed_host_is_forgotten_by_what_is_being_removed_and_by_nothing_else() -> None:
+    """Guards invariant 6. A removal that waits for a host that is gone for good ends with `host remove`."""
+    removing = floating(a=1, b=2).model_copy(update={"state": AppState.REMOVING})
+    assert [app.placement for app in operations.without_host("a", [removing, floating(b=1)])] == [{"b": 2}]
+    for staying, words in ((floating(a=1), "still placed on a"), (pinned(a=1), "pinned to a")):
+        with pytest.raises(Refused, match=words):
+            operations.without_host("a", [removing, staying])
+
+
 def test_a_move_changes_the_placement_and_nothing_else() -> None:
     app = floating(a=2, b=2)
     change = operations.move(Ask("r2", cause="host a is drained"), app, {"b": 4})

@@ -250,6 +250,23 @@ def test_going_back_does_not_wait_for_a_worker_that_was_broken_before() -> None:
     assert not plan(replace(scene, app=app), NOW).settled, "a rollout that goes forward waits"
 
 
+def test_going_back_does_not_wait_for_a_host_that_was_lost_but_a_new_leader_waits_for_its_first_report() -> None:
+    """Guards invariant 6. While it waited, the share of the lost host could not move elsewhere."""
+    here, there = worker(1, 1), worker(1, 1, host="host2")
+    scene = restarting(here, there, balancer=choosing(here))
+    assert scene.rollout is not None
+    back = replace(
+        scene,
+        app=scene.app.model_copy(
+            update={"placement": {"host1": 1, "host2": 1}, "floor": 1, "rejected": frozenset({2})}
+        ),
+        rollout=scene.rollout.model_copy(update={"state": RolloutState.ROLLING_BACK}),
+        reported=frozenset({"host1", "host2"}),
+    )
+    assert plan(back, NOW).settled
+    assert not plan(replace(back, workers=(here,), reported=frozenset({"host1"})), NOW).settled
+
+
 def test_a_first_start_that_was_resumed_still_fails_by_its_other_workers() -> None:
     """Guards invariant 6. One worker got a successor of a higher generation; a broken one beside it is the start's as well."""
     broken = worker(2, 1, Life.FAILED)

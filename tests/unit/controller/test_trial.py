@@ -174,6 +174,17 @@ def test_a_first_worker_that_failed_and_is_being_stopped_gets_its_successor_befo
     ]
 
 
+def test_a_new_leader_tries_no_other_slot_before_it_knows_which_was_tried() -> None:
+    """The canary of the leader before is on a host whose report is still on its way."""
+    policy = RolloutPolicy(bake_seconds=1, min_ready_seconds=0, canary=1)
+    scene = updating(policy, old=(1, 2))
+    placement = {"host1": 2, "host2": 1}
+    unheard = replace(scene, app=scene.app.model_copy(update={"placement": placement}))
+    assert started(plan(unheard, NOW), unheard) == []
+    heard = replace(unheard, reported=frozenset({"host1", "host2"}))
+    assert started(plan(heard, NOW), heard) == [1]
+
+
 def test_more_canaries_than_workers_are_all_workers() -> None:
     policy = RolloutPolicy(bake_seconds=0, min_ready_seconds=0, canary=9)
     everything = updating(policy, *(worker(slot, 2) for slot in range(1, SIZE + 1)), old=())
