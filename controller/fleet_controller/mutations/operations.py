@@ -175,7 +175,11 @@ def without_host(host: str, apps: Iterable[AppRecord]) -> list[AppRecord]:
         raise Refused(PRECONDITION, text)
     if staying:
         names = ", ".join(sorted(app.name for app in staying))
-        raise Refused(PRECONDITION, f"{names}: still placed on {host}: `fleetctl host drain {host}` moves them")
+        text = (
+            f"{names}: still placed on {host}: `fleetctl host drain {host}` moves them, "
+            "`fleetctl rollout status APP` says what one waits for"
+        )
+        raise Refused(PRECONDITION, text)
     return [
         app.model_copy(update={"placement": {name: count for name, count in app.placement.items() if name != host}})
         for app in placed
