@@ -200,9 +200,10 @@ class Conductor:
         if host.outbox is None or not host.connected or not self._term.provable():
             return
         known = {record.name for record in self._desired.all(AppRecord)}
-        if any(identity.app not in known for identity in host.workers):
+        running = {identity.app for identity in host.workers}
+        if not running <= known and not running - known <= self._removed_apps():
             return  # an app we know nothing of runs there: to leave it out of an assignment would stop it
-        if any(self.apps.get(identity.app) is None for identity in host.workers):
+        if any(self.apps.get(app) is None for app in running & known):
             return  # not planned yet
         targets = frozenset(
             target
@@ -333,6 +334,14 @@ class Conductor:
         removals.sort(key=lambda record: self._desired.written_at(rollout_key(record.id)))
         keys += [rollout_key(r.id) for r in removals[: max(0, len(removals) - _REMOVED_APPS_REMEMBERED)]]
         return [Delete(key) for key in keys]
+
+    def _removed_apps(self) -> set[str]:
+        """Those a user removed, of the last ones remembered: a host that was away meanwhile may still run them."""
+        return {
+            record.app
+            for record in self._desired.all(RolloutRecord)
+            if record.kind is RolloutKind.REMOVE and record.state is RolloutState.DONE
+        }
 
     def _all_apps(self) -> set[str]:
         return {record.name for record in self._desired.all(AppRecord)}

@@ -166,6 +166,26 @@ def test_while_two_of_three_hosts_are_lost_nothing_moves_and_the_brake_is_named(
     assert control.app().rollout.kind == control_pb2.ROLLOUT_KIND_UPDATE  # the policy's, of this test
 
 
+def test_a_removal_ends_with_the_removal_of_a_lost_host_and_its_workers_go_when_the_host_comes_back(
+    fleet: Fleet, control: Control, address: str
+) -> None:
+    """Guards invariants 3 and 6: what is named as the way out is one, also for who was wrong about the host."""
+    fleet.do("start", "-n", "doomed", "-i", "3", "--listen", "none", "--", "sleep", "1000")
+    left = {worker["pid"] for worker in fleet.workers("doomed") if worker["host"] == "host3"}
+    assert left
+    with _frozen(fleet.daemon("agent", "host3")[1]):
+        wait_for(lambda: any(host["unheard_seconds"] > 0 for host in fleet.ask("host", "ls")), "host3 is lost", 30)
+        fleet.do("remove", "doomed", "-y", "--no-wait")
+        wait_for(lambda: "fleetctl host remove host3" in control.app("doomed").rollout.message, "the way out", 30)
+        control.drain("host3")
+        wait_for(lambda: control.app().placement.keys() == {"host1", "host2"}, "the others' share moved", 60)
+        fleet.do("host", "remove", "host3", "-y")
+        wait_for(lambda: [app["name"] for app in fleet.ask("ls")] == ["my-app"], "the removal ended", 30)
+        assert all(Path(f"/proc/{pid}").exists() for pid in left)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "its workers are gone", 30)
+    wait_for(lambda: "host3" not in _spread(fleet), "the host gave up what had moved", 30)
+
+
 def test_a_pinned_app_rests_on_a_drained_host_and_comes_back(fleet: Fleet, control: Control, address: str) -> None:
     fleet.do("set-size", "my-app", "2", "--host", "host2", "-y")
     with pytest.raises(grpc.aio.AioRpcError, match="pinned to host2"):
