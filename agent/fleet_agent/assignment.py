@@ -78,6 +78,7 @@ class HeldAssignment:
                 target.phase,
                 target.spec_digest,
                 specs[target.spec_digest],
+                artifact_digest=target.artifact_digest,
             )
             for target in self.targets
         }

@@ -72,6 +72,7 @@ class Dialler:
         def welcomed(epoch: Epoch) -> None:
             self._pause, self._said = _FIRST_PAUSE_SECONDS, ""
             self._host.session_began()
+            self._host.artifacts.serve_from(stub)
             _LOG.info("session with controller %s, epoch %s", address, epoch)
 
         channel = self._open_channel(address)
@@ -80,6 +81,7 @@ class Dialler:
             session = Session(stub.Session(), self._host, self._sampler, self._log_dir, self._make_hello())
             await session.run(welcomed)
         finally:
+            self._host.artifacts.serve_from(None)
             self._host.session_ended()
             with contextlib.suppress(asyncio.CancelledError):
                 await channel.close()

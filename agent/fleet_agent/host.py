@@ -15,7 +15,9 @@ from typing import TypeVar
 
 from fleet.v1 import types_pb2
 from fleet_agent.accounts import find_account
+from fleet_agent.artifacts import Artifacts
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
+from fleet_agent.code_folders import folder_id
 from fleet_agent.env_files import EnvFileError, EnvFiles
 from fleet_agent.last_lines import LogMarks, mark_logs, read_last_lines
 from fleet_agent.launch import Extra, HostContext, Local
@@ -69,6 +71,7 @@ class Host:
         self.workers: dict[Key, Worker] = {}
         self._listeners = listeners
         self._env_files = EnvFiles()
+        self.artifacts = Artifacts(state_dir / "artifacts", context, self._refresh_soon)
         self._assignment_path = state_dir / "assignment.json"
         self._ports_path = state_dir / "ports.json"
         self._held = read_assignment(self._assignment_path)
@@ -309,13 +312,18 @@ class Host:
 
     def _localised(self) -> dict[Key, Wanted]:
         """The targets, with what this host knows of their apps now."""
-        found: dict[str, Local] = {}
+        found: dict[tuple[str, str], Local] = {}
         wanted = dict(self._wanted)
+        code = {self.artifacts.identity_in(worker.launch.cwd) for worker in self.workers.values()}
         for key, target in self._wanted.items():
             if self._is_local(target) and isinstance(target.spec, AppSpec):
-                local = found.get(target.spec_digest) or self._local(target.spec)
-                found[target.spec_digest] = local
+                one = target.spec_digest, target.artifact_digest
+                local = found.get(one) or self._local(target.spec, target.artifact_digest)
+                found[one] = local
                 wanted[key] = replace(target, local=local)
+                if target.artifact_digest:
+                    code.add(folder_id(target.artifact_digest, target.spec))
+        self.artifacts.keep(code)
         hindered = any(local.problem for local in found.values())
         if hindered and not self.hindered:
             self.look_due.set()
@@ -323,16 +331,22 @@ class Host:
         return wanted
 
     def _is_local(self, wanted: Wanted) -> bool:
-        return isinstance(wanted.spec, AppSpec) and bool(wanted.spec.env_files or self.context.user_of(wanted.spec))
+        if isinstance(wanted.spec, str) or wanted.phase != types_pb2.PHASE_RUN:
+            return False
+        return bool(wanted.artifact_digest or wanted.spec.env_files or self.context.user_of(wanted.spec))
 
-    def _local(self, spec: AppSpec) -> Local:
+    def _local(self, spec: AppSpec, artifact_digest: str) -> Local:
+        code = self.artifacts.local(artifact_digest, spec) if artifact_digest else Local()
         user = self.context.user_of(spec)
         account = find_account(user) if user else None
         variables = account.variables() if account else None
+        if code.waiting or code.problem:
+            return replace(code, account_variables=variables)
         try:
-            return Local(self._env_files.variables(spec.env_files, spec.cwd), variables)
+            files = self._env_files.variables(spec.env_files, str(Path(code.code, spec.cwd)))
+            return replace(code, file_variables=files, account_variables=variables)
         except EnvFileError as error:
-            return Local({}, variables, str(error))
+            return replace(code, account_variables=variables, problem=str(error))
 
     def _listening_ports(self) -> frozenset[int]:
         """Looked up only when a port may have to be given out."""

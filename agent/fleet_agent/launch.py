@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fleet_agent.supervisor.protocol import Key, Launch
@@ -43,6 +44,14 @@ class Local:
     """HOME, USER, LOGNAME and SHELL of the spec's user; None: it runs as the supervisor's own."""
     problem: str = ""
     """Why no worker can be started now; empty: nothing is in the way."""
+    waiting: str = ""
+    """What is being done before a worker can be started; empty: nothing."""
+    last_lines: tuple[str, ...] = ()
+    """What a build printed last that is the problem."""
+    code: str = ""
+    """The folder of the deployed code, absolute; empty: the spec's own directory is absolute."""
+    programs: str = ""
+    """A folder to look for programs in before all others: the virtual environment of the deployed code."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def build_launch(
     ready_by = method.value if method in (ReadyMethod.NOTIFY, ReadyMethod.MESSAGE) else ""
     return Launch(
         argv=list(spec.argv),
-        cwd=spec.cwd,
+        cwd=str(Path(local.code, spec.cwd)) if local.code else spec.cwd,
         env=_environment(spec, key, revision, port, host, local),
         port=0 if shares else port,
         stop_signal=signal.Signals[spec.stop.signal].value,
@@ -113,15 +122,24 @@ def build_launch(
     )
 
 
+def base_environment(host: HostContext, account_variables: Mapping[str, str] | None) -> dict[str, str]:
+    """What every process of an app begins with."""
+    env = {name: host.environment[name] for name in _INHERITED if name in host.environment}
+    env.setdefault("PATH", _DEFAULT_PATH)
+    if account_variables is not None:
+        env.pop("HOME", None)
+        env.update(account_variables)
+    return env
+
+
 def _environment(spec: AppSpec, key: Key, revision: int, port: int, host: HostContext, local: Local) -> dict[str, str]:
     """Defaults, then what the host, the env files, the app and the slot say, the later the stronger; then what nobody may
     override: a second PORT would collide."""
     listens = spec.listen_mode is not ListenMode.NONE
-    env = {name: host.environment[name] for name in _INHERITED if name in host.environment}
-    env.setdefault("PATH", _DEFAULT_PATH)
-    if local.account_variables is not None:
-        env.pop("HOME", None)
-        env.update(local.account_variables)
+    env = base_environment(host, local.account_variables)
+    if local.programs:
+        env["PATH"] = f"{local.programs}:{env['PATH']}"
+        env["VIRTUAL_ENV"] = str(Path(local.programs).parent)
     if spec.runtime is Runtime.NODE:
         env["NODE_ENV"] = "production"
     if listens:

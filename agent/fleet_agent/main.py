@@ -95,6 +95,7 @@ async def run_agent(config: AgentConfig) -> None:
             asyncio.create_task(link.run(), name="supervisor-link"),
             asyncio.create_task(dialler.run(), name="dialler"),
             asyncio.create_task(LogCompressor(config.log_dir, host.apps_to_compress).run(), name="log-compressor"),
+            asyncio.create_task(host.artifacts.run(), name="artifacts"),
             asyncio.create_task(Upkeep(host, sampler, link.fail).run(), name="upkeep"),
             asyncio.create_task(serve_departures(host, config.runtime_dir / SOCKET_NAME), name="departures"),
             asyncio.create_task(show_life(), name="watchdog"),

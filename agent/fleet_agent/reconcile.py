@@ -35,6 +35,8 @@ class Wanted:
     spec_digest: str
     spec: AppSpec | str
     local: Local = field(default_factory=Local)
+    artifact_digest: str = ""
+    """Of the code it runs; empty: the code lies on the host already."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def reconcile(
                 ports, command = _up(wanted, worker, ports, told.get(key), host, in_use, listening)
             except (PortsExhaustedError, _UnusableSpecError) as error:
                 problems[key] = types_pb2.WORKER_STATE_FAILED, str(error)
-            except PortsBusyError as error:
+            except (PortsBusyError, _NotYetError) as error:
                 problems[key] = types_pb2.WORKER_STATE_PENDING, str(error)
         if command is not None and told.get(key) != command:
             commands.append(command)
@@ -120,6 +122,10 @@ def reconcile(
 
 class _UnusableSpecError(Exception):
     """The spec breaks a rule of this agent's version, or names what this host does not have."""
+
+
+class _NotYetError(Exception):
+    """Its code is being prepared."""
 
 
 def _shares(wanted: Wanted) -> bool:
@@ -158,6 +164,10 @@ def _up(
         if worker is not None and worker.state != "exited":
             return ports, None
         raise _UnusableSpecError(problem)
+    if wanted.local.waiting:
+        if worker is not None and worker.state != "exited":
+            return ports, None
+        raise _NotYetError(wanted.local.waiting)
     if worker is not None and _may_rest(worker, wanted):
         return ports, Run(key, worker.launch)
     port = 0
@@ -218,4 +228,7 @@ def status_of(
         status.address = host.address if port else ""
     if problem is not None:
         status.state, status.reason = problem
+        if wanted is not None:
+            status.preparing = problem == (types_pb2.WORKER_STATE_PENDING, wanted.local.waiting)
+            status.last_lines.extend(wanted.local.last_lines)
     return status

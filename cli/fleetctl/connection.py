@@ -7,7 +7,7 @@ asked next. Every call has a deadline. Errors become CliError, in the controller
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -42,6 +42,7 @@ _EXIT_CODES = {
     grpc.StatusCode.ALREADY_EXISTS: ExitCode.REFUSED,
     grpc.StatusCode.FAILED_PRECONDITION: ExitCode.REFUSED,
     grpc.StatusCode.ABORTED: ExitCode.REFUSED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ExitCode.REFUSED,
     grpc.StatusCode.PERMISSION_DENIED: ExitCode.REFUSED,
     grpc.StatusCode.UNAUTHENTICATED: ExitCode.REFUSED,
 }
@@ -158,6 +159,28 @@ class Connection:
                 call.cancel()
         raise _NobodyAnsweredError(reasons, leaderless=leaderless).final()
 
+    async def send(
+        self,
+        method: "Callable[[ControlServiceAsyncStub], grpc.aio.StreamUnaryMultiCallable[Request, Response]]",
+        messages: AsyncIterator[Request],
+    ) -> Response:
+        """The answer of the leader, as the call before found it, to a stream of messages; the channel's keepalive notices a dead
+        peer within 15 s. Raises UnavailableError when the stream breaks, other CliErrors as `call`."""
+        address = next(self._turns())
+        reason = await self._reach(address)
+        if reason:
+            raise UnavailableError(ExitCode.UNREACHABLE, f"the controller at {address}: {reason}")
+        call = method(self._stub(address))(messages)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.OUT_OF_RANGE):
+                self._why_unavailable(address, error)
+                raise UnavailableError(ExitCode.UNREACHABLE, f"the controller at {address} went away") from error
+            raise _translated(error, address) from error
+        finally:
+            call.cancel()
+
     async def _ask_in_turn(
         self,
         method: "Callable[[ControlServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]",
@@ -171,12 +194,15 @@ class Connection:
                 reasons[address] = reason
                 continue
             try:
-                return await method(self._stub(address))(request, timeout=self._call_seconds)
+                answer = await method(self._stub(address))(request, timeout=self._call_seconds)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise _translated(error, address) from error
                 reasons[address], not_leader = self._why_unavailable(address, error)
                 leaderless = leaderless or not_leader
+            else:
+                self._leader = address
+                return answer
         raise _NobodyAnsweredError(reasons, leaderless=leaderless)
 
     def _turns(self) -> Iterator[str]:

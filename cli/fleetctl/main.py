@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "fleetctl.environment:env_unset",
             "Take variables of an app away: a new revision, rolled out.",
         ),
+        "deploy": ("fleetctl.deploy:deploy", "Send code to an app's hosts and roll it out."),
         "rollback": ("fleetctl.history:rollback", "Roll an earlier revision out again."),
         "rollout": ("fleetctl.rollout:rollout", "Follow and steer what is being done to an app."),
         "history": ("fleetctl.history:history", "Show an app's revisions and what was done to it, the newest last."),

@@ -193,6 +193,7 @@ def _observed(
         restarts=status.restarts,
         reason=status.reason,
         pid=status.pid,
+        preparing=status.preparing,
     )
     worker = ObservedWorker(view, status_text=status.status_text, last_lines=tuple(status.last_lines))
     _take_usage(worker, status)

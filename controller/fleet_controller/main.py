@@ -13,11 +13,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
+from fleet_controller.artifacts import ArtifactStore
 from fleet_controller.install import command as install
 from fleet_controller.leadership import Leadership
 from fleet_controller.metrics import FleetCollector
 from fleet_controller.services.agent_service import AgentService
 from fleet_controller.services.balancer_service import BalancerService
+from fleet_controller.services.control_artifacts import ArtifactCalls
 from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.control_service import ControlService
 from fleet_controller.services.log_relay import LogRelay
@@ -93,12 +95,14 @@ async def serve(config: ControllerConfig) -> None:
 
 def _server(config: ControllerConfig, leadership: Leadership) -> grpc.aio.Server:
     logs = LogRelay()
+    folder = config.artifact_dir or config.state_dir / "artifacts"
+    artifacts = ArtifactCalls(ArtifactStore(folder, config.artifact_quota_bytes), leadership)
     balancers = BalancerService(leadership)
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs), server)
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs, artifacts), server)
     balancer_pb2_grpc.add_BalancerServiceServicer_to_server(balancers, server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService(Desk(leadership, balancers), logs, config.etcd), server
+        ControlService(Desk(leadership, balancers), logs, artifacts, config.etcd), server
     )
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

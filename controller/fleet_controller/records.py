@@ -97,7 +97,9 @@ class RevisionRecord(Record):
     """What made it, in a user's words: "start", "env-set COLOUR"."""
 
     @classmethod
-    def of(cls, spec: AppSpec, number: int, *, created_at: str = "", cause: str = "") -> "RevisionRecord":
+    def of(
+        cls, spec: AppSpec, number: int, *, created_at: str = "", cause: str = "", artifact_digest: str = ""
+    ) -> "RevisionRecord":
         message = spec.to_proto()
         fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
         return cls(
@@ -105,6 +107,7 @@ class RevisionRecord(Record):
             number=number,
             spec=fields,
             spec_digest=spec_digest(message),
+            artifact_digest=artifact_digest,
             created_at=created_at,
             cause=cause,
         )

@@ -111,6 +111,10 @@ class ControllerConfig(DaemonConfig, frozen=True, kw_only=True):
     """ "host:port" of each etcd member."""
     etcd_tls: TlsConfig | None = None
     heartbeat_interval_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.5
+    artifact_dir: Path | None = None
+    """Holds deployed code; several controllers need one that all of them see. Absent: `artifacts` in `state_dir`."""
+    artifact_quota_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 1024**3
+    """Code that no revision names makes room for new code; when that is not enough, new code is refused."""
 
 
 class BalancerConfig(DaemonConfig, frozen=True, kw_only=True):

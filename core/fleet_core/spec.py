@@ -190,6 +190,21 @@ def _check_variables(variables: dict[str, str], field: str) -> None:
             raise RuleError(f"environment variable {key!r} cannot be set: names hold no = and no NUL byte", field)
 
 
+class BuildPolicy(Checked, frozen=True):
+    """What is done on each host between unpacking deployed code and running it."""
+
+    command: tuple[str, ...] = ()
+    """Empty: what the code asks for."""
+    timeout_seconds: PositiveSeconds = 300
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.skip and self.command:
+            raise RuleError("a build command and skip exclude each other", "command")
+        if self.command and (not self.command[0] or any("\0" in word for word in self.command)):
+            raise RuleError("the build command is empty or holds a NUL byte", "command")
+
+
 class AppSpec(Checked, frozen=True):
     """Everything that makes a worker what it is."""
 
@@ -212,6 +227,7 @@ class AppSpec(Checked, frozen=True):
     env_files: tuple[str, ...] = ()
     worker_env: dict[Annotated[int, Meta(ge=1)], dict[str, str]] = field(default_factory=dict)
     placement: PlacementPolicy = PlacementPolicy()
+    build: BuildPolicy = BuildPolicy()
     counters: dict[str, Annotated[int, Meta(ge=0, le=2**31 - 1)]] = field(default_factory=dict)
     """Variable → its number in slot 1; each further slot has one more. Every host counts from there."""
 
@@ -226,8 +242,9 @@ class AppSpec(Checked, frozen=True):
             check_name("app", self.name)
         except ValueError as error:
             raise RuleError(str(error), "name") from error
-        if not self.cwd.startswith("/") or "\0" in self.cwd:
-            raise RuleError(f"working directory {self.cwd!r} must be absolute, without a NUL byte", "cwd")
+        if "\0" in self.cwd or not self.cwd or (not self.cwd.startswith("/") and ".." in self.cwd.split("/")):
+            text = "must be absolute, or inside the deployed code, without a NUL byte"
+            raise RuleError(f"working directory {self.cwd!r} {text}", "cwd")
         if not self.argv[0] or any("\0" in argument for argument in self.argv):
             raise RuleError("the command is empty or holds a NUL byte", "argv")
         _check_variables(self.env, "env")
@@ -250,6 +267,11 @@ class AppSpec(Checked, frozen=True):
         needs_port = method in (ReadyMethod.LISTEN, ReadyMethod.TCP)
         if needs_port and self.listen_mode is not ListenMode.PORT:
             raise RuleError(f"ready method {method} needs listen_mode port")
+
+    @property
+    def needs_artifact(self) -> bool:
+        """Its working directory lies inside deployed code."""
+        return not self.cwd.startswith("/")
 
     def to_proto(self) -> types_pb2.AppSpec:
         fields = self.plain()

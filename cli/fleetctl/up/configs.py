@@ -66,6 +66,7 @@ def _controllers(
             listen=address,
             etcd=[f"{_ADDRESS}:{settings.etcd_client_port}"],
             etcd_tls=tls,
+            artifact_dir=_folder(layout.artifacts),
         )
         yield name, layout.controller_config(name), config
 

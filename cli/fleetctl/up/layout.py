@@ -78,6 +78,11 @@ class Layout:
     def controller_state(self, name: str) -> Path:
         return self.data_dir / "controllers" / name / "state"
 
+    @property
+    def artifacts(self) -> Path:
+        """All controllers share it."""
+        return self.data_dir / "artifacts"
+
     def balancer_config(self, name: str) -> Path:
         return self.data_dir / "balancers" / name / "balancer.toml"
 

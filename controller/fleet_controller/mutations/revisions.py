@@ -23,18 +23,27 @@ POLICIES_OUTSIDE_A_WORKER = frozenset({"rollout", "route", "placement"})
 """What the controller and the balancers act on: a change of these alone replaces no worker."""
 
 
-def update(ask: Ask, app: AppRecord, spec: AppSpec, revisions: Collection[RevisionRecord]) -> Change | None:
-    """Roll out `spec` as a new revision; None: it is what the app has. `revisions`: the app's."""
+def update(
+    ask: Ask, app: AppRecord, spec: AppSpec, revisions: Collection[RevisionRecord], artifact_digest: str = ""
+) -> Change | None:
+    """Roll out `spec` as a new revision; None: it is what the app has. `revisions`: the app's. No artifact: the one it has."""
     if app.state is AppState.REMOVING:
         raise Refused(PRECONDITION, f"app {app.name} is being removed")
-    present = _numbered(app, app.revision, revisions).app_spec
-    if spec == present:
+    present = _numbered(app, app.revision, revisions)
+    artifact_digest = artifact_digest or present.artifact_digest
+    if spec.needs_artifact and not artifact_digest:
+        raise Refused(
+            INVALID, f"working directory {spec.cwd!r} must be absolute: `fleetctl deploy` gives an app code of its own"
+        )
+    if spec == present.app_spec and artifact_digest == present.artifact_digest:
         return None
     number = 1 + max(record.number for record in revisions)
-    revision = RevisionRecord.of(spec, number, created_at=ask.at, cause=ask.cause or "update")
+    revision = RevisionRecord.of(
+        spec, number, created_at=ask.at, cause=ask.cause or "update", artifact_digest=artifact_digest
+    )
     updated = next_generation(app, number)
     steps: dict[str, int] = {}
-    if _worker_fields(present) != _worker_fields(spec):
+    if _worker_fields(present) != _worker_fields(revision):
         updated = updated.model_copy(update={"floor": updated.generation, "slot_floors": {}})
         steps = _steps(app)
     change = begun(ask, RolloutKind.UPDATE, app, updated, steps, revision=revision)
@@ -53,12 +62,12 @@ def rollback(ask: Ask, app: AppRecord, number: int, revisions: Collection[Revisi
     wanted = number or _last_good(app, None if previous is None else previous.revision)
     if wanted == app.revision:
         raise Refused(PRECONDITION, f"app {app.name} is at revision {wanted} already")
-    wanted_spec = _numbered(app, wanted, revisions).app_spec
+    wanted_revision = _numbered(app, wanted, revisions)
     if previous is not None and previous.revision == wanted:
         returned = back_to(app, previous)
     else:
         returned = next_generation(app, wanted)
-        if _worker_fields(wanted_spec) != _worker_fields(_numbered(app, app.revision, revisions).app_spec) or other:
+        if _worker_fields(wanted_revision) != _worker_fields(_numbered(app, app.revision, revisions)) or other:
             returned = returned.model_copy(update={"floor": returned.generation, "slot_floors": {}})
     return begun(ask, RolloutKind.ROLLBACK, app, returned, _steps(app), insistent=True)
 
@@ -114,8 +123,10 @@ def _numbered(app: AppRecord, number: int, revisions: Iterable[RevisionRecord]) 
     raise Refused(NOT_FOUND, f"app {app.name} has no revision {number}: `fleetctl history {app.name}` shows them")
 
 
-def _worker_fields(spec: AppSpec) -> dict[str, Any]:
-    return {name: value for name, value in spec.plain().items() if name not in POLICIES_OUTSIDE_A_WORKER}
+def _worker_fields(revision: RevisionRecord) -> dict[str, Any]:
+    plain = revision.app_spec.plain()
+    fields = {name: value for name, value in plain.items() if name not in POLICIES_OUTSIDE_A_WORKER}
+    return {**fields, "artifact_digest": revision.artifact_digest}
 
 
 def _steps(app: AppRecord) -> dict[str, int]:

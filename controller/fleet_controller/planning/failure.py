@@ -30,7 +30,7 @@ class CrashCounts:
         unready_since: dict[WorkerId, float] = {}
         restarts: dict[WorkerId, int] = {}
         for worker in workers:
-            if worker.phase is Phase.RUN and not worker.ready:
+            if worker.phase is Phase.RUN and not worker.ready and not worker.preparing:
                 unready_since[worker.id] = memory.unready_since.get(worker.id, now)
             sound = worker.ready and worker.ready_since is not None and now >= worker.ready_since + sound_seconds
             known = memory.restarts_when_sound.get(worker.id, worker.restarts)
@@ -70,7 +70,7 @@ def find_failure(
             continue
         crashes = worker.restarts - counts.restarts_when_sound[worker.id]
         found = _failure_of(worker, crashes, tried=tried, soon=trial.sound_seconds)
-        if found is None and not worker.ready:
+        if found is None and not worker.ready and not worker.preparing:
             # The agent ends a process that is not ready in time, and says why; one that says nothing is given a little longer.
             timeout = situation.spec.ready.start_timeout_seconds + (0 if crashes else START_TIMEOUT_MARGIN_SECONDS)
             due = counts.unready_since[worker.id] + timeout

@@ -47,6 +47,8 @@ class WorkerView:
     restarts: int = 0
     reason: str = ""
     pid: int = 0
+    preparing: bool = False
+    """Its code is being fetched, unpacked or built: its time to start has not begun."""
 
     @property
     def live(self) -> bool:

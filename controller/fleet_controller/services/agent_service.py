@@ -10,6 +10,7 @@ from fleet_controller.hosts import ObservedHost
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
 from fleet_controller.records import HostRecord
+from fleet_controller.services.control_artifacts import ArtifactCalls
 from fleet_controller.services.log_relay import LogRelay
 from fleet_controller.services.streams import (
     MISSED_HEARTBEATS,
@@ -30,9 +31,16 @@ _log = logging.getLogger(__name__)
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
-    def __init__(self, leadership: Leadership, logs: LogRelay) -> None:
+    def __init__(self, leadership: Leadership, logs: LogRelay, artifacts: ArtifactCalls) -> None:
         self._leadership = leadership
         self._logs = logs
+        self._artifacts = artifacts
+
+    async def FetchArtifact(  # noqa: N802 (the contract's name)
+        self, request: agent_pb2.FetchArtifactRequest, context: Context
+    ) -> AsyncIterator[agent_pb2.ArtifactChunk]:
+        async for chunk in self._artifacts.fetch(request, context):
+            yield chunk
 
     async def Session(  # noqa: N802 (the contract's name)
         self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: Context

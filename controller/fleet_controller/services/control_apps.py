@@ -3,6 +3,7 @@
 import grpc
 
 from fleet.v1 import control_pb2
+from fleet_controller.artifacts import ArtifactError
 from fleet_controller.leadership import Office
 from fleet_controller.mutations import changes, endings, operations, revisions
 from fleet_controller.mutations.changes import Change, Refused
@@ -16,6 +17,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
+from fleet_controller.services.control_artifacts import ArtifactCalls
 from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.presentation import SIZE_MODES, rollout_message
 from fleet_controller.services.streams import Context, abort
@@ -33,8 +35,9 @@ _STEERING = {
 class AppCalls:
     """The contract's names, as methods; see `control.proto` for what they promise."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, artifacts: ArtifactCalls) -> None:
         self._desk = desk
+        self._artifacts = artifacts
 
     async def start(self, request: control_pb2.StartAppRequest, context: Context) -> control_pb2.RolloutResponse:
         office = await self._desk.office(context)
@@ -62,6 +65,9 @@ class AppCalls:
         self, office: Office, request: control_pb2.StartAppRequest, context: Context
     ) -> control_pb2.RolloutResponse:
         spec = await self._desk.spec(request.spec, context)
+        if spec.needs_artifact:
+            text = f"working directory {spec.cwd!r} must be absolute: `fleetctl deploy` gives an app code of its own"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, text)
         await self._desk.check_route(office, spec, context)
 
         def decide(_: AppRecord | None) -> Change:
@@ -130,8 +136,10 @@ class AppCalls:
         if request.WhichOneof("change") == "spec":
             given = await self._desk.spec(request.spec, context)
             await self._desk.check_route(office, given, context)
-        elif not request.HasField("environment"):
+        elif not request.HasField("environment") and not request.artifact_digest:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "what shall change is missing")
+        if request.artifact_digest:
+            await self._check_artifact(request.artifact_digest, context)
         unchanged: list[AppRecord] = []
 
         def decide(app: AppRecord) -> Change | None:
@@ -144,7 +152,7 @@ class AppCalls:
                 raise Refused(changes.INVALID, f"the spec is of app {spec.name}, not {app.name}")
             operations.check_route(spec, office.routes())
             ask = self._desk.ask(office, app.name, request.request_id, request.options, request.cause)
-            made = revisions.update(ask, app, spec, self._desk.revisions(office, app.name))
+            made = revisions.update(ask, app, spec, self._desk.revisions(office, app.name), request.artifact_digest)
             unchanged[:] = [app] if made is None else []
             return made
 
@@ -185,6 +193,15 @@ class AppCalls:
             return answer, [(app_key(app.name), new_app), (key, new_rollout)]
 
         return await self._desk.commit(office, request.request_id, [app_key(app.name), key], attempt, context)
+
+    async def _check_artifact(self, digest: str, context: Context) -> None:
+        try:
+            there = await self._artifacts.has(digest)
+        except (ArtifactError, OSError) as error:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if not there:
+            text = f"code {digest[:12]} is not in the artifact store: upload it first"
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
 
     def _spec(self, office: Office, app: AppRecord) -> AppSpec:
         record = office.desired.get(revision_key(app.name, app.revision), RevisionRecord)

@@ -11,6 +11,7 @@ from fleet_controller.mutations import changes
 from fleet_controller.mutations.changes import Refused
 from fleet_controller.records import AppRecord, BalancerRecord, HostRecord, RolloutRecord, rollout_key
 from fleet_controller.services.control_apps import AppCalls
+from fleet_controller.services.control_artifacts import ArtifactCalls
 from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.control_hosts import HostCalls
 from fleet_controller.services.log_relay import LogRelay
@@ -33,12 +34,13 @@ _REPEAT_SECONDS = 1.0
 
 
 class ControlService(control_pb2_grpc.ControlServiceServicer):
-    def __init__(self, desk: Desk, logs: LogRelay, etcd_endpoints: Iterable[str]) -> None:
+    def __init__(self, desk: Desk, logs: LogRelay, artifacts: ArtifactCalls, etcd_endpoints: Iterable[str]) -> None:
         self._desk = desk
         self._leadership = desk.leadership
         self._logs = logs
         self._etcd_endpoints = list(etcd_endpoints)
-        self._apps = AppCalls(desk)
+        self._artifacts = artifacts
+        self._apps = AppCalls(desk, artifacts)
         self._hosts = HostCalls(desk)
 
     # Looking
@@ -157,6 +159,18 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self, request: control_pb2.UpdateAppRequest, context: Context
     ) -> control_pb2.RolloutResponse:
         return await self._apps.update(request, context)
+
+    async def GetArtifact(  # noqa: N802
+        self, request: control_pb2.GetArtifactRequest, context: Context
+    ) -> control_pb2.GetArtifactResponse:
+        await self._desk.office(context)
+        return await self._artifacts.get(request, context)
+
+    async def UploadArtifact(  # noqa: N802
+        self, request_iterator: AsyncIterator[control_pb2.UploadArtifactRequest], context: Context
+    ) -> control_pb2.GetArtifactResponse:
+        office = await self._desk.office(context)
+        return await self._artifacts.upload(office, request_iterator, context)
 
     async def RollbackApp(  # noqa: N802
         self, request: control_pb2.RollbackAppRequest, context: Context

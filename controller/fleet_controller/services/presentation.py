@@ -88,6 +88,7 @@ def app_message(office: Office, app: AppRecord) -> control_pb2.App:
     revision = office.desired.get(revision_key(app.name, app.revision), RevisionRecord)
     if revision is not None:
         message.spec.CopyFrom(revision.spec_message())
+        message.artifact_digest = revision.artifact_digest
     return message
 
 

@@ -40,6 +40,11 @@ class AgentServiceStub:
                 request_serializer=fleet_dot_v1_dot_agent__pb2.AgentMessage.SerializeToString,
                 response_deserializer=fleet_dot_v1_dot_agent__pb2.ControllerMessage.FromString,
                 _registered_method=True)
+        self.FetchArtifact = channel.unary_stream(
+                '/fleet.v1.AgentService/FetchArtifact',
+                request_serializer=fleet_dot_v1_dot_agent__pb2.FetchArtifactRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_agent__pb2.ArtifactChunk.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -57,6 +62,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchArtifact(self, request, context):
+        """The bytes of deployed code, from `offset` on. Errors: NOT_FOUND this controller does not have it; FAILED_PRECONDITION as Session;
+        OUT_OF_RANGE it is not that long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +77,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=fleet_dot_v1_dot_agent__pb2.AgentMessage.FromString,
                     response_serializer=fleet_dot_v1_dot_agent__pb2.ControllerMessage.SerializeToString,
+            ),
+            'FetchArtifact': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchArtifact,
+                    request_deserializer=fleet_dot_v1_dot_agent__pb2.FetchArtifactRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_agent__pb2.ArtifactChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +112,33 @@ class AgentService:
             '/fleet.v1.AgentService/Session',
             fleet_dot_v1_dot_agent__pb2.AgentMessage.SerializeToString,
             fleet_dot_v1_dot_agent__pb2.ControllerMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleet.v1.AgentService/FetchArtifact',
+            fleet_dot_v1_dot_agent__pb2.FetchArtifactRequest.SerializeToString,
+            fleet_dot_v1_dot_agent__pb2.ArtifactChunk.FromString,
             options,
             channel_credentials,
             insecure,

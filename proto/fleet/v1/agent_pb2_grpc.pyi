@@ -40,6 +40,10 @@ class AgentServiceStub:
     `fleet-leader` names its address), protocol version not spoken, or this controller's epoch is older than the
     agent's; PERMISSION_DENIED the certificate is of another role or name.
     """
+    FetchArtifact: _grpc.UnaryStreamMultiCallable[_agent_pb2.FetchArtifactRequest, _agent_pb2.ArtifactChunk]
+    """The bytes of deployed code, from `offset` on. Errors: NOT_FOUND this controller does not have it; FAILED_PRECONDITION as Session;
+    OUT_OF_RANGE it is not that long.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -52,6 +56,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Errors: ALREADY_EXISTS a live agent holds this name; FAILED_PRECONDITION not the leader (trailing metadata
     `fleet-leader` names its address), protocol version not spoken, or this controller's epoch is older than the
     agent's; PERMISSION_DENIED the certificate is of another role or name.
+    """
+    FetchArtifact: _aio.UnaryStreamMultiCallable[_agent_pb2.FetchArtifactRequest, _agent_pb2.ArtifactChunk]  # type: ignore[assignment]
+    """The bytes of deployed code, from `offset` on. Errors: NOT_FOUND this controller does not have it; FAILED_PRECONDITION as Session;
+    OUT_OF_RANGE it is not that long.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +76,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: ALREADY_EXISTS a live agent holds this name; FAILED_PRECONDITION not the leader (trailing metadata
         `fleet-leader` names its address), protocol version not spoken, or this controller's epoch is older than the
         agent's; PERMISSION_DENIED the certificate is of another role or name.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchArtifact(
+        self,
+        request: _agent_pb2.FetchArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.ArtifactChunk], _abc.AsyncIterator[_agent_pb2.ArtifactChunk]]:
+        """The bytes of deployed code, from `offset` on. Errors: NOT_FOUND this controller does not have it; FAILED_PRECONDITION as Session;
+        OUT_OF_RANGE it is not that long.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

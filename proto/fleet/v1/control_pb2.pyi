@@ -338,6 +338,7 @@ class App(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___AppState.ValueType
     revision: _builtins.int
@@ -347,6 +348,8 @@ class App(_message.Message):
     """Workers wanted; what a stopped app will have when started again."""
     ready: _builtins.int
     """Ready workers."""
+    artifact_digest: _builtins.str
+    """SHA-256 of the code the present revision runs; empty: the code lies on the hosts already."""
     @_builtins.property
     def placement(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Host → workers wanted there."""
@@ -375,10 +378,11 @@ class App(_message.Message):
         rollout: Global___Rollout | None = ...,
         spec: _types_pb2.AppSpec | None = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
+        artifact_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "name", b"name", "notices", b"notices", "placement", b"placement", "ready", b"ready", "revision", b"revision", "rollout", b"rollout", "size", b"size", "size_mode", b"size_mode", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "generation", b"generation", "name", b"name", "notices", b"notices", "placement", b"placement", "ready", b"ready", "revision", b"revision", "rollout", b"rollout", "size", b"size", "size_mode", b"size_mode", "spec", b"spec", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1066,12 +1070,15 @@ class UpdateAppRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     expected_revision: _builtins.int
     """Not 0: refuse unless the app is at this revision."""
     cause: _builtins.str
     """Why, in the caller's words, for `history`; empty: what changed."""
+    artifact_digest: _builtins.str
+    """SHA-256 of the code to run, uploaded before; empty: what the app has. With it `change` may be absent."""
     @_builtins.property
     def spec(self) -> _types_pb2.AppSpec:
         """The whole new spec."""
@@ -1090,16 +1097,92 @@ class UpdateAppRequest(_message.Message):
         expected_revision: _builtins.int = ...,
         cause: _builtins.str = ...,
         options: Global___RolloutOptions | None = ...,
+        artifact_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "environment", b"environment", "options", b"options", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "cause", b"cause", "change", b"change", "environment", b"environment", "expected_revision", b"expected_revision", "options", b"options", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "artifact_digest", b"artifact_digest", "cause", b"cause", "change", b"change", "environment", b"environment", "expected_revision", b"expected_revision", "options", b"options", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["spec", "environment"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
 Global___UpdateAppRequest: _TypeAlias = UpdateAppRequest  # noqa: Y015
+
+@_typing.final
+class GetArtifactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of the whole, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArtifactRequest: _TypeAlias = GetArtifactRequest  # noqa: Y015
+
+@_typing.final
+class GetArtifactResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Bytes the controller has, from the beginning."""
+    complete: _builtins.bool
+    """It has all, and they have that digest."""
+    def __init__(
+        self,
+        *,
+        received_bytes: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArtifactResponse: _TypeAlias = GetArtifactResponse  # noqa: Y015
+
+@_typing.final
+class UploadArtifactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """In the first message."""
+    size_bytes: _builtins.int
+    """Of the whole; in the first message."""
+    offset: _builtins.int
+    """Where the data begins; in the first message."""
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "offset", b"offset", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadArtifactRequest: _TypeAlias = UploadArtifactRequest  # noqa: Y015
 
 @_typing.final
 class RollbackAppRequest(_message.Message):

@@ -101,6 +101,16 @@ class ControlServiceStub:
                 request_serializer=fleet_dot_v1_dot_control__pb2.UpdateAppRequest.SerializeToString,
                 response_deserializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
                 _registered_method=True)
+        self.GetArtifact = channel.unary_unary(
+                '/fleet.v1.ControlService/GetArtifact',
+                request_serializer=fleet_dot_v1_dot_control__pb2.GetArtifactRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.GetArtifactResponse.FromString,
+                _registered_method=True)
+        self.UploadArtifact = channel.stream_unary(
+                '/fleet.v1.ControlService/UploadArtifact',
+                request_serializer=fleet_dot_v1_dot_control__pb2.UploadArtifactRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.GetArtifactResponse.FromString,
+                _registered_method=True)
         self.RollbackApp = channel.unary_unary(
                 '/fleet.v1.ControlService/RollbackApp',
                 request_serializer=fleet_dot_v1_dot_control__pb2.RollbackAppRequest.SerializeToString,
@@ -254,6 +264,22 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArtifact(self, request, context):
+        """What the controller has of an artifact: nothing, some of its bytes, or all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadArtifact(self, request_iterator, context):
+        """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+        a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
+        ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RollbackApp(self, request, context):
         """Rolls an earlier revision out again.
         """
@@ -398,6 +424,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.UpdateApp,
                     request_deserializer=fleet_dot_v1_dot_control__pb2.UpdateAppRequest.FromString,
                     response_serializer=fleet_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
+            ),
+            'GetArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArtifact,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.GetArtifactRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.GetArtifactResponse.SerializeToString,
+            ),
+            'UploadArtifact': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadArtifact,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.UploadArtifactRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.GetArtifactResponse.SerializeToString,
             ),
             'RollbackApp': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackApp,
@@ -791,6 +827,60 @@ class ControlService:
             '/fleet.v1.ControlService/UpdateApp',
             fleet_dot_v1_dot_control__pb2.UpdateAppRequest.SerializeToString,
             fleet_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/GetArtifact',
+            fleet_dot_v1_dot_control__pb2.GetArtifactRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.GetArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadArtifact(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fleet.v1.ControlService/UploadArtifact',
+            fleet_dot_v1_dot_control__pb2.UploadArtifactRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.GetArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

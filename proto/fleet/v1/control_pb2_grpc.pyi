@@ -61,6 +61,13 @@ class ControlServiceStub:
     """Stops an app, then forgets it."""
     UpdateApp: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateAppRequest, _control_pb2.RolloutResponse]
     """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout."""
+    GetArtifact: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetArtifactRequest, _control_pb2.GetArtifactResponse]
+    """What the controller has of an artifact: nothing, some of its bytes, or all."""
+    UploadArtifact: _grpc.StreamUnaryMultiCallable[_control_pb2.UploadArtifactRequest, _control_pb2.GetArtifactResponse]
+    """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+    a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
+    ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
+    """
     RollbackApp: _grpc.UnaryUnaryMultiCallable[_control_pb2.RollbackAppRequest, _control_pb2.RolloutResponse]
     """Rolls an earlier revision out again."""
     ControlRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.ControlRolloutRequest, _control_pb2.RolloutResponse]
@@ -117,6 +124,13 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Stops an app, then forgets it."""
     UpdateApp: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateAppRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
     """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout."""
+    GetArtifact: _aio.UnaryUnaryMultiCallable[_control_pb2.GetArtifactRequest, _control_pb2.GetArtifactResponse]  # type: ignore[assignment]
+    """What the controller has of an artifact: nothing, some of its bytes, or all."""
+    UploadArtifact: _aio.StreamUnaryMultiCallable[_control_pb2.UploadArtifactRequest, _control_pb2.GetArtifactResponse]  # type: ignore[assignment]
+    """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+    a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
+    ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
+    """
     RollbackApp: _aio.UnaryUnaryMultiCallable[_control_pb2.RollbackAppRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
     """Rolls an earlier revision out again."""
     ControlRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.ControlRolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
@@ -242,6 +256,25 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
         """Makes a new revision of an app and rolls it out. A change that changes nothing is answered with the app's newest rollout."""
+
+    @_abc_1.abstractmethod
+    def GetArtifact(
+        self,
+        request: _control_pb2.GetArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetArtifactResponse, _abc.Awaitable[_control_pb2.GetArtifactResponse]]:
+        """What the controller has of an artifact: nothing, some of its bytes, or all."""
+
+    @_abc_1.abstractmethod
+    def UploadArtifact(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.UploadArtifactRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetArtifactResponse, _abc.Awaitable[_control_pb2.GetArtifactResponse]]:
+        """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+        a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
+        ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
+        """
 
     @_abc_1.abstractmethod
     def RollbackApp(

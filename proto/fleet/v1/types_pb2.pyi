@@ -745,6 +745,38 @@ class RoutePolicy(_message.Message):
 Global___RoutePolicy: _TypeAlias = RoutePolicy  # noqa: Y015
 
 @_typing.final
+class BuildPolicy(_message.Message):
+    """What is done on each host, once, between unpacking deployed code and running it; as the app's user, in the folder of the code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    timeout_seconds: _builtins.float
+    """It may take this long."""
+    skip: _builtins.bool
+    """Build nothing."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments. Empty: what the code asks for, `npm ci` with a package-lock.json, `pip install -r` with a requirements.txt."""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        timeout_seconds: _builtins.float = ...,
+        skip: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "skip", b"skip", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildPolicy: _TypeAlias = BuildPolicy  # noqa: Y015
+
+@_typing.final
 class AppSpec(_message.Message):
     """Everything that makes a worker what it is. Immutable once it is a revision."""
 
@@ -830,11 +862,12 @@ class AppSpec(_message.Message):
     ENV_FILES_FIELD_NUMBER: _builtins.int
     WORKER_ENV_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The app's name: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"""
     cwd: _builtins.str
-    """Working directory, absolute."""
+    """Working directory: absolute, or inside the deployed code; then the revision has an artifact."""
     runtime: Global___Runtime.ValueType
     listen_mode: Global___ListenMode.ValueType
     declared_port: _builtins.int
@@ -876,6 +909,8 @@ class AppSpec(_message.Message):
     @_builtins.property
     def placement(self) -> Global___PlacementPolicy: ...
     @_builtins.property
+    def build(self) -> Global___BuildPolicy: ...
+    @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Variable → its number in slot 1; each further slot has one more, and every host counts from there.
         They win over `env`, `worker_env` wins over them.
@@ -903,11 +938,12 @@ class AppSpec(_message.Message):
         env_files: _abc.Iterable[_builtins.str] | None = ...,
         worker_env: _abc.Mapping[_builtins.int, Global___Environment] | None = ...,
         placement: Global___PlacementPolicy | None = ...,
+        build: Global___BuildPolicy | None = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "limits", b"limits", "log", b"log", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "identity", b"identity", "limits", b"limits", "log", b"log", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "counters", b"counters", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "build", b"build", "counters", b"counters", "cron_restart", b"cron_restart", "cwd", b"cwd", "declared_port", b"declared_port", "env", b"env", "env_files", b"env_files", "identity", b"identity", "limits", b"limits", "listen_mode", b"listen_mode", "log", b"log", "name", b"name", "placement", b"placement", "ready", b"ready", "restart", b"restart", "rollout", b"rollout", "route", b"route", "runtime", b"runtime", "stop", b"stop", "worker_env", b"worker_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1001,6 +1037,7 @@ class WorkerStatus(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     STATUS_TEXT_FIELD_NUMBER: _builtins.int
     LAST_LINES_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     state: Global___WorkerState.ValueType
     phase: Global___Phase.ValueType
@@ -1024,11 +1061,13 @@ class WorkerStatus(_message.Message):
     threads: _builtins.int
     status_text: _builtins.str
     """What it said last with STATUS= (sd_notify(3))."""
+    preparing: _builtins.bool
+    """Pending because its code is being fetched, unpacked or built: its time to start has not begun."""
     @_builtins.property
     def id(self) -> Global___WorkerId: ...
     @_builtins.property
     def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The last lines it printed before its last unexpected end."""
+        """The last lines it printed before its last unexpected end; of a build that failed, those of the build."""
 
     def __init__(
         self,
@@ -1049,10 +1088,11 @@ class WorkerStatus(_message.Message):
         threads: _builtins.int = ...,
         status_text: _builtins.str = ...,
         last_lines: _abc.Iterable[_builtins.str] | None = ...,
+        preparing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_percent", b"cpu_percent", "id", b"id", "last_lines", b"last_lines", "open_files", b"open_files", "phase", b"phase", "pid", b"pid", "port", b"port", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "rss_bytes", b"rss_bytes", "state", b"state", "status_text", b"status_text", "threads", b"threads", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_percent", b"cpu_percent", "id", b"id", "last_lines", b"last_lines", "open_files", b"open_files", "phase", b"phase", "pid", b"pid", "port", b"port", "preparing", b"preparing", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "rss_bytes", b"rss_bytes", "state", b"state", "status_text", b"status_text", "threads", b"threads", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

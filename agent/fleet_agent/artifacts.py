@@ -1,0 +1,265 @@
+"""Deployed code on this host: fetched from the leading controller, verified, unpacked and built before a worker runs it.
+
+Owned by the agent's event loop. A plan asks `local` for the code of each target; what is not here yet is begun then, and the plan
+is made anew when that changes. Without a controller it waits; a build that failed is tried again after a minute, as long as it is
+wanted.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import grpc
+
+from fleet.v1 import agent_pb2, agent_pb2_grpc
+from fleet_agent.accounts import find_account, find_group
+from fleet_agent.builds import BuildFailedError, build, build_steps
+from fleet_agent.code_folders import CodeFolders, folder_id, give_to
+from fleet_agent.launch import HostContext, Local
+from fleet_agent.unpack import HostileArchiveError, unpack
+from fleet_core.spec import AppSpec
+
+_LOG = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_AT_ONCE = 2
+_RETRY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+_SILENCE_SECONDS = 30.0
+_FETCHES = 3
+"""So often bytes with a wrong digest are fetched again."""
+
+
+class _CannotPrepareError(Exception):
+    """The code cannot be made ready; the text says why."""
+
+    def __init__(self, text: str, last_lines: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.last_lines = last_lines
+
+
+class _FetchBrokeError(Exception):
+    """The stream ended early: go on later."""
+
+
+@dataclass
+class _Preparation:
+    waiting: str = ""
+    problem: str = ""
+    last_lines: tuple[str, ...] = ()
+    task: asyncio.Task[None] | None = None
+
+
+class Artifacts:
+    def __init__(self, root: Path, context: HostContext, changed: Callable[[], None]) -> None:
+        """`changed`: called when `local` has another answer."""
+        self._context = context
+        self._changed = changed
+        self._root = root.absolute()
+        self._folders = CodeFolders(self._root)
+        self._preparations: dict[str, _Preparation] = {}
+        self._clean = asyncio.Event()
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        """Given up, and not ended yet."""
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._in_use: frozenset[str] = frozenset()
+        self._source: agent_pb2_grpc.AgentServiceAsyncStub | None = None
+        self._connected = asyncio.Event()
+
+    def serve_from(self, source: "agent_pb2_grpc.AgentServiceAsyncStub | None") -> None:
+        """The leading controller that code is fetched from; None: there is none now."""
+        self._source = source
+        if source is None:
+            self._connected.clear()
+        else:
+            self._connected.set()
+
+    async def run(self) -> None:
+        """Until cancelled; then what is under way ends, builds included."""
+        try:
+            while True:
+                try:
+                    await asyncio.to_thread(self._folders.clean)
+                except OSError as error:
+                    _LOG.error("%s cannot be cleaned: %s; no code is fetched until it can", self._root, error)
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                else:
+                    break
+            self._clean.set()
+            await asyncio.Event().wait()
+        finally:
+            tasks = [entry.task for entry in self._preparations.values() if entry.task is not None]
+            tasks += self._ending.values()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def local(self, digest: str, spec: AppSpec) -> Local:
+        """Where the code is, or what is in the way; begins to make it ready."""
+        identity = folder_id(digest, spec)
+        code = self._folders.code(identity)
+        if code is not None:
+            return Local(code=str(code), programs=self._folders.programs(identity))
+        entry = self._preparations.get(identity)
+        if entry is None:
+            entry = self._preparations[identity] = _Preparation(f"fetching code {digest[:12]}…")
+            entry.task = asyncio.create_task(self._prepare(identity, digest, spec, entry), name=f"code {digest[:12]}")
+        return Local(waiting=entry.waiting, problem=entry.problem, last_lines=entry.last_lines)
+
+    def keep(self, identities: Collection[str]) -> None:
+        """These are run or wanted now, and no others: give the rest up, and let a failure be forgotten."""
+        self._in_use = frozenset(identities)
+        for identity in self._preparations.keys() - self._in_use:
+            entry = self._preparations.pop(identity)
+            if entry.task is not None and not entry.task.done():
+                entry.task.cancel()
+                self._ending[identity] = entry.task
+
+    def identity_in(self, folder: str) -> str:
+        """The code that a working directory lies in; empty: in none of ours."""
+        try:
+            return Path(folder).relative_to(self._root).parts[0]
+        except (ValueError, IndexError):
+            return ""
+
+    async def _prepare(self, identity: str, digest: str, spec: AppSpec, entry: _Preparation) -> None:
+        try:
+            await self._clean.wait()
+            before = self._ending.pop(identity, None)
+            if before is not None:
+                await asyncio.wait([before])
+            async with self._at_once:
+                await self._make(identity, digest, spec, entry)
+        except (_CannotPrepareError, OSError) as error:
+            _LOG.error("code %s of %s: %s", digest[:12], spec.name, error)
+            entry.problem, entry.waiting = str(error), ""
+            entry.last_lines = error.last_lines if isinstance(error, _CannotPrepareError) else ()
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._forget, identity, entry)
+        else:
+            self._preparations.pop(identity, None)
+        finally:
+            if self._folders.code(identity) is None:
+                await _in_thread(self._folders.discard, identity)
+        self._changed()
+
+    def _forget(self, identity: str, entry: _Preparation) -> None:
+        if self._preparations.get(identity) is entry:
+            del self._preparations[identity]
+            self._changed()
+
+    async def _make(self, identity: str, digest: str, spec: AppSpec, entry: _Preparation) -> None:
+        for attempt in range(1, _FETCHES + 1):
+            found = await self._fetch(identity, digest, entry)
+            if found == digest:
+                break
+            self._folders.part(identity).unlink(missing_ok=True)
+            if attempt == _FETCHES:
+                raise _CannotPrepareError(f"fetched code has the digest {found[:12]}, not {digest[:12]}")
+        self._say(entry, f"unpacking code {digest[:12]}…")
+        account = find_account(spec.identity.user) if spec.identity.user else None
+        if spec.identity.user and account is None:
+            raise _CannotPrepareError(f"user {spec.identity.user!r} is not known on this host")
+        gid = find_group(spec.identity.group) if spec.identity.group else None
+        owner = (account.uid, account.gid if gid is None else gid) if account else None
+        code = await _in_thread(self._folders.begin, identity)
+        try:
+            await _in_thread(unpack, self._folders.part(identity), code)
+        except HostileArchiveError as error:
+            raise _CannotPrepareError(f"code {digest[:12]} is refused: {error}") from error
+        self._folders.part(identity).unlink()
+        if owner is not None and os.geteuid() == 0:
+            await _in_thread(self._open_to, identity, owner)
+        try:
+            for argv in build_steps(spec.build, code / spec.cwd, code.parent / "venv"):
+                self._say(entry, f"building code {digest[:12]}: {' '.join(argv)[:100]}…")
+                lock = await _in_thread(self._folders.lock)
+                try:
+                    await build(argv, code / spec.cwd, spec, self._context, account, owner, lock)
+                finally:
+                    os.close(lock)
+        except BuildFailedError as error:
+            raise _CannotPrepareError(str(error), error.last_lines) from error
+        await _in_thread(self._folders.finish, identity, spec.name)
+        await _in_thread(self._folders.prune, {identity, *self._in_use})
+
+    def _open_to(self, identity: str, owner: tuple[int, int]) -> None:
+        """Another user must be able to pass through the state folder, whose files are closed one by one."""
+        for folder in (self._root.parent, self._root):
+            folder.chmod(0o711)
+        give_to(self._folders.folder(identity), *owner)
+
+    def _say(self, entry: _Preparation, waiting: str) -> None:
+        entry.waiting = waiting
+        self._changed()
+
+    async def _fetch(self, identity: str, digest: str, entry: _Preparation) -> str:
+        """Until all bytes are there, from whichever controller leads; returns their digest.
+
+        Raises _CannotPrepareError, OSError.
+        """
+        hashed = hashlib.sha256()
+        with self._folders.part(identity).open("wb") as stream:
+            while True:
+                await self._connected.wait()
+                source = self._source
+                if source is None:
+                    continue
+                try:
+                    request = agent_pb2.FetchArtifactRequest(digest=digest, offset=stream.tell())
+                    await self._read(source.FetchArtifact(request), stream.write, hashed.update, stream.tell)
+                except (_FetchBrokeError, TimeoutError) as error:
+                    self._say(entry, f"fetching code {digest[:12]}: {error or 'nothing came'}; trying again…")
+                    await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
+                else:
+                    return hashed.hexdigest()
+
+    async def _read(
+        self,
+        call: "grpc.aio.UnaryStreamCall[agent_pb2.FetchArtifactRequest, agent_pb2.ArtifactChunk]",
+        write: Callable[[bytes], int],
+        update: Callable[[bytes], None],
+        tell: Callable[[], int],
+    ) -> None:
+        size = -1
+        try:
+            while True:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    chunk = await call.read()
+                if not isinstance(chunk, agent_pb2.ArtifactChunk):
+                    break
+                size = chunk.size_bytes
+                await _in_thread(write, chunk.data)
+                update(chunk.data)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (
+                grpc.StatusCode.NOT_FOUND,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.UNIMPLEMENTED,
+            ):
+                raise _CannotPrepareError(f"code cannot be fetched: {error.details()}") from error
+            raise _FetchBrokeError(error.details() or error.code().name) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _FetchBrokeError("the connection to the controller ended") from None
+        finally:
+            call.cancel()
+        if tell() != size:
+            raise _FetchBrokeError(f"{tell()} of {size} bytes came")
+
+
+async def _in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """As asyncio.to_thread; but a cancelled caller goes on only when the thread, too, has let go of what it works on."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

@@ -1,0 +1,89 @@
+"""Code sent to three hosts, under load: rolled out, refused where it does not build, and taken back."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fleet.harness import Fleet, load_on
+from tests.integration.fleet.judge import assert_none_failed, journals_show
+
+_SIZE = 6
+_SERVER = """
+const http = require('node:http');
+const fs = require('node:fs');
+const words = fs.readFileSync(require('node:path').join(__dirname, 'words.txt'), 'utf8');
+const built = fs.existsSync('built.txt') ? fs.readFileSync('built.txt', 'utf8') : '';
+const server = http.createServer((request, response) => response.end(JSON.stringify({words, built, cwd: process.cwd()})));
+server.listen(3000);
+process.on('SIGTERM', () => server.close(() => process.exit(0)));
+"""
+
+
+def _code(folder: Path, words: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "server.js").write_text(_SERVER)
+    (folder / "words.txt").write_text(words)
+    return folder
+
+
+def _asked(address: str) -> dict[str, str]:
+    with urllib.request.urlopen(f"http://{address}/", timeout=10) as response:
+        answer = json.loads(response.read())
+    assert isinstance(answer, dict)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def address(fleet: Fleet) -> str:
+    """The app as it lies on this machine, which every host of the fleet sees."""
+    code = _code(fleet.folder / "code", "before")
+    return fleet.start_app(code / "server.js", _SIZE, "--bake-time", "2s")
+
+
+def _digests(fleet: Fleet) -> list[str | None]:
+    return [revision["artifact_digest"] for revision in fleet.ask("history", "my-app")["revisions"]]
+
+
+def test_code_is_deployed_refused_where_it_does_not_build_and_taken_back(fleet: Fleet, address: str) -> None:
+    """Guards invariants 1, 2, 7 and 10."""
+    code = fleet.folder / "code"
+    with load_on(address, fleet.folder) as load:
+        with journals_show(fleet, size=_SIZE, most_on_host=lambda _host: 3):
+            _code(code, "v1")
+            fleet.do("deploy", "my-app", str(code))
+            first = _asked(address)
+            (code / "words.txt").write_text("v2")
+            fleet.do("deploy", "my-app", str(code), "--build", "sh -c 'cp words.txt built.txt'")
+            second = _asked(address)
+            before = fleet.pids()
+            (code / "words.txt").write_text("v3")
+            refused = fleet.run("deploy", "my-app", str(code), "--build", "sh -c 'echo no compiler here; exit 3'")
+            assert fleet.pids() == before
+            fleet.do("rollback", "my-app")
+            back = _asked(address)
+        load.wait_for_more(100)
+        summary = load.stop()
+
+    assert_none_failed(summary)
+    assert (first["words"], first["built"]) == ("v1", "")
+    assert str(fleet.data_dir) in first["cwd"]
+    assert (second["words"], second["built"]) == ("v2", "v2")
+    assert refused.code == 1, refused.output + refused.errors
+    assert "exit code 3" in refused.errors
+    assert "no compiler here" in refused.errors
+    assert (back["words"], back["built"]) == ("v1", "")
+    assert first["cwd"].rpartition("/")[0] != second["cwd"].rpartition("/")[0]
+
+
+def test_the_same_code_again_changes_nothing(fleet: Fleet, address: str) -> None:
+    """Guards invariant 10."""
+    code = _code(fleet.folder / "code", "same")
+    fleet.do("deploy", "my-app", str(code), "--no-build")
+    before = _digests(fleet), fleet.pids()
+    again = fleet.do("deploy", "my-app", str(code))
+
+    assert "is there already" in again
+    assert (_digests(fleet), fleet.pids()) == before
+    assert _asked(address)["words"] == "same"
