@@ -77,11 +77,17 @@ class HeldAssignment:
                 target.revision,
                 target.phase,
                 target.spec_digest,
-                specs[target.spec_digest],
+                _placed(specs[target.spec_digest], target.artifact_digest),
                 artifact_digest=target.artifact_digest,
             )
             for target in self.targets
         }
+
+
+def _placed(spec: AppSpec | str, artifact_digest: str) -> AppSpec | str:
+    if isinstance(spec, AppSpec) and spec.needs_artifact and not artifact_digest:
+        return f"working directory {spec.cwd!r} must be absolute: the target names no code that it could be in"
+    return spec
 
 
 def _checked(spec: types_pb2.AppSpec) -> AppSpec | str:

@@ -10,10 +10,13 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _COPY_BYTES = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 _LONGEST_NAME = 4096
+_MEMBERS = {*tarfile.SUPPORTED_TYPES} - {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_LONGEST_HEADER = 64 * 1024
 _DEEPEST = 100
 """Folders within folders."""
 
@@ -38,12 +41,23 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> None:
             # Only these two: every further format is one more decoder for strangers to attack.
             mode = "r|gz" if stream.read(2) == _GZIP else "r|"
             stream.seek(0)
-            with tarfile.open(fileobj=stream, mode=mode) as opened:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Member) as opened:  # type: ignore[call-overload]
                 _Unpacking(folder, limits or Limits()).take(opened)
     except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         raise HostileArchiveError(
             f"it is no tar archive, plain or gzip, that can be read to its end: {error}"
         ) from error
+
+
+class _Member(tarfile.TarInfo):
+    """Headers that tarfile reads whole into memory may not be long."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type not in _MEMBERS and found.size > _LONGEST_HEADER:
+            raise HostileArchiveError(f"it has a header of {found.size} bytes")
+        return found
 
 
 class _Unpacking:
@@ -56,7 +70,10 @@ class _Unpacking:
         self._links: dict[str, str] = {}
 
     def take(self, archive: tarfile.TarFile) -> None:
-        for number, member in enumerate(archive, 1):
+        number = 0
+        while (member := archive.next()) is not None:
+            archive.members = []  # it would keep all of them
+            number += 1
             if number > self._limits.members:
                 raise HostileArchiveError(f"it has more than {self._limits.members} members")
             name = _checked_name(member.name)

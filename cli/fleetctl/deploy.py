@@ -51,10 +51,11 @@ def deploy(
     run: str | None,
     way: Way,
 ) -> None:
-    """Send code to an app's hosts, build it there and roll it out: a new revision, which `fleetctl rollback` takes back.
+    """Send code to an app's hosts and roll it out.
 
-    PATH is a folder, without what its .gitignore or .npmignore leaves out and without node_modules, or a .tar or .tar.gz.
-    The app's command stays; what it names inside PATH becomes relative to it. The same code again changes nothing.
+    It is built on each host, and is a new revision, which `fleetctl rollback` takes back. PATH is a folder, without what its
+    .gitignore or .npmignore leaves out and without node_modules, or a .tar or .tar.gz. The app's command stays; what it names
+    inside PATH becomes relative to it. The same code again changes nothing.
 
     \b
     fleetctl deploy my-app
@@ -93,8 +94,8 @@ def deploy(
 def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) -> types_pb2.AppSpec:
     """The spec for code that was sent: what named `folder` on this machine names the unpacked code on a host.
 
-    What lies in the app's old working directory is looked for in `folder`, too. Raises CliError where nothing of the command would
-    run the new code.
+    What lies in the app's old working directory is looked for in `folder`, too. Raises CliError where nothing of the command
+    would run the new code.
     """
     moved = types_pb2.AppSpec()
     moved.CopyFrom(spec)

@@ -178,7 +178,7 @@ def test_inside_a_present_policy_nothing_is_defaulted() -> None:
         ({"argv": ()}, "argv"),
         ({"argv": ("",)}, "command is empty"),
         ({"argv": ("node", "a\0b")}, "NUL"),
-        ({"cwd": "srv/app"}, "must be absolute"),
+        ({"cwd": "srv/../app"}, "must be absolute"),
         ({"env": {"A=B": "c"}}, "environment variable"),
         ({"env": {"": "c"}}, "environment variable"),
         ({"env": {"A": "b\0"}}, "environment variable"),

@@ -6,30 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fleet.harness import Fleet, load_on
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, load_on
 from tests.integration.fleet.judge import assert_none_failed, journals_show
 
 _SIZE = 6
-_SERVER = """
-const http = require('node:http');
+_ANSWER = """
 const fs = require('node:fs');
 const words = fs.readFileSync(require('node:path').join(__dirname, 'words.txt'), 'utf8');
 const built = fs.existsSync('built.txt') ? fs.readFileSync('built.txt', 'utf8') : '';
-const server = http.createServer((request, response) => response.end(JSON.stringify({words, built, cwd: process.cwd()})));
-server.listen(3000);
-process.on('SIGTERM', () => server.close(() => process.exit(0)));
+require('node:http').Server.prototype.on = ((on) => function (event, listener) {
+  if (event !== 'request') return on.call(this, event, listener);
+  return on.call(this, event, (request, response) => {
+    if (request.url !== '/words') return listener(request, response);
+    response.end(JSON.stringify({ words, built, cwd: process.cwd() }));
+  });
+})(require('node:http').Server.prototype.on);
 """
+"""What a version is, at /words, beside the answers that the load expects."""
 
 
 def _code(folder: Path, words: str) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "server.js").write_text(_SERVER)
+    (folder / "server.js").write_text(_ANSWER + PLAIN_SERVER.read_text().replace("'use strict';", ""))
     (folder / "words.txt").write_text(words)
     return folder
 
 
 def _asked(address: str) -> dict[str, str]:
-    with urllib.request.urlopen(f"http://{address}/", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{address}/words", timeout=10) as response:
         answer = json.loads(response.read())
     assert isinstance(answer, dict)
     return answer

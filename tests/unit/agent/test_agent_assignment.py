@@ -84,7 +84,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: str) -> No
 def test_a_spec_of_a_newer_version_fails_its_targets_in_words_and_nothing_else() -> None:
     broken = types_pb2.AppSpec()
     broken.CopyFrom(SPEC)
-    broken.cwd = "relative"
+    broken.cwd = "../relative"
     message = assignment(1)
     message.targets[0].spec_digest = "other"
     (wanted,) = HeldAssignment().accept(OLD, message, {"other": broken}).wanted().values()
