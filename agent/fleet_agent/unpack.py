@@ -72,7 +72,7 @@ class _Unpacking:
     def take(self, archive: tarfile.TarFile) -> None:
         number = 0
         while (member := archive.next()) is not None:
-            archive.members = []  # it would keep all of them
+            archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
             number += 1
             if number > self._limits.members:
                 raise HostileArchiveError(f"it has more than {self._limits.members} members")

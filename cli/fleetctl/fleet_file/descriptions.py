@@ -64,6 +64,9 @@ DESCRIPTIONS = {
     "log.max_files": "Rotated files kept.",
     "log.max_age": "Rotate after, and delete what is older.",
     "log.compress": "gzip rotated files.",
+    "build.command": "Of deployed code: run on each host before the workers, instead of what the code asks for.",
+    "build.timeout": "A build may take this long.",
+    "build.skip": "Run deployed code as it is.",
     "placement.labels": "A host must have all of these.",
     "placement.lost_after": "A floating app's workers are started elsewhere when their host was not heard of for so long; 0: never.",
 }
