@@ -102,7 +102,7 @@ class Artifacts:
 
     def local(self, digest: str, spec: AppSpec) -> Local:
         """Where the code is, or what is in the way; begins to make it ready."""
-        identity = folder_id(digest, spec)
+        identity = self.identity(digest, spec)
         code = self._folders.code(identity)
         if code is not None:
             return Local(code=str(code), programs=self._folders.programs(identity))
@@ -111,6 +111,10 @@ class Artifacts:
             entry = self._preparations[identity] = _Preparation(f"fetching code {digest[:12]}…")
             entry.task = asyncio.create_task(self._prepare(identity, digest, spec, entry), name=f"code {digest[:12]}")
         return Local(waiting=entry.waiting, problem=entry.problem, last_lines=entry.last_lines)
+
+    def identity(self, digest: str, spec: AppSpec) -> str:
+        """Names the code as this host builds it for this spec."""
+        return folder_id(digest, spec, self._context.user_of(spec))
 
     def keep(self, identities: Collection[str]) -> None:
         """These are run or wanted now, and no others: give the rest up, and let a failure be forgotten."""
@@ -162,9 +166,10 @@ class Artifacts:
             if attempt == _FETCHES:
                 raise _CannotPrepareError(f"fetched code has the digest {found[:12]}, not {digest[:12]}")
         self._say(entry, f"unpacking code {digest[:12]}…")
-        account = find_account(spec.identity.user) if spec.identity.user else None
-        if spec.identity.user and account is None:
-            raise _CannotPrepareError(f"user {spec.identity.user!r} is not known on this host")
+        user = self._context.user_of(spec)
+        account = find_account(user) if user else None
+        if user and account is None:
+            raise _CannotPrepareError(f"user {user!r} is not known on this host")
         gid = find_group(spec.identity.group) if spec.identity.group else None
         owner = (account.uid, account.gid if gid is None else gid) if account else None
         code = await _in_thread(self._folders.begin, identity)

@@ -24,9 +24,9 @@ _LOCK_SECONDS = 10.0
 _READY = ".ready"
 
 
-def folder_id(digest: str, spec: AppSpec) -> str:
-    """Names code together with all that decides what a build makes of it."""
-    made_by = [spec.build.command, spec.build.skip, spec.identity.user, spec.identity.group, spec.cwd]
+def folder_id(digest: str, spec: AppSpec, user: str) -> str:
+    """Names code together with all that decides what a build, as `user`, makes of it."""
+    made_by = [spec.build.command, spec.build.skip, user, spec.identity.group, spec.cwd]
     return f"{digest}-{hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:12]}"
 
 

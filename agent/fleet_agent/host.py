@@ -17,7 +17,6 @@ from fleet.v1 import types_pb2
 from fleet_agent.accounts import find_account
 from fleet_agent.artifacts import Artifacts
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
-from fleet_agent.code_folders import folder_id
 from fleet_agent.env_files import EnvFileError, EnvFiles
 from fleet_agent.last_lines import LogMarks, mark_logs, read_last_lines
 from fleet_agent.launch import Extra, HostContext, Local
@@ -322,7 +321,7 @@ class Host:
                 found[one] = local
                 wanted[key] = replace(target, local=local)
                 if target.artifact_digest:
-                    code.add(folder_id(target.artifact_digest, target.spec))
+                    code.add(self.artifacts.identity(target.artifact_digest, target.spec))
         self.artifacts.keep(code)
         hindered = any(local.problem for local in found.values())
         if hindered and not self.hindered:
