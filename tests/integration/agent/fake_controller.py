@@ -20,7 +20,9 @@ Slot = tuple[str, int, int]
 """(app, slot, generation)."""
 
 
-def target(spec: AppSpec, slot: int, generation: int = 1, phase: str = "PHASE_RUN") -> agent_pb2.Target:
+def target(
+    spec: AppSpec, slot: int, generation: int = 1, phase: str = "PHASE_RUN", artifact_digest: str = ""
+) -> agent_pb2.Target:
     return agent_pb2.Target(
         app=spec.name,
         slot=slot,
@@ -28,6 +30,7 @@ def target(spec: AppSpec, slot: int, generation: int = 1, phase: str = "PHASE_RU
         revision=1,
         phase=types_pb2.Phase.Value(phase),
         spec_digest=spec_digest(spec.to_proto()),
+        artifact_digest=artifact_digest,
     )
 
 
@@ -48,6 +51,11 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         """What it was told of leaving, in this order."""
         self.workers: dict[Slot, types_pb2.WorkerStatus] = {}
         self.history: list[tuple[float, types_pb2.WorkerStatus]] = []
+        self.code: dict[str, bytes] = {}
+        """Digest → the bytes that are sent for it."""
+        self.fetches: list[agent_pb2.FetchArtifactRequest] = []
+        self.break_after = 0
+        """Not 0: the next fetch breaks after so many bytes."""
         self._sequences = itertools.count(1)
         self._outbox: asyncio.Queue[agent_pb2.ControllerMessage] | None = None
         self._server: grpc.aio.Server | None = None
@@ -84,6 +92,21 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         finally:
             self._outbox = None
             reading.cancel()
+
+    async def FetchArtifact(  # noqa: N802 - gRPC's name
+        self, request: agent_pb2.FetchArtifactRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[agent_pb2.ArtifactChunk]:
+        self.fetches.append(request)
+        self._changed.set()
+        content = self.code.get(request.digest)
+        if content is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no code {request.digest[:12]}: deploy it again")
+        end, self.break_after = self.break_after or len(content), 0
+        yield agent_pb2.ArtifactChunk(size_bytes=len(content))
+        for begin in range(request.offset, end, 1000):
+            yield agent_pb2.ArtifactChunk(data=content[begin : min(begin + 1000, end)], size_bytes=len(content))
+        if end < len(content):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the controller ends")
 
     async def _read(self, messages: AsyncIterator[agent_pb2.AgentMessage]) -> None:
         async for message in messages:

@@ -1,0 +1,194 @@
+"""Code that an agent fetches, unpacks and builds: what runs, what is refused, and what a killed agent leaves."""
+
+import asyncio
+import hashlib
+import io
+import os
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from fleet_core.spec import AppSpec
+from tests.integration.agent.fake_controller import FakeController, target
+from tests.integration.agent.running import RunningHost
+
+_SLOT = ("shop", 1, 1)
+_SCRIPT = "#!/bin/sh\nexec sleep 1000\n"
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755
+            archive.addfile(member, io.BytesIO(content))
+    return written.getvalue()
+
+
+def _app(*build: str, **changes: object) -> AppSpec:
+    ready = {"method": "uptime", "min_uptime_seconds": 0}
+    fields = {"name": "shop", "argv": ["./run"], "cwd": ".", "listen_mode": "none", "ready": ready, **changes}
+    return AppSpec.model_validate({"build": {"command": build}, **fields})
+
+
+def _given(controller: FakeController, *build: str, size: int = 0, files: dict[str, bytes] | None = None) -> str:
+    """Assign an app whose code the controller has; returns the digest. `size`: of what comes with it, in bytes."""
+    code = {"run": _SCRIPT.encode(), "weight": os.urandom(size), **(files or {})}
+    content = _tar(code)
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    _assign(controller, _app(*build), digest)
+    return digest
+
+
+def _assign(controller: FakeController, spec: AppSpec, digest: str, **changes: object) -> None:
+    controller.assign(target(spec, 1, artifact_digest=digest, **changes), specs=(spec,))  # type: ignore[arg-type]
+
+
+def _left(host: RunningHost) -> set[str]:
+    """What lies in the folder of code, by the ends of names."""
+    return {path.name[-6:] if "." in path.name else path.name[:64] for path in (host.state_dir / "artifacts").iterdir()}
+
+
+async def _gone(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.02)
+
+
+async def _pid_in(path: Path) -> int:
+    """What a build wrote there."""
+    async with asyncio.timeout(20):
+        while not path.exists() or not path.read_text().strip():
+            await asyncio.sleep(0.02)
+    return int(path.read_text())
+
+
+async def test_code_is_fetched_built_and_run_in_its_own_folder(controller: FakeController, host: RunningHost) -> None:
+    digest = _given(controller, "sh", "-c", "echo $PPID > built")
+    worker = await controller.until_state(_SLOT, "READY")
+
+    folder = Path(f"/proc/{worker.pid}/cwd").readlink()
+    assert folder.is_relative_to(host.state_dir / "artifacts")
+    assert (folder / "built").exists()
+    assert _left(host) == {digest, ".ready", "lock"} or _left(host) >= {digest, "lock"}
+    said = [status.reason for _, status in controller.history if status.preparing]
+    assert any("fetching" in reason for reason in said)
+    assert any("building" in reason for reason in said)
+
+
+async def test_a_stream_that_breaks_is_gone_on_with(controller: FakeController, host: RunningHost) -> None:
+    controller.break_after = 50_000
+    _given(controller, size=100_000)
+    await controller.until_state(_SLOT, "READY")
+
+    assert [request.offset for request in controller.fetches] == [0, 50_000]
+
+
+async def test_bytes_of_another_digest_are_never_run(controller: FakeController, host: RunningHost) -> None:
+    digest = "0" * 64
+    controller.code[digest] = _tar({"run": _SCRIPT.encode()})
+    _assign(controller, _app(), digest)
+    worker = await controller.until_state(_SLOT, "FAILED")
+
+    assert "not 000000000000" in worker.reason
+    assert len(controller.fetches) == 3
+    assert _left(host) == {"lock"}
+
+
+async def test_what_the_controller_does_not_have_fails_the_worker_in_its_words(
+    controller: FakeController, host: RunningHost
+) -> None:
+    _assign(controller, _app(), "1" * 64)
+    worker = await controller.until_state(_SLOT, "FAILED")
+
+    assert "deploy it again" in worker.reason
+
+
+async def test_a_hostile_archive_fails_the_worker_and_leaves_nothing(
+    controller: FakeController, host: RunningHost
+) -> None:
+    _given(controller, files={"../../out": b"x"})
+    worker = await controller.until_state(_SLOT, "FAILED")
+
+    assert "leads out of the archive" in worker.reason
+    assert _left(host) == {"lock"}
+    assert not list(host.state_dir.glob("**/out"))
+
+
+async def test_a_build_that_fails_says_what_it_printed_last(controller: FakeController, host: RunningHost) -> None:
+    _given(controller, "sh", "-c", "echo first; echo 'no compiler' >&2; exit 3")
+    worker = await controller.until_state(_SLOT, "FAILED")
+
+    assert worker.reason.endswith("exit code 3")
+    assert list(worker.last_lines) == ["first", "no compiler"]
+    assert _left(host) == {"lock"}
+
+
+async def test_a_build_that_takes_too_long_is_killed_with_all_it_started(
+    controller: FakeController, host: RunningHost, tmp_path: Path
+) -> None:
+    note = tmp_path / "pid"
+    command = ["sh", "-c", f"setsid sh -c 'echo $$ > {note}; exec sleep 1000' & sleep 1000"]
+    content = _tar({"run": _SCRIPT.encode()})
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    _assign(controller, _app(build={"command": command, "timeout_seconds": 1}), digest)
+    pid = await _pid_in(note)
+    worker = await controller.until_state(_SLOT, "FAILED")
+
+    assert "took longer than 1 s" in worker.reason
+    await _gone(pid)
+
+
+async def test_a_build_that_nobody_waits_for_any_more_is_ended(
+    controller: FakeController, host: RunningHost, tmp_path: Path
+) -> None:
+    note = tmp_path / "pid"
+    _given(controller, "sh", "-c", f"echo $$ > {note}; exec sleep 1000")
+    pid = await _pid_in(note)
+    controller.assign(allow_empty=True)
+
+    await _gone(pid)
+    async with asyncio.timeout(20):
+        while _left(host) != {"lock"}:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_an_agent_that_ends_in_the_middle_of_a_build_leaves_nothing_and_the_next_one_builds_anew(
+    controller: FakeController, host: RunningHost, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Nothing half done is run."""
+    note, go = tmp_path / "pid", tmp_path / "go"
+    digest = _given(
+        controller, "sh", "-c", f"touch half; echo $$ > {note}; test -e {go} || exec sleep 1000; touch whole"
+    )
+    pid = await _pid_in(note)
+    await host.end_agent(number)
+    await _gone(pid)
+    go.touch()
+    await host.start_agent()
+    worker = await controller.until_state(_SLOT, "READY")
+
+    assert (Path(f"/proc/{worker.pid}/cwd") / "whole").exists()
+    assert digest in _left(host)
+    assert len(controller.fetches) == 2
+    assert len(list((host.state_dir / "artifacts").iterdir())) == 3
+
+
+async def test_a_new_agent_goes_on_with_code_that_is_there_and_touches_no_worker(
+    controller: FakeController, host: RunningHost
+) -> None:
+    """Guards invariant 3."""
+    _given(controller)
+    before = await controller.until_state(_SLOT, "READY")
+    await host.end_agent(signal.SIGKILL)
+    await host.start_agent()
+    await controller.until_session()
+
+    assert controller.workers[_SLOT].pid == before.pid
+    assert len(controller.fetches) == 1
