@@ -148,7 +148,7 @@ def _add(archive: tarfile.TarFile, entry: _Entry) -> None:
     member.mode = 0o755 if entry.mode & stat.S_IXUSR else 0o644
     with _content(entry) as content:
         digest = hashlib.file_digest(content, "sha256").digest()  # type: ignore[arg-type]
-        member.size = content.tell()
+        member.size = content.seek(0, os.SEEK_END)
         member.mtime = _FIRST_TIME + int.from_bytes(digest[:4]) % _TIMES
         content.seek(0)
         try:

@@ -6,12 +6,13 @@ import io
 import os
 import signal
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fleet_core.spec import AppSpec
-from tests.integration.agent.fake_controller import FakeController, target
+from tests.integration.agent.fake_controller import DEADLINE_SECONDS, FakeController, target
 from tests.integration.agent.running import RunningHost
 
 _SLOT = ("shop", 1, 1)
@@ -49,21 +50,30 @@ def _assign(controller: FakeController, spec: AppSpec, digest: str, **changes: o
 
 
 def _left(host: RunningHost) -> set[str]:
-    """What lies in the folder of code, by the ends of names."""
-    return {path.name[-6:] if "." in path.name else path.name[:64] for path in (host.state_dir / "artifacts").iterdir()}
+    """What lies in the folder of code: digests, ends of names, and the lock."""
+    return {path.suffix or path.name.partition("-")[0] for path in (host.state_dir / "artifacts").iterdir()}
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - of other processes and the disk, which nobody tells of
+            await asyncio.sleep(0.02)
 
 
 async def _gone(pid: int) -> None:
-    async with asyncio.timeout(20):
-        while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.02)
+    await _until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+async def _folder_of(pid: int, host: RunningHost) -> Path:
+    """Where a worker runs; one that is ready at once may be on its way there."""
+    cwd = Path(f"/proc/{pid}/cwd")
+    await _until(lambda: cwd.readlink().is_relative_to(host.state_dir / "artifacts"))
+    return cwd.readlink()
 
 
 async def _pid_in(path: Path) -> int:
     """What a build wrote there."""
-    async with asyncio.timeout(20):
-        while not path.exists() or not path.read_text().strip():
-            await asyncio.sleep(0.02)
+    await _until(lambda: path.exists() and path.read_text().endswith("\n"))
     return int(path.read_text())
 
 
@@ -71,10 +81,8 @@ async def test_code_is_fetched_built_and_run_in_its_own_folder(controller: FakeC
     digest = _given(controller, "sh", "-c", "echo $PPID > built")
     worker = await controller.until_state(_SLOT, "READY")
 
-    folder = Path(f"/proc/{worker.pid}/cwd").readlink()
-    assert folder.is_relative_to(host.state_dir / "artifacts")
-    assert (folder / "built").exists()
-    assert _left(host) == {digest, ".ready", "lock"} or _left(host) >= {digest, "lock"}
+    assert (await _folder_of(worker.pid, host) / "built").exists()
+    assert _left(host) == {digest, ".ready", "lock"}
     said = [status.reason for _, status in controller.history if status.preparing]
     assert any("fetching" in reason for reason in said)
     assert any("building" in reason for reason in said)
@@ -153,9 +161,7 @@ async def test_a_build_that_nobody_waits_for_any_more_is_ended(
     controller.assign(allow_empty=True)
 
     await _gone(pid)
-    async with asyncio.timeout(20):
-        while _left(host) != {"lock"}:
-            await asyncio.sleep(0.02)
+    await _until(lambda: _left(host) == {"lock"})
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -174,7 +180,7 @@ async def test_an_agent_that_ends_in_the_middle_of_a_build_leaves_nothing_and_th
     await host.start_agent()
     worker = await controller.until_state(_SLOT, "READY")
 
-    assert (Path(f"/proc/{worker.pid}/cwd") / "whole").exists()
+    assert (await _folder_of(worker.pid, host) / "whole").exists()
     assert digest in _left(host)
     assert len(controller.fetches) == 2
     assert len(list((host.state_dir / "artifacts").iterdir())) == 3

@@ -163,6 +163,6 @@ def test_what_named_the_folder_names_the_deployed_code(
 
 def test_a_command_that_would_not_run_the_new_code_is_refused() -> None:
     spec = types_pb2.AppSpec(name="shop", argv=["/usr/bin/node", "/elsewhere/server.js"], cwd="/y")
-    with pytest.raises(CliError, match="/elsewhere/server.js, which is not in what is deployed"):
+    with pytest.raises(CliError, match=r"/elsewhere/server\.js, which is not in what is deployed"):
         moved_into(spec, Path("/x/code"), None)
     assert list(moved_into(spec, Path("/x/code"), "node 'a b.js'").argv) == ["node", "a b.js"]

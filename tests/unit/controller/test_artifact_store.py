@@ -103,7 +103,7 @@ def test_two_cannot_send_the_same_at_once(store: ArtifactStore) -> None:
 
 @pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 65, "0" * 63 + "/"])
 def test_what_is_no_digest_names_no_file(store: ArtifactStore, digest: str) -> None:
-    with pytest.raises(ArtifactError, match="no.* SHA-256|not a SHA-256"):
+    with pytest.raises(ArtifactError, match="not a SHA-256"):
         store.path(digest)
 
 
