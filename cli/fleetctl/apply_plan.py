@@ -1,8 +1,9 @@
 """What has to be asked of the controller so that an app becomes what a file says. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 from fleet.v1 import control_pb2, types_pb2
 from fleet_core.checked import Checked
@@ -53,6 +54,8 @@ def plan_app(wanted: WantedApp, present: control_pb2.App | None, hosts: Sequence
     if present.state == control_pb2.APP_STATE_REMOVING:
         raise Impossible("it is being removed: apply again when it is gone")
     before = AppSpec.from_proto(present.spec)
+    if before.needs_artifact:
+        wanted = replace(wanted, spec=_in_deployed_code(wanted.spec, before))
     differences = list(spec_differences(before, wanted.spec))
     replaces = bool(differences) and _worker_part(before) != _worker_part(wanted.spec)
     requests: list[Request] = []
@@ -76,6 +79,25 @@ def plan_app(wanted: WantedApp, present: control_pb2.App | None, hosts: Sequence
         differences.append(_STARTED)
     verdict = Verdict.CHANGE if differences else Verdict.SAME
     return Plan(wanted.name, verdict, tuple(differences), replaces and not stopped, tuple(requests))
+
+
+def _in_deployed_code(wanted: AppSpec, before: AppSpec) -> AppSpec:
+    """A file names paths of the machine it lies on; deployed code has the same command inside itself.
+
+    Raises Impossible where it is another command.
+    """
+    folder = PurePosixPath(wanted.cwd)
+
+    def inside(word: str) -> str:
+        path = PurePosixPath(word)
+        return str(path.relative_to(folder)) if path.is_relative_to(folder) else word.removeprefix("./")
+
+    if [inside(word) for word in wanted.argv] != [word.removeprefix("./") for word in before.argv]:
+        raise Impossible(
+            f"it runs deployed code by {' '.join(before.argv)!r}, the file says {' '.join(wanted.argv)!r}: "
+            f"`fleetctl deploy {before.name} --run COMMAND` changes that"
+        )
+    return AppSpec.model_validate({**wanted.plain(), "argv": before.argv, "cwd": before.cwd})
 
 
 def spec_differences(before: AppSpec, after: AppSpec) -> Iterator[str]:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -33,7 +34,11 @@ _PAUSE_SECONDS = 0.2
 _PATIENCE_SECONDS = 6.0
 """Another controller leads within 5 s of the leader's death (DESIGN: when something dies)."""
 _LEADER = "fleet-leader"
+_ACCEPTED = "fleet-accepted"
+"""Initial metadata: the first message of a stream was accepted, the rest may come."""
 
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.OUT_OF_RANGE)
+"""A stream of ours that ended so may be begun again."""
 _EXIT_CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: ExitCode.USAGE,
     grpc.StatusCode.UNAVAILABLE: ExitCode.UNREACHABLE,
@@ -164,17 +169,28 @@ class Connection:
         method: "Callable[[ControlServiceAsyncStub], grpc.aio.StreamUnaryMultiCallable[Request, Response]]",
         messages: AsyncIterator[Request],
     ) -> Response:
-        """The answer of the leader, as the call before found it, to a stream of messages; the channel's keepalive notices a dead
-        peer within 15 s. Raises UnavailableError when the stream breaks, other CliErrors as `call`."""
+        """The answer of the leader, as the call before found it, to a stream of messages, the first of which it accepts before
+        the rest is sent; the channel's keepalive notices a dead peer within 15 s.
+
+        Raises UnavailableError when the stream breaks, other CliErrors as `call`.
+        """
         address = next(self._turns())
         reason = await self._reach(address)
         if reason:
             raise UnavailableError(ExitCode.UNREACHABLE, f"the controller at {address}: {reason}")
-        call = method(self._stub(address))(messages)
+        call = method(self._stub(address))()
         try:
+            with suppress(asyncio.InvalidStateError):  # the call ended meanwhile, and says why
+                await call.write(await anext(messages))
+                # A refusal comes now: one that comes while data is written may be lost (grpc.aio, "Internal error from Core").
+                if _ACCEPTED in dict(await call.initial_metadata()):
+                    async for message in messages:
+                        await call.write(message)
+                    await call.done_writing()
             return await call
         except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.OUT_OF_RANGE):
+            broken = error.code() in _BROKEN or error.details() == "Internal error from Core"
+            if broken:
                 self._why_unavailable(address, error)
                 raise UnavailableError(ExitCode.UNREACHABLE, f"the controller at {address} went away") from error
             raise _translated(error, address) from error

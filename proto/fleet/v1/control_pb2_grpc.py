@@ -272,7 +272,8 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadArtifact(self, request_iterator, context):
-        """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+        """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; once it is accepted (initial
+        metadata `fleet-accepted`) the others carry data. What arrived before
         a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
         ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
         """

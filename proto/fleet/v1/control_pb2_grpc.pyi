@@ -64,7 +64,8 @@ class ControlServiceStub:
     GetArtifact: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetArtifactRequest, _control_pb2.GetArtifactResponse]
     """What the controller has of an artifact: nothing, some of its bytes, or all."""
     UploadArtifact: _grpc.StreamUnaryMultiCallable[_control_pb2.UploadArtifactRequest, _control_pb2.GetArtifactResponse]
-    """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+    """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; once it is accepted (initial
+    metadata `fleet-accepted`) the others carry data. What arrived before
     a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
     ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
     """
@@ -127,7 +128,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     GetArtifact: _aio.UnaryUnaryMultiCallable[_control_pb2.GetArtifactRequest, _control_pb2.GetArtifactResponse]  # type: ignore[assignment]
     """What the controller has of an artifact: nothing, some of its bytes, or all."""
     UploadArtifact: _aio.StreamUnaryMultiCallable[_control_pb2.UploadArtifactRequest, _control_pb2.GetArtifactResponse]  # type: ignore[assignment]
-    """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+    """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; once it is accepted (initial
+    metadata `fleet-accepted`) the others carry data. What arrived before
     a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
     ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
     """
@@ -271,7 +273,8 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_control_pb2.UploadArtifactRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.GetArtifactResponse, _abc.Awaitable[_control_pb2.GetArtifactResponse]]:
-        """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; the others carry data. What arrived before
+        """Stores code to be named by UpdateApp. The first message says what comes, and from which byte on; once it is accepted (initial
+        metadata `fleet-accepted`) the others carry data. What arrived before
         a stream broke is kept for a day: ask GetArtifact and go on from there. Errors: OUT_OF_RANGE not the offset to go on at;
         ABORTED somebody else is sending it; DATA_LOSS what arrived has another digest, and was deleted; RESOURCE_EXHAUSTED the quota.
         """

@@ -1,5 +1,6 @@
 """A ControlService that answers as told: behind real gRPC and mutual TLS, without a fleet."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ class FakeControl(ControlServiceServicer):
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.requests: list[Any] = []
+        self.artifacts: dict[str, bytes] = {}
+        """Digest → what arrived of it."""
+        self.uploads_break_after = 0
+        """Not 0: the next upload breaks once so many bytes of it are here."""
         self.released = threading.Event()
         """Ends streams that `hold` keeps open."""
 
@@ -99,6 +104,24 @@ class FakeControl(ControlServiceServicer):
     def ControlRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("ControlRollout", request, context, began("update", request.app))
 
+    def GetArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
+        here = self.artifacts.get(request.digest, b"")
+        complete = hashlib.sha256(here).hexdigest() == request.digest
+        return self._answer("GetArtifact", request, context, _had(here, complete=complete))
+
+    def UploadArtifact(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        first = next(request_iterator)
+        end, self.uploads_break_after = self.uploads_break_after, 0
+        here = self.artifacts.get(first.digest, b"")[: first.offset]
+        answer = self._answer("UploadArtifact", first, context, None)
+        context.send_initial_metadata((("fleet-accepted", "1"),))
+        for message in request_iterator:
+            here += message.data
+            self.artifacts[first.digest] = here
+            if end and len(here) >= end:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the controller ends")
+        return answer or _had(here, complete=True)
+
     def GetHistory(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("GetHistory", request, context, control_pb2.GetHistoryResponse())
 
@@ -133,6 +156,10 @@ class FakeControl(ControlServiceServicer):
 
     def StreamLogs(self, request: Any, context: Any) -> Any:  # noqa: N802
         return iter(self._answer("StreamLogs", request, context, []))
+
+
+def _had(here: bytes, *, complete: bool) -> control_pb2.GetArtifactResponse:
+    return control_pb2.GetArtifactResponse(received_bytes=len(here), complete=complete)
 
 
 class FakeController:

@@ -151,3 +151,17 @@ def test_what_cannot_be_done_is_said() -> None:
         planned(Wanted(PerCore(), spread_over=("z",)), None)
     with pytest.raises(Impossible, match="no host that would take it is online"):
         planned(Wanted(PerCore()), None, placement={"labels": {"zone": "a"}})
+
+
+def test_deployed_code_keeps_its_command_and_folder_under_a_file_that_names_the_machines_paths() -> None:
+    size = Wanted(2)
+    deployed = {"argv": ("node", "./a.js"), "cwd": "."}
+    for argv in (("node", "a.js"), ("node", "/srv/a.js"), ("node", "./a.js")):
+        assert planned(size, app({"a": 2}, **deployed), argv=argv).verdict is Verdict.SAME
+    changed = planned(size, app({"a": 2}, **deployed), env={"COLOUR": "red"})
+    assert changed.differences == ("env.COLOUR: set",)
+    (request,) = changed.requests
+    assert isinstance(request, control_pb2.UpdateAppRequest)
+    assert (list(request.spec.argv), request.spec.cwd) == (["node", "./a.js"], ".")
+    with pytest.raises(Impossible, match="fleetctl deploy shop --run"):
+        planned(size, app({"a": 2}, **deployed), argv=("node", "b.js"))
