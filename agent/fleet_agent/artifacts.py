@@ -209,6 +209,11 @@ class Artifacts:
         Raises _CannotPrepareError, OSError.
         """
         hashed = hashlib.sha256()
+
+        def take(data: bytes) -> None:
+            stream.write(data)
+            hashed.update(data)
+
         with self._folders.part(identity).open("wb") as stream:
             while True:
                 await self._connected.wait()
@@ -217,7 +222,7 @@ class Artifacts:
                     continue
                 try:
                     request = agent_pb2.FetchArtifactRequest(digest=digest, offset=stream.tell())
-                    await self._read(source.FetchArtifact(request), stream.write, hashed.update, stream.tell)
+                    await self._read(source.FetchArtifact(request), take, stream.tell)
                 except (_FetchBrokeError, TimeoutError) as error:
                     self._say(entry, f"fetching code {digest[:12]}: {error or 'nothing came'}; trying again…")
                     await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
@@ -227,8 +232,7 @@ class Artifacts:
     async def _read(
         self,
         call: "grpc.aio.UnaryStreamCall[agent_pb2.FetchArtifactRequest, agent_pb2.ArtifactChunk]",
-        write: Callable[[bytes], int],
-        update: Callable[[bytes], None],
+        take: Callable[[bytes], None],
         tell: Callable[[], int],
     ) -> None:
         size = -1
@@ -239,8 +243,7 @@ class Artifacts:
                 if not isinstance(chunk, agent_pb2.ArtifactChunk):
                     break
                 size = chunk.size_bytes
-                await _in_thread(write, chunk.data)
-                update(chunk.data)
+                await _in_thread(take, chunk.data)
         except grpc.aio.AioRpcError as error:
             if error.code() in (
                 grpc.StatusCode.NOT_FOUND,
