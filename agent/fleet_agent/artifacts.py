@@ -19,7 +19,7 @@ import grpc
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc
 from fleet_agent.accounts import find_account, find_group
-from fleet_agent.builds import BuildFailedError, build, build_steps
+from fleet_agent.builds import BuildFailedError, build, build_steps, shown
 from fleet_agent.code_folders import CodeFolders, folder_id, give_to
 from fleet_agent.launch import HostContext, Local
 from fleet_agent.unpack import HostileArchiveError, unpack
@@ -182,7 +182,7 @@ class Artifacts:
             await _in_thread(self._open_to, identity, owner)
         try:
             for argv in build_steps(spec.build, code / spec.cwd, code.parent / "venv"):
-                self._say(entry, f"building code {digest[:12]}: {' '.join(argv)[:100]}…")
+                self._say(entry, f"building code {digest[:12]}: {shown(argv)}…")
                 lock = await _in_thread(self._folders.lock)
                 try:
                     await build(argv, code / spec.cwd, spec, self._context, account, owner, lock)

@@ -39,6 +39,11 @@ def build_steps(policy: BuildPolicy, folder: Path, venv: Path) -> list[tuple[str
     return steps
 
 
+def shown(argv: tuple[str, ...]) -> str:
+    """A step for people: without the folder its program lies in."""
+    return " ".join((Path(argv[0]).name, *argv[1:]))[:200]
+
+
 async def build(
     argv: tuple[str, ...],
     folder: Path,
@@ -85,7 +90,7 @@ async def build(
 
 
 def _in_words(status: int, argv: tuple[str, ...], policy: BuildPolicy) -> str:
-    what = f"build failed: {' '.join(argv)[:200]}"
+    what = f"build failed: {shown(argv)}"
     if status == build_guard.TIMED_OUT:
         return f"{what}: took longer than {policy.timeout_seconds:g} s"
     if status == build_guard.CANNOT_RUN:

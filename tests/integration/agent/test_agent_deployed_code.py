@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import io
+import json
 import os
+import shutil
 import signal
 import tarfile
 from collections.abc import Callable
@@ -198,3 +200,31 @@ async def test_a_new_agent_goes_on_with_code_that_is_there_and_touches_no_worker
 
     assert controller.workers[_SLOT].pid == before.pid
     assert len(controller.fetches) == 1
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm on PATH")
+async def test_without_a_word_the_code_says_how_it_is_built(controller: FakeController, host: RunningHost) -> None:
+    package = {"name": "shop", "version": "1.0.0", "scripts": {"prepare": "touch prepared"}}
+    lock = {**package, "lockfileVersion": 3, "requires": True, "packages": {"": package}}
+    files = {
+        "package.json": json.dumps(package).encode(),
+        "package-lock.json": json.dumps(lock).encode(),
+        "requirements.txt": b"# nothing\n",
+        "run": b"#!/bin/sh\nexec python -c 'import sys, time; print(sys.prefix, flush=True); time.sleep(1000)'\n",
+    }
+    content = _tar(files)
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    _assign(controller, _app(), digest)
+    async with asyncio.timeout(60):
+        while controller.state(_SLOT) != "WORKER_STATE_READY":  # a build may take longer than most things here
+            assert controller.state(_SLOT) != "WORKER_STATE_FAILED", controller.workers[_SLOT]
+            await asyncio.sleep(0.05)
+    folder = await _folder_of(controller.workers[_SLOT].pid, host)
+
+    log = host.log_dir / "shop" / "1.out.log"
+    await _until(lambda: log.exists() and log.read_text())
+    assert log.read_text().strip() == str(folder.parent / "venv")
+    said = [status.reason for _, status in controller.history if status.preparing]
+    assert any("npm ci --omit=dev" in reason for reason in said)
+    assert any("pip install" in reason for reason in said)
