@@ -16,6 +16,8 @@ from pathlib import Path
 from fleet_agent.log_names import LogName, Origin, log_names, origin_of
 
 _BLOCK_BYTES = 64 * 1024
+_LOOKS = 100
+"""A log that is rotated faster than it can be opened is read from where that gets."""
 MAX_LINE_BYTES = 64 * 1024
 """A longer line is handed out in pieces."""
 
@@ -49,9 +51,18 @@ class LogTail:
 
     def start(self, lines: int | None, since: float = 0.0) -> None:
         """Begin so that the last `lines` lines there are now (None: all) come first, without files last written to before
-        `since` (seconds since 1970)."""
+        `since` (seconds since 1970). A rotation meanwhile makes it look again: what moved on would be missing."""
+        for _ in range(_LOOKS):
+            names = log_names(self.path)
+            self._open_last(names, lines, since)
+            if _order(names) == _order(log_names(self.path)):
+                return
+            self.close()
+        self._open_last(log_names(self.path), lines, since)
+
+    def _open_last(self, names: list[LogName], lines: int | None, since: float) -> None:
         missing = lines
-        for name in reversed(log_names(self.path)):
+        for name in reversed(names):
             if self._files and name.origin[1] < since * 1e9:
                 break
             opened = _open(name)
