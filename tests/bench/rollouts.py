@@ -174,7 +174,11 @@ def _stayed(before: set[int], fleet: Fleet) -> str:
 
 
 def _wrong_size(fleet: Fleet, size: int) -> str:
-    return "" if len(fleet.pids()) == size else f"{len(fleet.pids())} workers ready, not {size}"
+    try:  # where workers are killed meanwhile, one may be starting again just now
+        wait_for(lambda: len(fleet.pids()) == size, f"{size} workers ready", 5)
+    except AssertionError as error:
+        return str(error)
+    return ""
 
 
 _SCENES = [
