@@ -45,10 +45,7 @@ def aborted(app: AppRecord, rollout: RolloutRecord) -> tuple[AppRecord, RolloutR
     if previous is None:
         # It began with the app: what was there before is an app without workers.
         stopped = app.model_copy(update={"state": AppState.STOPPED})
-        state = RolloutState.ROLLING_BACK
-        return stopped, rollout.model_copy(
-            update={"state": state, "paused": False, "ends_as": RolloutState.ABORTED, "message": text}
-        )
+        return stopped, _going_back(rollout, RolloutState.ABORTED, text)
     # Stopped workers come back under another name: the stop of the old one stays final.
     named = next_generation(app) if app.state is not previous.state else app
     restored = named.model_copy(
@@ -151,7 +148,11 @@ def _back(
     app: AppRecord, rollout: RolloutRecord, previous: Previous, ends_as: RolloutState, message: str
 ) -> tuple[AppRecord, RolloutRecord]:
     returning = back_to(app, previous)
-    return returning, rollout.model_copy(
+    return returning, _going_back(rollout, ends_as, message)
+
+
+def _going_back(rollout: RolloutRecord, ends_as: RolloutState, message: str) -> RolloutRecord:
+    return rollout.model_copy(
         update={"state": RolloutState.ROLLING_BACK, "paused": False, "ends_as": ends_as, "message": message}
     )
 

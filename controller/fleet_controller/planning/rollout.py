@@ -71,6 +71,7 @@ class _Planning:
         for worker in situation.workers:
             self.live_on[worker.id.host] += worker.live
         self.newcomers = [worker for worker in self.good.values() if worker is not None and self._newcomer(worker)]
+        self.newcomer_ids = {worker.id for worker in self.newcomers}
         self.trial = judge_trial(self.app, self.rollout, self.policy, situation.memory, self.newcomers, now)
         self.begun = {
             (worker.id.host, worker.id.slot)
@@ -122,7 +123,7 @@ class _Planning:
             failure=found,
             settled=not remaining and not self.starts and not (self.app.state is AppState.REMOVING and self._held()),
             awaits_promotion=self.trial.awaits_promotion,
-            wake_at=min((wake for wake in (*self.wakes, *failure.wakes) if wake > self.now), default=None),
+            wake_at=min((wake for wake in self.wakes if wake > self.now), default=None),
         )
 
     def _progress(self, remaining: dict[str, int], *, waits: bool) -> tuple[object, float]:
@@ -182,7 +183,7 @@ class _Planning:
     def _stable(self, worker: WorkerView) -> bool:
         if not worker.ready or worker.ready_since is None:
             return False
-        newcomer = worker in self.newcomers
+        newcomer = worker.id in self.newcomer_ids
         stable_at = worker.ready_since + (self.trial.ready_seconds if newcomer else self.policy.min_ready_seconds)
         self.wakes.append(stable_at)
         return self.now >= stable_at
@@ -350,7 +351,7 @@ class _Planning:
 
     def _kept_from_requests(self, worker: WorkerView) -> bool:
         """It is the first of its revision, not proven yet, and its predecessor serves; unless it was given requests already."""
-        if not self.trial.unproven or worker not in self.newcomers:
+        if not self.trial.unproven or worker.id not in self.newcomer_ids:
             return False
         if any(worker.id in balancer.may_choose for balancer in self.balancers):
             return False

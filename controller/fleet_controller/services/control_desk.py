@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
@@ -42,6 +42,7 @@ _CODES = {
 }
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.05
+_REPEAT_SECONDS = 1.0
 _T = TypeVar("_T")
 
 
@@ -107,6 +108,21 @@ class Desk:
         """Oldest first."""
         records = (record for record in office.desired.all(RevisionRecord) if record.app == app)
         return sorted(records, key=lambda record: record.number)
+
+    async def passes(self, office: Office, context: Context) -> AsyncIterator[None]:
+        """Now, after each of the conductor's passes, and every second although nothing was planned: what is watched goes on.
+
+        Ends the call with UNAVAILABLE once `office` leads no more.
+        """
+        while self.leadership.office is office:
+            yield
+            try:
+                async with asyncio.timeout(_REPEAT_SECONDS), office.conductor.planned:
+                    await office.conductor.planned.wait()
+            except TimeoutError:
+                continue
+        text = f"controller {self.leadership.name} does not lead any more"
+        await abort(context, grpc.StatusCode.UNAVAILABLE, text)
 
     # Deciding and writing
 

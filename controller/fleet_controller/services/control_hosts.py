@@ -1,6 +1,5 @@
 """The calls of ControlService that change hosts and balancers."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -24,8 +23,6 @@ from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.presentation import drain_message, host_message
 from fleet_controller.services.streams import Context, abort
 from fleet_core.ids import check_label
-
-_REPEAT_SECONDS = 1.0
 
 
 class HostCalls:
@@ -68,7 +65,7 @@ class HostCalls:
     ) -> AsyncIterator[control_pb2.WatchDrainResponse]:
         office = await self._desk.office(context)
         last: control_pb2.WatchDrainResponse | None = None
-        while self._desk.leadership.office is office:
+        async for _ in self._desk.passes(office, context):
             record = await self._desk.host(office, request.host, context)
             if record.scheduling is not Scheduling.DRAINING:
                 text = f"host {record.name} is not being drained"
@@ -79,13 +76,6 @@ class HostCalls:
                 last = message
             if message.drained:
                 return
-            try:
-                async with asyncio.timeout(_REPEAT_SECONDS), office.conductor.planned:
-                    await office.conductor.planned.wait()
-            except TimeoutError:
-                continue
-        text = f"controller {self._desk.leadership.name} does not lead any more"
-        await abort(context, grpc.StatusCode.UNAVAILABLE, text)
 
     async def label(self, request: control_pb2.LabelHostRequest, context: Context) -> control_pb2.HostResponse:
         def decide(record: HostRecord) -> HostRecord:

@@ -1,9 +1,6 @@
 """ControlService: what fleetctl, consoles and scripts call."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
-
-import grpc
 
 from fleet.v1 import agent_pb2, control_pb2, control_pb2_grpc
 from fleet_controller.leadership import Office
@@ -24,13 +21,11 @@ from fleet_controller.services.presentation import (
     upstream_message,
     worker_message,
 )
-from fleet_controller.services.streams import Context, abort
+from fleet_controller.services.streams import Context
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _WATCH_SECONDS = 15.0
 """Who lists workers may well ask again: agents sample usage often for so long."""
-_REPEAT_SECONDS = 1.0
-"""A watched rollout is sent again this often although nothing was planned, so that its time goes on."""
 
 
 class ControlService(control_pb2_grpc.ControlServiceServicer):
@@ -230,7 +225,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         office = await self._desk.office(context)
         rollout = await self._rollout(office, request, context)
         last: control_pb2.RolloutResponse | None = None
-        while self._leadership.office is office:
+        async for _ in self._desk.passes(office, context):
             rollout = office.desired.get(rollout_key(rollout.id), RolloutRecord) or rollout
             message = control_pb2.RolloutResponse(rollout=rollout_message(office, rollout))
             if message != last:
@@ -238,12 +233,6 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 last = message
             if not rollout.state.under_way:
                 return
-            try:
-                async with asyncio.timeout(_REPEAT_SECONDS), office.conductor.planned:
-                    await office.conductor.planned.wait()
-            except TimeoutError:
-                continue
-        await abort(context, grpc.StatusCode.UNAVAILABLE, f"controller {self._leadership.name} does not lead any more")
 
     async def StreamLogs(  # noqa: N802
         self, request: control_pb2.StreamLogsRequest, context: Context
