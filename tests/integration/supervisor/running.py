@@ -123,11 +123,11 @@ class RunningSupervisor:
         return await self.until(lambda worker: worker.pid > 0, key)
 
     def log(self, key: Key = KEY, stream: str = "out") -> str:
-        """All that was logged, the oldest rotated file first."""
+        """All that was logged, the oldest rotated file first; while files are being rotated, perhaps not all of it."""
         current = self.log_dir / key.app / f"{key.slot}.{stream}.log"
         rotated = [path for path in current.parent.glob(f"{current.name}.*") if re.fullmatch(r"\d+", path.suffix[1:])]
         rotated.sort(key=lambda path: -int(path.suffix[1:]))
-        return "".join(path.read_text() for path in [*rotated, current] if path.exists())
+        return "".join(map(_content, [*rotated, current]))
 
     async def clean_up(self) -> None:
         """Stops all workers through the supervisor where one runs, else kills what the journal names."""
@@ -142,3 +142,10 @@ class RunningSupervisor:
             if pidfd is not None:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 os.close(pidfd)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
