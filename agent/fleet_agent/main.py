@@ -25,6 +25,7 @@ from fleet_agent.supervisor_link import SupervisorLink
 from fleet_agent.upkeep import Upkeep, UsageSampler
 from fleet_core.config import AgentConfig, ConfigError
 from fleet_core.metrics import MetricsServer, serve_metrics
+from fleet_core.scheduling import take_short_slices
 from fleet_core.service_manager import notify
 from fleet_core.tls import controller_channel
 from fleet_core.version import program_version
@@ -75,6 +76,7 @@ async def run_agent(config: AgentConfig) -> None:
     if config.ports.first + 1 > config.ports.last:
         raise ValueError("ports: the range must hold at least two ports")
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    take_short_slices(children=False)
     with ExitStack() as owned:
         owned.callback(os.close, lock_state_dir(config.state_dir))
         files = config.tls.files()

@@ -20,6 +20,7 @@ from fleet_balancer.session import Session
 from fleet_balancer.upstreams import Upstreams
 from fleet_core import service_manager
 from fleet_core.config import BalancerConfig, ConfigError
+from fleet_core.scheduling import take_short_slices
 from fleet_core.version import program_version
 from fleet_core.watchdog import show_life
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = BalancerConfig.load(options.config)
         with _alone(config.runtime_dir):
             if options.command == "run":
+                take_short_slices(children=True)
                 asyncio.run(_run(config))
             else:
                 asyncio.run(_stop(config, options.grace))

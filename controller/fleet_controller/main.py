@@ -27,6 +27,7 @@ from fleet_controller.store.etcd import EtcdStore
 from fleet_core import service_manager
 from fleet_core.config import ConfigError, ControllerConfig
 from fleet_core.metrics import serve_metrics
+from fleet_core.scheduling import take_short_slices
 from fleet_core.tls import SERVER_OPTIONS, server_credentials
 from fleet_core.version import program_version
 from fleet_core.watchdog import show_life
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"fleet-controller: {error}", file=sys.stderr)
         return 2
+    take_short_slices(children=True)
     try:
         asyncio.run(serve(config))
     except (OSError, ValueError) as error:

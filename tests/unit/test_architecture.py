@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[2]
+_SUPERVISORS = ("fleet_agent.supervisor", "fleet_core.service_manager", "fleet_core.scheduling")
 _OWN = {"fleet", "fleet_core", "fleet_agent", "fleet_controller", "fleet_balancer", "fleetctl"}
 _FOLDERS = {
     "core/fleet_core": {"fleet"},
@@ -62,7 +63,7 @@ def test_a_package_imports_only_itself_the_core_and_the_contracts(folder: str) -
 def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
     for path in modules("agent/fleet_agent/supervisor"):
         for name in imported(path):
-            own = name.startswith(("fleet_agent.supervisor", "fleet_core.service_manager")) or name == "fleet_core"
+            own = name.startswith(_SUPERVISORS) or name == "fleet_core"
             assert own or name.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.protocol import Decoder, ProtocolError, encode
+from fleet_core.scheduling import take_short_slices
 
 SOCKET_NAME = "supervisor.sock"
 _DEFAULT_GRACE_SECONDS = 10.0
@@ -71,6 +72,7 @@ def _run(runtime_dir: Path, log_dir: Path, cgroup: Path | None) -> None:
         )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, host.stop)
+        take_short_slices(children=False)
         gc.freeze()  # what is there now stays: shared with children until they exec, and never looked at again
         host.run()
 
