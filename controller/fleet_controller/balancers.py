@@ -1,6 +1,6 @@
 """Upstream lists, and what each balancer did with them. In memory only: derived from reports and desired state."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fleet.v1 import balancer_pb2, types_pb2
@@ -148,15 +148,29 @@ class Upstreams:
         before = (pool.endpoints, pool.addresses, pool.route, pool.health_path)
         if pool.version and before == (endpoints, addresses, route, health_path):
             return
-        pool.version += 1
         pool.route = route
         pool.health_path = health_path
-        pool.endpoints = dict(endpoints)
+        self._issue(pool, dict(endpoints), addresses)
+
+    def withdraw(self, name: str, gone: Collection[WorkerId]) -> None:
+        """Take these out of the pool's list now, before the planner, whose next list lacks them too, had its turn."""
+        pool = self.lists.get(name)
+        if pool is None or pool.endpoints.keys().isdisjoint(gone):
+            return
+        endpoints = {worker: state for worker, state in pool.endpoints.items() if worker not in gone}
+        self._issue(pool, endpoints, {worker: pool.addresses[worker] for worker in endpoints})
+
+    def _issue(
+        self, pool: UpstreamList, endpoints: dict[WorkerId, EndpointState], addresses: dict[WorkerId, Address]
+    ) -> None:
+        """A new version of the list."""
+        pool.version += 1
+        pool.endpoints = endpoints
         pool.addresses = addresses
-        pool.history[pool.version] = pool.endpoints
+        pool.history[pool.version] = endpoints
         self._forget_history(pool)
         for balancer in self.balancers.values():
-            self._send(balancer, name)
+            self._send(balancer, pool.name)
 
     def acknowledge(self, balancer: ObservedBalancer, applied: balancer_pb2.Applied) -> None:
         pool = self.lists.get(applied.pool)

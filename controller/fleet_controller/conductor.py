@@ -33,7 +33,7 @@ from fleet_controller.records import (
     rollout_key,
 )
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
-from fleet_core.ids import Epoch
+from fleet_core.ids import Epoch, WorkerId
 from fleet_core.spec import RolloutPolicy
 
 _log = logging.getLogger(__name__)
@@ -91,6 +91,16 @@ class Conductor:
         """These apps (None: all) must be planned again."""
         self._touched.update(self._all_apps() if apps is None else apps)
         self._news.set()
+
+    def reported(self, host: ObservedHost, apps: Iterable[str]) -> None:
+        """A host told changes in these apps. What cannot answer requests any more leaves the lists now; the rest is planned."""
+        gone: dict[str, set[WorkerId]] = {app: set() for app in apps}
+        for identity, worker in host.workers.items():
+            if identity.app in gone and not worker.view.listable:
+                gone[identity.app].add(identity)
+        for app, workers in gone.items():
+            self._upstreams.withdraw(app, workers)
+        self.touch(gone)
 
     async def run(self) -> None:
         """Plan until cancelled."""

@@ -32,7 +32,6 @@ from fleet_controller.records import AppState, RolloutKind, RolloutState
 from fleet_core.ids import WorkerId
 from fleet_core.spec import ListenMode
 
-_SERVED = (Life.READY, Life.UNREADY, Life.STOPPING)
 _Place = tuple[str, int]
 
 
@@ -341,7 +340,7 @@ class _Planning:
         if not self.routed_app:
             return endpoints
         for worker in self.workers.values():
-            if not worker.port or worker.life not in _SERVED:
+            if not worker.listable:
                 continue
             if worker.phase is Phase.STOP or worker.id in self.draining or worker.id in self.stops:
                 endpoints[worker.id] = EndpointState.DRAINING

@@ -56,6 +56,11 @@ class WorkerView:
         return self.phase is Phase.RUN or self.life is not Life.EXITED
 
     @property
+    def listable(self) -> bool:
+        """It may be answering requests. What is not so is in no upstream list, whatever else is planned."""
+        return bool(self.port) and self.life in (Life.READY, Life.UNREADY, Life.STOPPING)
+
+    @property
     def completed(self) -> bool:
         """It ended by itself, and its restart policy lets it rest: nothing more will come of it, and nothing is wrong."""
         return self.phase is Phase.RUN and self.life is Life.EXITED

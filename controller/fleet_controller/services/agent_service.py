@@ -100,7 +100,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 office.hosts.report(host, message.report)
                 office.presence_changed()
             else:
-                office.conductor.touch(office.hosts.report(host, message.report))
+                office.conductor.reported(host, office.hosts.report(host, message.report))
         elif kind == "heartbeat":
             office.hosts.heard(host, message.heartbeat)
         elif kind == "leaving":

@@ -66,6 +66,28 @@ def test_a_list_that_was_sent_may_be_in_force_before_it_is_acknowledged() -> Non
     assert OLD not in scene.view.may_choose
 
 
+def test_a_withdrawn_endpoint_is_in_no_list_and_may_be_chosen_until_that_is_acknowledged() -> None:
+    """Guards invariant 7: a list from before may be in force for as long as no balancer says otherwise."""
+    scene = Scene()
+    scene.acknowledge(scene.send(old=READY, new=READY))
+    scene.upstreams.withdraw("app", {OLD})
+    pool = scene.upstreams.lists["app"]
+    assert pool.endpoints.keys() == pool.addresses.keys() == {NEW}
+    assert OLD in scene.view.may_choose
+    planned = scene.send(new=READY)
+    assert planned == pool.version == 2  # the planner's list is the one in force: nothing is sent again
+    scene.acknowledge(planned)
+    assert OLD not in scene.view.may_choose
+
+
+def test_withdrawing_what_is_not_listed_sends_nothing() -> None:
+    scene = Scene()
+    version = scene.send(new=READY)
+    scene.upstreams.withdraw("app", {OLD})
+    scene.upstreams.withdraw("another", {NEW})
+    assert scene.upstreams.lists["app"].version == version
+
+
 def test_a_count_from_before_an_endpoint_was_ready_again_is_forgotten() -> None:
     """Guards invariant 7: no request then says nothing about requests now."""
     scene = Scene()
