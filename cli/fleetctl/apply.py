@@ -10,7 +10,7 @@ from fleet.v1 import control_pb2
 from fleetctl.apply_plan import Impossible, Plan, Verdict, plan_app
 from fleetctl.applying import Apply, Outcome, Result, present_fleet
 from fleetctl.command import fleet_command
-from fleetctl.errors import CliError, ExitCode
+from fleetctl.errors import CliError, ExitCode, FleetError
 from fleetctl.fleet_file.document import WantedApp
 from fleetctl.fleet_source import Source, load
 from fleetctl.output import Column, Output
@@ -70,7 +70,7 @@ def diff(settings: Settings, path: Path, env_name: str, only: str) -> int:
     output = Output(settings)
     try:
         plans = _compared(settings, _source(output, path, env_name, only))
-    except CliError as error:
+    except FleetError as error:
         raise CliError(ExitCode.USAGE, error.message, error.hint, error.details) from error
     _show(output, plans, ())
     return ExitCode.DONE if all(plan.verdict is Verdict.SAME for plan in plans) else _DIFFERS

@@ -10,7 +10,7 @@ from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.apply_plan import Plan, Request, Verdict
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode
+from fleetctl.errors import CliError, ExitCode, FleetError
 from fleetctl.operation import Begin, carry_out, new_request_id, newest_rollout
 from fleetctl.output import Output
 from fleetctl.settings import Settings
@@ -129,7 +129,7 @@ class Apply:
                 self._one(outcome.app, request)
             if under_way:
                 self._wait(outcome.app, lambda connection: newest_rollout(connection, outcome.app))
-        except CliError as error:
+        except FleetError as error:
             outcome.result, outcome.message, outcome.code = Result.FAILED, error.message, error.exit_code
             outcome.details = (*error.details, error.hint) if error.hint else error.details
             self._tell(outcome)

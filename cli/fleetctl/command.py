@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fleetctl.client.addresses import parse_addresses
 from fleetctl.settings import Settings
 from fleetctl.wording import parse_bytes, parse_duration
 
@@ -73,14 +74,10 @@ class AddressesType(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        addresses = tuple(part.strip() for part in value.split(",") if part.strip())
-        for address in addresses:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-                self.fail(f"{address!r} is not HOST:PORT, for example 10.0.0.1:7400", param, ctx)
-        if not addresses:
-            self.fail("it is empty: write HOST:PORT[,HOST:PORT]", param, ctx)
-        return addresses
+        try:
+            return parse_addresses(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _complete_contexts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

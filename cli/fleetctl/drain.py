@@ -12,17 +12,17 @@ import click
 
 from fleet.v1 import control_pb2
 from fleetctl import views
+from fleetctl.client.drains import called_off, how_to_look, still_draining, watched_drain
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.drain_progress import DrainProgress, choose_drain_progress
-from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_hosts
 from fleetctl.operation import new_request_id
 from fleetctl.output import Column, Output
 from fleetctl.settings import Settings
-from fleetctl.wording import count, duration, printable
+from fleetctl.wording import count, duration
 
-_PAUSE_SECONDS = 0.5
 _COLUMNS = (Column("APP"), Column("WORKERS", right=True), Column("WHAT BECOMES OF THEM"))
 
 
@@ -103,22 +103,13 @@ class _Drainer:
         if self._settings.structured:
             self._output.document({**views.drain_view(latest), "seconds": round(seconds, 3)})
         if self._called_off:
-            raise CliError(
-                ExitCode.FAILED,
-                f"the drain of {self._host} was called off, by somebody's `host uncordon`, with "
-                f"{count(latest.workers_left, 'worker')} left there",
-            )
+            raise called_off(latest)
         if self._timed_out:
-            waits = f" ({printable(latest.message)})" if latest.message else ""
-            raise CliError(
-                ExitCode.STILL_RUNNING,
-                f"{count(latest.workers_left, 'worker')} left on {self._host} after "
-                f"{duration(self._settings.operation_seconds)}{waits}; the drain goes on: {self._how_to_look()}",
-            )
+            raise still_draining(latest, self._settings.operation_seconds)
         if self._settings.structured or self._settings.quiet:
             return
         if no_wait:
-            self._output.line(f"the drain of {self._host} has begun: {self._how_to_look()}")
+            self._output.line(f"the drain of {self._host} has begun: {how_to_look(self._host)}")
         else:
             self._output.line(
                 (self._host, "bold"),
@@ -135,33 +126,15 @@ class _Drainer:
                 "interrupted before the controller answered; whether it drains is not known: fleetctl host ls shows it"
             )
             raise CliError(ExitCode.DETACHED, text)
-        raise CliError(ExitCode.DETACHED, f"detached; the drain of {self._host} goes on: {self._how_to_look()}")
-
-    def _how_to_look(self) -> str:
-        return (
-            f"`fleetctl host drain {self._host}` follows it again, `fleetctl host ls` shows it, "
-            f"`fleetctl host uncordon {self._host}` calls it off"
-        )
+        raise CliError(ExitCode.DETACHED, f"detached; the drain of {self._host} goes on: {how_to_look(self._host)}")
 
     async def _watch(self, connection: Connection, view: DrainProgress) -> None:
-        """Until nothing is left or it is called off; a lost controller is awaited. Raises CliError."""
-        request = control_pb2.WatchDrainRequest(host=self._host)
-        while True:
-            try:
-                async with aclosing(connection.stream(lambda stub: stub.WatchDrain, request)) as responses:
-                    async for response in responses:
-                        self._latest = response
-                        view.update(response)
-                        if response.drained:
-                            return
-            except UnavailableError as error:
-                view.trouble(f"{error.message.partition(';')[0]}; the drain does not depend on it, waiting for news")
-            except CliError as error:
-                if error.exit_code is not ExitCode.REFUSED:
-                    raise
-                self._called_off = True
-                return
-            await asyncio.sleep(_PAUSE_SECONDS)
+        """Until nothing is left or it is called off. Raises FleetError."""
+        async with aclosing(watched_drain(connection, self._host, view.trouble)) as changes:
+            async for drain in changes:
+                self._latest = drain
+                view.update(drain)
+        self._called_off = self._latest is None or not self._latest.drained
 
 
 def _moves(host: str, workers: Counter[str], apps: Sequence[control_pb2.App]) -> tuple[_Move, ...]:

@@ -13,6 +13,7 @@ from fleetctl.names import complete_apps
 from fleetctl.outcome import standing
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
+from fleetctl.usage import by_name
 from fleetctl.wording import count, duration, size
 
 NO_APPS = "no apps yet: fleetctl start ./server.js --http :8080"
@@ -63,7 +64,7 @@ def ls(settings: Settings) -> None:
 def ps(settings: Settings, app: str, wide: bool) -> None:  # noqa: FBT001
     """List the workers."""
     output = Output(settings)
-    workers = sort_workers(asyncio.run(_fetch_workers(settings, app)))
+    workers = by_name(asyncio.run(_fetch_workers(settings, app)))
     if settings.structured:
         output.document([views.worker_view(worker) for worker in workers])
     elif settings.quiet:
@@ -151,10 +152,6 @@ def _wide_cells(worker: types_pb2.WorkerStatus) -> list[str | Text]:
     if not worker.pid:
         return [Text("-", "dim"), Text("-", "dim"), ""]
     return [str(worker.open_files), str(worker.threads), worker.status_text]
-
-
-def sort_workers(workers: list[types_pb2.WorkerStatus]) -> list[types_pb2.WorkerStatus]:
-    return sorted(workers, key=lambda worker: (worker.id.app, worker.id.host, worker.id.slot, worker.id.generation))
 
 
 async def _fetch_apps(settings: Settings) -> list[control_pb2.App]:

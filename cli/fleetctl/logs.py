@@ -8,19 +8,17 @@ from contextlib import aclosing
 import click
 
 from fleet.v1 import control_pb2
+from fleetctl import views
+from fleetctl.client.log_stream import MOST_LINES, UNFOLLOWED_SECONDS, USUAL_LINES, log_stream
 from fleetctl.command import POSITIVE_DURATION, WholeNumber, fleet_command
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.errors import CliError, ExitCode
 from fleetctl.lifecycle import parse_worker
 from fleetctl.names import complete_apps, complete_hosts, complete_workers
 from fleetctl.output import Output
 from fleetctl.settings import Settings
 from fleetctl.wording import coloured_line, count, duration, printed_line
 
-_RECONNECT_SECONDS = 0.5
-_USUAL_LINES = 20
-_MOST_LINES = 1_000_000
-_UNFOLLOWED_SECONDS = 60.0
 # Of the 256-colour palette, those that are legible on black and on white.
 _COLOURS = (32, 35, 70, 97, 103, 130, 133, 136, 166, 168, 172, 175)
 _RED, _RESET = "\x1b[31m", "\x1b[0m"
@@ -31,7 +29,7 @@ _RED, _RESET = "\x1b[31m", "\x1b[0m"
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @click.option(
     "--lines",
-    type=WholeNumber(0, _MOST_LINES),
+    type=WholeNumber(0, MOST_LINES),
     metavar="N",
     help="The last N of each worker's streams; default: 20, or all with --since.",
 )
@@ -54,7 +52,7 @@ def logs(
     A line begins with its worker, then | for standard output or ! for standard error.
     """
     if lines is None:
-        lines = _MOST_LINES if since else _USUAL_LINES
+        lines = MOST_LINES if since else USUAL_LINES
     request = control_pb2.StreamLogsRequest(app=app, host=host, lines=lines, follow=follow, since_seconds=since or 0)
     if worker:
         slot = parse_worker(worker, app)
@@ -62,7 +60,7 @@ def logs(
             raise click.UsageError(f"worker {worker} is not on {host}", click.get_current_context())
         request.app, request.host, request.slot = slot.app, slot.host, slot.slot
     printer = LogPrinter(Output(settings))
-    limit = settings.timeout or (None if follow else _UNFOLLOWED_SECONDS)
+    limit = settings.timeout or (None if follow else UNFOLLOWED_SECONDS)
     try:
         asyncio.run(_print(settings, request, printer, limit))
     except KeyboardInterrupt:
@@ -89,7 +87,7 @@ class LogPrinter:
         self.shown += len(entries)
         if self._output.settings.structured:
             for entry in entries:
-                self._output.record(_view(entry))
+                self._output.record(views.log_view(entry))
         else:
             # A column that only widens: lines of one batch stand in line.
             self._width = max([self._width, *(len(_worker(entry)) for entry in entries)])
@@ -135,7 +133,9 @@ async def _print(
     async with Connection.open(settings) as connection:
         try:
             async with asyncio.timeout(limit):
-                await _follow(connection, request, printer)
+                async with aclosing(log_stream(connection, request, printer.note)) as responses:
+                    async for response in responses:
+                        printer.show(response)
                 if not printer.shown and not request.follow:
                     printer.note("no lines")
         except TimeoutError:
@@ -146,39 +146,5 @@ async def _print(
             ) from None
 
 
-async def _follow(connection: Connection, request: control_pb2.StreamLogsRequest, printer: LogPrinter) -> None:
-    """Until the end, or while following until interrupted: a lost controller is awaited. Raises CliError."""
-    heard = False
-    away = False
-    while True:
-        try:
-            async with aclosing(connection.stream(lambda stub: stub.StreamLogs, request)) as responses:
-                async for response in responses:
-                    heard, away = True, False
-                    printer.show(response)
-        except UnavailableError as error:
-            if not (request.follow and heard):
-                raise
-            if not away:
-                away = True
-                printer.note(f"{error.message.partition(';')[0]}: lines may be missing until one is back")
-        else:
-            if not request.follow:
-                return
-        request.lines, request.since_seconds = 0, 0  # those printed already are not wanted again
-        await asyncio.sleep(_RECONNECT_SECONDS)
-
-
 def _worker(entry: control_pb2.LogEntry) -> str:
     return f"{entry.app}/{entry.host}/{entry.slot}"
-
-
-def _view(entry: control_pb2.LogEntry) -> dict[str, object]:
-    return {
-        "worker": _worker(entry),
-        "app": entry.app,
-        "host": entry.host,
-        "slot": entry.slot,
-        "stream": entry.stream,
-        "text": entry.text.decode(errors="replace"),
-    }

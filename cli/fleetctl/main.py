@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from fleetctl.command import GLOBAL_NAMES, global_options
-from fleetctl.errors import CliError, ExitCode
+from fleetctl.errors import ExitCode, FleetError
 from fleetctl.settings import Settings
 
 # Command → (module and attribute, help). Grouped as the help shows them; a test holds each help and its command together.
@@ -133,7 +133,7 @@ def run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="fleetctl", standalone_mode=False)
         sys.stdout.flush()
-    except CliError as error:
+    except FleetError as error:
         return _fail(error.exit_code, error.message, error.hint, error.details)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)

@@ -14,7 +14,7 @@ from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.command import GLOBAL_NAMES
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError
+from fleetctl.errors import FleetError
 from fleetctl.settings import Settings
 
 _PATIENCE_SECONDS = 0.5
@@ -105,7 +105,7 @@ def _known(ctx: click.Context, incomplete: str, ask: Ask) -> list[CompletionItem
         settings = settings.overridden({name: given.get(name) for name in GLOBAL_NAMES})
     try:
         names = asyncio.run(_answer(settings, ask))
-    except (CliError, TimeoutError):
+    except (FleetError, TimeoutError):
         return []
     return [CompletionItem(name) for name in sorted(set(names)) if name.startswith(incomplete)]
 

@@ -1,41 +1,34 @@
-"""Operations: a mutation, then its rollout watched until what was asked for is true.
+"""Operations on a terminal: a mutation, then its rollout watched until what was asked for is true.
 
 The request id makes repeating the mutation safe, and watching changes nothing, so both outlive the loss of a controller.
 """
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import NoReturn
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
-from fleetctl.ailing import culprits
-from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode, UnavailableError
-from fleetctl.outcome import (
-    describe_aborted,
-    describe_done,
-    described,
-    evidence,
-    next_step,
-    standing,
-    what_runs,
+from fleetctl.client.rollouts import (
+    how_to_attach,
+    new_request_id,
+    newest_rollout,
+    not_as_asked,
+    still_running,
+    watched,
+    workers_to_blame,
 )
+from fleetctl.connection import Connection
+from fleetctl.errors import CliError, ExitCode
+from fleetctl.outcome import describe_aborted, describe_done, described
 from fleetctl.output import Output
 from fleetctl.progress import Progress, RecordProgress, choose_progress
 from fleetctl.settings import Settings
-from fleetctl.wording import duration, printable
 
-_PAUSE_SECONDS = 0.5
-_SYMPTOMS_SECONDS = 3.0
+__all__ = ["Begin", "carry_out", "follow", "new_request_id", "newest_rollout"]
 
 Begin = Callable[[Connection], Awaitable[control_pb2.Rollout]]
-
-
-def new_request_id() -> str:
-    return str(uuid.uuid4())
 
 
 def carry_out(
@@ -108,7 +101,7 @@ class _Operation:
                     except TimeoutError:
                         self._timed_out = True
             if self._rollout.state == control_pb2.ROLLOUT_STATE_FAILED and not self._unchanged:
-                self._culprits = culprits(await self._workers(connection), self._rollout.message)
+                self._culprits = await workers_to_blame(connection, self._rollout)
 
     def conclude(self, *, no_wait: bool) -> None:
         """Say how it ended; raises CliError where that is not as asked."""
@@ -123,13 +116,9 @@ class _Operation:
         elif self._settings.quiet and no_wait:
             self._output.names([rollout.id])
         if self._timed_out:
-            raise CliError(
-                ExitCode.STILL_RUNNING,
-                f"{described(rollout)} {self._unfinished()} after {duration(self._settings.operation_seconds)}"
-                f"{self._waiting_for()}; it goes on: attach again with {self._attach()}",
-            )
+            raise still_running(rollout, self._settings.operation_seconds)
         if self._ended() and rollout.state != self._aim:
-            self._complain(rollout)
+            raise not_as_asked(rollout, self._culprits)
         if not self._settings.structured and not self._settings.quiet:
             self._tell_outcome(rollout)
 
@@ -141,64 +130,22 @@ class _Operation:
                 "interrupted before the controller answered; whether it begins is not known: fleetctl status shows it",
             )
         raise CliError(
-            ExitCode.DETACHED, f"detached; {described(self._rollout)} goes on: attach again with {self._attach()}"
+            ExitCode.DETACHED,
+            f"detached; {described(self._rollout)} goes on: attach again with {how_to_attach(self._app)}",
         )
 
     def _ended(self) -> bool:
         return self._rollout is not None and not views.under_way(self._rollout)
 
     async def _watch(self, connection: Connection, progress: Progress) -> None:
-        """Until the rollout ended; a lost controller is awaited. Raises CliError."""
+        """Until the rollout ended. Raises FleetError."""
         assert self._rollout is not None  # noqa: S101 (run() has set it)
-        request = control_pb2.GetRolloutRequest(rollout=self._rollout.id)
-        while not self._ended():
-            try:
-                async with aclosing(connection.stream(lambda stub: stub.WatchRollout, request)) as responses:
-                    async for response in responses:
-                        self._rollout = response.rollout
-                        progress.update(response.rollout)
-                        if self._ended():
-                            return
-            except UnavailableError as error:
-                progress.trouble(
-                    f"{error.message.partition(';')[0]}; the rollout does not depend on it, waiting for news"
-                )
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _workers(self, connection: Connection) -> list[types_pb2.WorkerStatus]:
-        """As they are now; nothing where they cannot be had: the failure itself is what has to be told."""
-        request = control_pb2.ListWorkersRequest(app=self._app)
-        try:
-            async with asyncio.timeout(_SYMPTOMS_SECONDS):
-                return list((await connection.call(lambda stub: stub.ListWorkers, request)).workers)
-        except (CliError, TimeoutError):
-            return []
-
-    def _complain(self, rollout: control_pb2.Rollout) -> NoReturn:
-        if rollout.state == control_pb2.ROLLOUT_STATE_SUPERSEDED:
-            raise CliError(
-                ExitCode.FAILED,
-                f"{described(rollout)} was superseded by a newer operation on {self._app}",
-                f"follow that one: {self._attach()}",
-            )
-        if rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
-            raise CliError(
-                ExitCode.FAILED,
-                f"{described(rollout)} was aborted, by somebody's `rollout abort`: {what_runs(rollout)}",
-                f"`fleetctl history {self._app}` shows what was done",
-            )
-        if rollout.state == control_pb2.ROLLOUT_STATE_DONE:
-            raise CliError(
-                ExitCode.FAILED,
-                f"{described(rollout)} was done before it could be undone",
-                f"`fleetctl rollback {self._app}` goes back to what ran before",
-            )
-        raise CliError(
-            ExitCode.FAILED,
-            f"{described(rollout)} failed: {printable(rollout.message) or 'no reason was given'}",
-            next_step(rollout, self._culprits),
-            evidence(rollout, self._culprits),
-        )
+        if self._ended():
+            return
+        async with aclosing(watched(connection, self._rollout.id, progress.trouble)) as changes:
+            async for rollout in changes:
+                self._rollout = rollout
+                progress.update(rollout)
 
     def _blamed(self) -> dict[str, object]:
         """Of a failed rollout, the workers that are not well."""
@@ -206,20 +153,9 @@ class _Operation:
             return {}
         return {"ailing": [views.worker_view(worker) for worker in self._culprits]}
 
-    def _unfinished(self) -> str:
-        stands = standing(self._rollout) if self._rollout is not None else ""
-        return {"paused": "is paused", "": "is still running"}.get(stands, f"still {stands}")
-
-    def _waiting_for(self) -> str:
-        message = printable(self._rollout.message) if self._rollout is not None else ""
-        return f" ({message.removeprefix('paused: ')})" if message else ""
-
-    def _attach(self) -> str:
-        return f"`fleetctl rollout status {self._app} --watch`"
-
     def _tell_outcome(self, rollout: control_pb2.Rollout) -> None:
         if views.under_way(rollout):
-            self._output.line(f"{described(rollout)} has begun; follow it with {self._attach()}")
+            self._output.line(f"{described(rollout)} has begun; follow it with {how_to_attach(self._app)}")
         elif rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
             self._output.line(*describe_aborted(rollout))
         else:
@@ -231,11 +167,3 @@ class _Operation:
             self._output.document({**views.outcome_view(rollout), **unchanged, "message": ""})
         elif not self._settings.quiet:
             self._output.line((self._app, "bold"), " is as asked already: nothing was changed")
-
-
-async def newest_rollout(connection: Connection, app: str) -> control_pb2.Rollout:
-    """Raises CliError, also when the app never had one."""
-    response = await connection.call(lambda stub: stub.GetRollout, control_pb2.GetRolloutRequest(app=app))
-    if not response.HasField("rollout"):
-        raise CliError(ExitCode.NOT_FOUND, f"{app} had no rollout yet", f"`fleetctl status {app}` shows how it is")
-    return response.rollout

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fleet.v1 import control_pb2
 from fleetctl import views
+from fleetctl.client.rollouts import timeless
 from fleetctl.outcome import standing
 from fleetctl.output import Output
 from fleetctl.wording import count, duration, printable
@@ -77,13 +78,10 @@ class RecordProgress(SilentProgress):
         self._last: control_pb2.Rollout | None = None
 
     def update(self, rollout: control_pb2.Rollout) -> None:
-        # The controller repeats it as time goes by, which is no change.
-        timeless = control_pb2.Rollout()
-        timeless.CopyFrom(rollout)
-        timeless.ClearField("seconds")
-        if timeless != self._last:
+        now = timeless(rollout)
+        if now != self._last:
             self._output.record(views.rollout_view(rollout))
-        self._last = timeless
+        self._last = now
 
 
 class LineProgress(SilentProgress):

@@ -64,7 +64,7 @@ def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool,
     plan = asyncio.run(_ask(settings, request))
     if dry_run:
         if settings.structured:
-            output.document(_plan_view(app, plan))
+            output.document(views.size_plan_view(app, plan))
         else:
             _show_plan(output, plan)
         return
@@ -106,15 +106,6 @@ def _show_plan(output: Output, plan: control_pb2.SetSizeResponse) -> None:
     output.table(_PLAN_COLUMNS, rows)
     if not plan.plan:
         output.line(count(after, "worker"))
-
-
-def _plan_view(app: str, plan: control_pb2.SetSizeResponse) -> dict[str, object]:
-    return {
-        "app": app,
-        "size_mode": views.size_mode(plan.size_mode),
-        "plan": [{"host": host.host, "before": host.before, "after": host.after} for host in plan.plan],
-        "shrinking_others": list(plan.shrinking_others),
-    }
 
 
 async def _ask(settings: Settings, request: control_pb2.SetSizeRequest) -> control_pb2.SetSizeResponse:

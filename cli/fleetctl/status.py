@@ -1,8 +1,6 @@
 """`status`: how things are, why, and what to do next."""
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
 
 import click
 from rich.text import Text
@@ -11,10 +9,10 @@ from fleet.v1 import control_pb2, types_pb2
 from fleetctl import rollout, views
 from fleetctl.advice import app_advice, fleet_advice
 from fleetctl.ailing import headline, is_ailing, symptoms, worst_first
+from fleetctl.client.overview import Overview, overview, overview_view
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode
-from fleetctl.listing import NO_APPS, app_row, sort_workers, worker_row
+from fleetctl.listing import NO_APPS, app_row, worker_row
 from fleetctl.names import complete_apps
 from fleetctl.output import Column, Output, state
 from fleetctl.settings import Settings
@@ -46,29 +44,14 @@ _MOST_AILING = 5
 _MOST_REASONS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Fleet:
-    """All that is asked for, at about one time."""
-
-    apps: list[control_pb2.App]
-    workers: list[types_pb2.WorkerStatus]
-    hosts: list[control_pb2.Host]
-    balancers: list[control_pb2.Balancer]
-
-    def workers_of(self, app: control_pb2.App) -> list[types_pb2.WorkerStatus]:
-        return [worker for worker in self.workers if worker.id.app == app.name]
-
-
 @fleet_command("status")
 @click.argument("app", required=False, default="", shell_complete=complete_apps)
 def status(settings: Settings, app: str) -> None:
     """Show how the fleet or one app is, and what to do next."""
     output = Output(settings)
     fleet = asyncio.run(_fetch(settings, app))
-    if app and not fleet.apps:
-        raise CliError(ExitCode.NOT_FOUND, f"there is no app {app!r}", "`fleetctl ls` shows the apps")
     if settings.structured:
-        output.document(_view(fleet))
+        output.document(overview_view(fleet))
     elif settings.quiet:
         output.names(f"{shown.name} {views.app_state(shown)} {shown.ready}/{shown.size}" for shown in fleet.apps)
     elif app:
@@ -77,7 +60,7 @@ def status(settings: Settings, app: str) -> None:
         _show_fleet(output, fleet)
 
 
-def _show_fleet(output: Output, fleet: _Fleet) -> None:
+def _show_fleet(output: Output, fleet: Overview) -> None:
     online = sum(host.state == control_pb2.HOST_STATE_ONLINE for host in fleet.hosts)
     connected = sum(balancer.connected for balancer in fleet.balancers)
     live = sum(worker.pid > 0 for worker in fleet.workers)
@@ -105,7 +88,7 @@ def _worth_saying(app: control_pb2.App, workers: list[types_pb2.WorkerStatus]) -
     return [] if app.state == control_pb2.APP_STATE_STOPPED else app_advice(app, workers)
 
 
-def _show_app(output: Output, fleet: _Fleet, app: control_pb2.App) -> None:
+def _show_app(output: Output, fleet: Overview, app: control_pb2.App) -> None:
     workers = fleet.workers_of(app)
     missing = app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size
     where = f"on {app.spec.route.http}" if app.spec.route.http else "without a route"
@@ -174,37 +157,6 @@ def _of(number: int, total: int, noun: str, word: str) -> Text:
     return Text(f"{number} of {count(total, noun)} {word}", "" if number == total else "red")
 
 
-def _view(fleet: _Fleet) -> dict[str, Any]:
-    return {
-        "apps": [
-            {
-                **views.app_view(app),
-                "workers": [views.worker_view(worker) for worker in fleet.workers_of(app)],
-                "next": app_advice(app, fleet.workers_of(app)),
-            }
-            for app in fleet.apps
-        ],
-        "hosts": [views.host_view(host) for host in fleet.hosts],
-        "balancers": [views.balancer_view(balancer) for balancer in fleet.balancers],
-        "next": fleet_advice(fleet.hosts, fleet.balancers),
-    }
-
-
-async def _fetch(settings: Settings, app: str) -> _Fleet:
-    """Raises CliError, also for an app nobody knows."""
+async def _fetch(settings: Settings, app: str) -> Overview:
     async with Connection.open(settings) as connection:
-        apps = await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest(app=app))
-        chosen = [known for known in apps.apps if app in ("", known.name)]
-        if app and not chosen:
-            return _Fleet([], [], [], [])
-        workers, hosts, balancers = await asyncio.gather(
-            connection.call(lambda stub: stub.ListWorkers, control_pb2.ListWorkersRequest(app=app)),
-            connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest()),
-            connection.call(lambda stub: stub.ListBalancers, control_pb2.ListBalancersRequest()),
-        )
-    return _Fleet(
-        sorted(chosen, key=lambda known: known.name),
-        sort_workers(list(workers.workers)),
-        sorted(hosts.hosts, key=lambda host: host.name),
-        sorted(balancers.balancers, key=lambda balancer: balancer.name),
-    )
+        return await overview(connection, app)

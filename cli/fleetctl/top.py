@@ -10,11 +10,11 @@ import click
 from rich.console import Group
 from rich.live import Live
 
-from fleet.v1 import control_pb2
 from fleetctl import views
+from fleetctl.client.overview import snapshot_of
 from fleetctl.command import POSITIVE_DURATION, fleet_command
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.errors import CliError, ExitCode, FleetError, UnavailableError
 from fleetctl.keyboard import keys
 from fleetctl.names import complete_apps
 from fleetctl.output import Output
@@ -63,7 +63,7 @@ def top(settings: Settings, app: str, interval: float, once: bool, sort: str) ->
 async def _look(output: Output, app: str, order: Order, interval: float | None, *, live: bool) -> None:
     """Once, where `interval` is None; else until q, an interrupt or --timeout. Raises CliError."""
     async with Connection.open(output.settings) as connection:
-        first = await _fetch(connection, app)
+        first = await snapshot_of(connection, app)
         if interval is None:
             _print(output, first, order)
             return
@@ -96,7 +96,7 @@ async def _stream(
             output.record(snapshot_view(snapshot, order))
         await asyncio.sleep(interval)
         try:
-            snapshot = await _fetch(connection, app)
+            snapshot = await snapshot_of(connection, app)
         except UnavailableError as error:
             if not away:
                 output.note(f"{error.message.partition(';')[0]}: nothing is printed until one is back")
@@ -184,8 +184,8 @@ class _Screen:
             try:
                 # A call may take longer than people look at a screen without wondering.
                 async with asyncio.timeout(_STALE_SECONDS + interval):
-                    self._snapshot = await _fetch(self._connection, self._app)
-            except CliError as error:
+                    self._snapshot = await snapshot_of(self._connection, self._app)
+            except FleetError as error:
                 self._trouble = error.message.partition(";")[0]
             except TimeoutError:
                 self._trouble = "the controller does not answer"
@@ -206,17 +206,3 @@ class _Screen:
     def _suspend(self) -> None:
         self._suspended = True
         self._changed.set()
-
-
-async def _fetch(connection: Connection, app: str) -> Snapshot:
-    """Raises CliError, also for an app nobody knows."""
-    apps, workers, hosts = await asyncio.gather(
-        connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest(app=app)),
-        connection.call(lambda stub: stub.ListWorkers, control_pb2.ListWorkersRequest(app=app)),
-        connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest()),
-    )
-    return Snapshot(
-        tuple(sorted(hosts.hosts, key=lambda host: host.name)),
-        tuple(sorted((known for known in apps.apps if app in ("", known.name)), key=lambda known: known.name)),
-        tuple(workers.workers),
-    )

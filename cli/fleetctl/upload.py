@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from fleet.v1 import control_pb2
-from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.client.connection import Connection
+from fleetctl.client.errors import UnavailableError, Unreachable
 from fleetctl.packing import Archive
 
 _CHUNK_BYTES = 256 * 1024
@@ -18,7 +18,7 @@ Sent = Callable[[int], None]
 async def upload(connection: Connection, archive: Archive, sent: Sent) -> bool:
     """Returns when the controller has all of it, verified; False: it had before. `sent` is told how many bytes are there.
 
-    Raises CliError.
+    Raises FleetError.
     """
     clock = asyncio.get_running_loop().time
     request = control_pb2.GetArtifactRequest(digest=archive.digest)
@@ -35,7 +35,7 @@ async def upload(connection: Connection, archive: Archive, sent: Sent) -> bool:
             await connection.send(lambda stub: stub.UploadArtifact, messages)
         except UnavailableError as error:
             if clock() - stuck_at > _PATIENCE_SECONDS:
-                raise CliError(ExitCode.UNREACHABLE, f"the upload got stuck: {error.message}", error.hint) from error
+                raise Unreachable(f"the upload got stuck: {error.message}", error.hint) from error
             await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -70,8 +70,12 @@ def ordered(workers: Iterable[types_pb2.WorkerStatus], order: Order) -> list[typ
         Order.RESTARTS: lambda worker: -worker.restarts,
         Order.NAME: lambda _worker: 0,
     }
-    by_name = sorted(workers, key=lambda worker: (worker.id.app, worker.id.host, worker.id.slot, worker.id.generation))
-    return sorted(by_name, key=keys[order])
+    return sorted(by_name(workers), key=keys[order])
+
+
+def by_name(workers: Iterable[types_pb2.WorkerStatus]) -> list[types_pb2.WorkerStatus]:
+    """By app, host, slot and generation."""
+    return sorted(workers, key=lambda worker: (worker.id.app, worker.id.host, worker.id.slot, worker.id.generation))
 
 
 def snapshot_view(snapshot: Snapshot, order: Order) -> dict[str, Any]:

@@ -1,29 +1,43 @@
 """What the controller knows, as the objects `-o json` prints. Pure. These shapes are an interface: add, never rename."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl.wording import state_word
 
 
+class _Enum(Protocol):
+    """A wrapper of protobuf's."""
+
+    def Name(self, number: Any, /) -> str: ...  # noqa: N802
+
+
+def _word(enum: _Enum, number: int, prefix: str) -> str:
+    """What a newer controller knows and this fleetctl does not is "unknown"."""
+    try:
+        return state_word(enum.Name(number), prefix)
+    except ValueError:
+        return "unknown"
+
+
 def app_state(app: control_pb2.App) -> str:
-    return state_word(control_pb2.AppState.Name(app.state), "APP_STATE_")
+    return _word(control_pb2.AppState, app.state, "APP_STATE_")
 
 
 def worker_state(worker: types_pb2.WorkerStatus) -> str:
-    return state_word(types_pb2.WorkerState.Name(worker.state), "WORKER_STATE_")
+    return _word(types_pb2.WorkerState, worker.state, "WORKER_STATE_")
 
 
 def host_state(host: control_pb2.Host) -> str:
-    return state_word(control_pb2.HostState.Name(host.state), "HOST_STATE_")
+    return _word(control_pb2.HostState, host.state, "HOST_STATE_")
 
 
 def endpoint_state(endpoint: types_pb2.Endpoint) -> str:
-    return state_word(types_pb2.EndpointState.Name(endpoint.state), "ENDPOINT_STATE_")
+    return _word(types_pb2.EndpointState, endpoint.state, "ENDPOINT_STATE_")
 
 
 def rollout_state(rollout: control_pb2.Rollout) -> str:
-    return state_word(control_pb2.RolloutState.Name(rollout.state), "ROLLOUT_STATE_")
+    return _word(control_pb2.RolloutState, rollout.state, "ROLLOUT_STATE_")
 
 
 def under_way(rollout: control_pb2.Rollout) -> bool:
@@ -32,18 +46,18 @@ def under_way(rollout: control_pb2.Rollout) -> bool:
 
 
 def rollout_kind(rollout: control_pb2.Rollout) -> str:
-    return state_word(control_pb2.RolloutKind.Name(rollout.kind), "ROLLOUT_KIND_")
+    return _word(control_pb2.RolloutKind, rollout.kind, "ROLLOUT_KIND_")
 
 
 def scheduling(host: control_pb2.Host) -> str:
     """A drain is over once nothing lives on a host that can tell."""
-    word = state_word(control_pb2.HostScheduling.Name(host.scheduling), "HOST_SCHEDULING_")
+    word = _word(control_pb2.HostScheduling, host.scheduling, "HOST_SCHEDULING_")
     gone = not host.workers and host.state == control_pb2.HOST_STATE_ONLINE
     return "drained" if word == "draining" and gone else word
 
 
 def size_mode(mode: control_pb2.SizeMode.ValueType) -> str:
-    return state_word(control_pb2.SizeMode.Name(mode), "SIZE_MODE_")
+    return _word(control_pb2.SizeMode, mode, "SIZE_MODE_")
 
 
 def worker_name(worker: types_pb2.WorkerId) -> str:
@@ -200,6 +214,26 @@ def drain_view(drain: control_pb2.WatchDrainResponse) -> dict[str, Any]:
         "workers_left": drain.workers_left,
         "apps": [{"app": app.app, "workers_left": app.workers_left, "doing": app.doing} for app in drain.apps],
         "message": drain.message,
+    }
+
+
+def log_view(entry: control_pb2.LogEntry) -> dict[str, Any]:
+    return {
+        "worker": f"{entry.app}/{entry.host}/{entry.slot}",
+        "app": entry.app,
+        "host": entry.host,
+        "slot": entry.slot,
+        "stream": entry.stream,
+        "text": entry.text.decode(errors="replace"),
+    }
+
+
+def size_plan_view(app: str, plan: control_pb2.SetSizeResponse) -> dict[str, Any]:
+    return {
+        "app": app,
+        "size_mode": size_mode(plan.size_mode),
+        "plan": [{"host": host.host, "before": host.before, "after": host.after} for host in plan.plan],
+        "shrinking_others": list(plan.shrinking_others),
     }
 
 
