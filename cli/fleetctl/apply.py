@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from fleet.v1 import control_pb2
-from fleetctl.apply_plan import Impossible, Plan, Verdict, plan_app
-from fleetctl.applying import Apply, Outcome, Result, present_fleet
+from fleetctl.apply_outcome import Outcome, difference_view, planned
+from fleetctl.apply_plan import Plan, Verdict
+from fleetctl.applying import Apply, present_fleet
 from fleetctl.command import fleet_command
 from fleetctl.errors import CliError, ExitCode, FleetError
-from fleetctl.fleet_file.document import WantedApp
 from fleetctl.fleet_source import Source, load
 from fleetctl.output import Column, Output
 from fleetctl.settings import Settings
@@ -81,7 +80,7 @@ def _compared(settings: Settings, source: Source) -> list[Plan]:
     present, hosts = present_fleet(settings)
     plans = []
     for wanted in source.content.apps:
-        plan = _planned(wanted, present, hosts)
+        plan = planned(wanted, present, hosts)
         if isinstance(plan, Outcome):
             raise CliError(ExitCode.USAGE, f"{plan.app}: {plan.message}")
         plans.append(plan)
@@ -104,7 +103,7 @@ def apply_file(
     present, hosts = present_fleet(settings)
     named = {wanted.name for wanted in source.content.apps}
     others = sorted(app.name for app in present if app.name not in named)
-    plans = [_planned(wanted, present, hosts) for wanted in source.content.apps]
+    plans = [planned(wanted, present, hosts) for wanted in source.content.apps]
     if dry_run:
         _show(output, plans, others if prune else ())
         blocked = [plan for plan in plans if isinstance(plan, Outcome)]
@@ -120,18 +119,6 @@ def apply_file(
     run.conclude(source.content.file, () if prune else others)
 
 
-def _planned(
-    wanted: WantedApp, present: Sequence[control_pb2.App], hosts: Sequence[control_pb2.Host]
-) -> Plan | Outcome:
-    try:
-        return plan_app(wanted, next((app for app in present if app.name == wanted.name), None), hosts)
-    except Impossible as error:
-        return Outcome(wanted.name, Result.FAILED, message=str(error), code=ExitCode.REFUSED)
-    except ValueError:
-        text = "this fleetctl cannot read what the controller has of it: upgrade fleetctl"
-        return Outcome(wanted.name, Result.FAILED, message=text, code=ExitCode.REFUSED)
-
-
 def _source(output: Output, path: Path, env_name: str, only: str) -> Source:
     """With PM2's warnings told."""
     names = tuple(name.strip() for name in only.split(",") if name.strip())
@@ -144,7 +131,7 @@ def _source(output: Output, path: Path, env_name: str, only: str) -> Source:
 
 def _show(output: Output, plans: Sequence[Plan | Outcome], removed: Sequence[str]) -> None:
     if output.settings.structured:
-        output.document([*map(_view, plans), *({"app": app, "change": "remove"} for app in removed)])
+        output.document([*map(difference_view, plans), *({"app": app, "change": "remove"} for app in removed)])
         return
     rows: list[list[str]] = []
     for plan in plans:
@@ -163,14 +150,3 @@ def _show(output: Output, plans: Sequence[Plan | Outcome], removed: Sequence[str
         output.table(_COLUMNS, rows)
     else:
         output.line(f"{count(len(plans), 'app')}, nothing differs")
-
-
-def _view(plan: Plan | Outcome) -> dict[str, object]:
-    if isinstance(plan, Outcome):
-        return {"app": plan.app, "change": "fail", "message": plan.message}
-    return {
-        "app": plan.app,
-        "change": plan.verdict.value,
-        "differences": list(plan.differences),
-        "replaces_workers": plan.replaces_workers,
-    }

@@ -3,61 +3,20 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
 
 from fleet.v1 import control_pb2
 from fleetctl import views
+from fleetctl.apply_outcome import DONE, Outcome, unchanged
 from fleetctl.apply_plan import Plan, Request, Verdict
+from fleetctl.client.rollouts import begin_rollout
+from fleetctl.client.values import Result
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, FleetError
 from fleetctl.operation import Begin, carry_out, new_request_id, newest_rollout
 from fleetctl.output import Output
 from fleetctl.settings import Settings
-from fleetctl.wording import count
 
-_UNDER_WAY = (control_pb2.ROLLOUT_STATE_RUNNING, control_pb2.ROLLOUT_STATE_ROLLING_BACK)
 _ENDS_ALL = (ExitCode.UNREACHABLE, ExitCode.STILL_RUNNING, ExitCode.DETACHED)
-
-
-class Result(StrEnum):
-    CREATED = "created"
-    CHANGED = "changed"
-    STARTED = "started"
-    UNCHANGED = "unchanged"
-    REMOVED = "removed"
-    FAILED = "failed"
-    NOT_BEGUN = "not begun"
-    """Something before it ended the run."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one app."""
-
-    app: str
-    result: Result
-    differences: tuple[str, ...] = ()
-    message: str = ""
-    """Why it failed, or what is to be known of it though it is unchanged."""
-    code: ExitCode = ExitCode.DONE
-    details: tuple[str, ...] = ()
-
-    def view(self) -> dict[str, Any]:
-        return {
-            "app": self.app,
-            "result": self.result.value,
-            "differences": list(self.differences),
-            "message": self.message,
-        }
-
-
-_DONE = {
-    Verdict.CREATE: Result.CREATED,
-    Verdict.CHANGE: Result.CHANGED,
-    Verdict.START: Result.STARTED,
-    Verdict.SAME: Result.UNCHANGED,
-}
 
 
 @dataclass(slots=True)
@@ -82,7 +41,7 @@ class Apply:
             elif plan.verdict is Verdict.SAME:
                 self._unchanged(by_name[plan.app])
             else:
-                self._try(Outcome(plan.app, _DONE[plan.verdict], plan.differences), plan.requests)
+                self._try(Outcome(plan.app, DONE[plan.verdict], plan.differences), plan.requests)
 
     def remove(self, apps: Iterable[str]) -> None:
         for app in apps:
@@ -140,7 +99,7 @@ class Apply:
         request.options.supersede = self.supersede
 
         async def begin(connection: Connection) -> control_pb2.Rollout:
-            return await send(connection, request)
+            return await begin_rollout(connection, request)
 
         self._wait(app, begin)
 
@@ -150,19 +109,11 @@ class Apply:
         carry_out(settings, Output(settings), app, begin, no_wait=False)
 
     def _unchanged(self, app: control_pb2.App) -> None:
-        """As the file says by what is asked for; a rollout under way is waited for until it is also true."""
-        outcome = Outcome(app.name, Result.UNCHANGED)
-        if app.HasField("rollout") and app.rollout.state in _UNDER_WAY:
+        """A rollout under way is waited for until it is also true."""
+        outcome = unchanged(app)
+        if app.HasField("rollout") and views.under_way(app.rollout):
             self._try(outcome, (), under_way=True)
             return
-        if app.ready < app.size:
-            outcome.message = f"{app.ready} of {count(app.size, 'worker')} ready: `fleetctl status {app.name}` says why"
-            if app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
-                kind = views.rollout_kind(app.rollout)
-                outcome.result, outcome.code = Result.FAILED, ExitCode.FAILED
-                outcome.message = (
-                    f"its {kind} failed before, {outcome.message}; `fleetctl soft-restart {app.name}` tries again"
-                )
         self.outcomes.append(outcome)
         self._tell(outcome)
 
@@ -182,17 +133,6 @@ class Apply:
     def _summary(self) -> str:
         counts = [(result, sum(outcome.result is result for outcome in self.outcomes)) for result in Result]
         return ", ".join(f"{number} {result}" for result, number in counts if number) or "no apps"
-
-
-async def send(connection: Connection, request: Request | control_pb2.RemoveAppRequest) -> control_pb2.Rollout:
-    """Raises CliError."""
-    if isinstance(request, control_pb2.StartAppRequest):
-        return (await connection.call(lambda stub: stub.StartApp, request, mutation=True)).rollout
-    if isinstance(request, control_pb2.UpdateAppRequest):
-        return (await connection.call(lambda stub: stub.UpdateApp, request, mutation=True)).rollout
-    if isinstance(request, control_pb2.RemoveAppRequest):
-        return (await connection.call(lambda stub: stub.RemoveApp, request, mutation=True)).rollout
-    return (await connection.call(lambda stub: stub.SetSize, request, mutation=True)).rollout
 
 
 async def _fetch(settings: Settings) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:

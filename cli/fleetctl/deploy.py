@@ -1,13 +1,12 @@
 """`deploy`: code from a folder, a commit or an archive, to every host that runs the app."""
 
-import os
-import shlex
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from fleet.v1 import control_pb2, types_pb2
+from fleet.v1 import control_pb2
+from fleetctl.code_spec import build_policy, moved_into
 from fleetctl.command import POSITIVE_DURATION, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
@@ -19,8 +18,6 @@ from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings
 from fleetctl.upload import upload
 from fleetctl.wording import size
-
-_BUILD_SECONDS = 300.0
 
 
 @fleet_command("deploy")
@@ -66,7 +63,7 @@ def deploy(
         raise CliError(ExitCode.USAGE, "--build and --no-build exclude each other")
     if ref is not None and not path.is_dir():
         raise CliError(ExitCode.USAGE, f"--ref needs a folder of a git repository, and {path} is none")
-    policy = _policy(build, no_build=no_build, seconds=build_timeout)
+    policy = build_policy(build, no_build=no_build, seconds=build_timeout)
     output = Output(settings)
     folder = path.absolute() if path.is_dir() else None
     archive = open_archive(path) if folder is None else pack_folder(folder) if ref is None else pack_ref(folder, ref)
@@ -89,74 +86,6 @@ def deploy(
 
     with archive.stream:
         carry_out(settings, output, app, begin, no_wait=way.no_wait, request_id=request.request_id)
-
-
-def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) -> types_pb2.AppSpec:
-    """The spec for code that was sent: what named `folder` on this machine names the unpacked code on a host.
-
-    What lies in the app's old working directory is looked for in `folder`, too. Raises CliError where nothing of the command
-    would run the new code.
-    """
-    moved = types_pb2.AppSpec()
-    moved.CopyFrom(spec)
-    first_time = spec.cwd.startswith("/")
-    if first_time:
-        moved.cwd = _inside(spec.cwd, folder) or "."
-    if run is not None:
-        moved.argv[:] = _words("--run", run)
-    elif first_time:
-        moved.argv[:] = [_moved_word(word, Path(spec.cwd), folder, moved.cwd) for word in spec.argv]
-        if moved.argv[0].startswith("./") or not moved.argv[0].startswith("/"):
-            return moved
-        outside = [word for word in moved.argv[1:] if word.startswith("/")]
-        if outside:
-            raise CliError(
-                ExitCode.USAGE,
-                f"{spec.name} runs {outside[0]}, which is not in what is deployed",
-                "say what to run there with --run, for example --run 'node server.js'",
-            )
-    return moved
-
-
-def _moved_word(word: str, old: Path, folder: Path | None, cwd: str) -> str:
-    below = _inside(word, folder)
-    if below is None:
-        below = _inside(word, old)
-        if below is None or (folder is not None and not (folder / below).exists()):
-            return word
-    below = os.path.relpath(below, cwd)
-    return below if "/" in below else f"./{below}"
-
-
-def _inside(path: str, folder: Path | None) -> str | None:
-    """`path` relative to `folder`; None: it is not in it."""
-    if folder is None or not path.startswith("/"):
-        return None
-    for root in (folder, folder.resolve()):
-        try:
-            return str(PurePosixPath(path).relative_to(root))
-        except ValueError:
-            continue
-    return None
-
-
-def _policy(build: str | None, *, no_build: bool, seconds: float | None) -> types_pb2.BuildPolicy | None:
-    """None: as the app has it. Raises CliError."""
-    if build is None and not no_build and seconds is None:
-        return None
-    words = [] if build is None else _words("--build", build)
-    return types_pb2.BuildPolicy(command=words, skip=no_build, timeout_seconds=seconds or _BUILD_SECONDS)
-
-
-def _words(option: str, text: str) -> list[str]:
-    """As a shell would split them. Raises CliError."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise CliError(ExitCode.USAGE, f"{option} {text!r}: {error}") from error
-    if not words:
-        raise CliError(ExitCode.USAGE, f"{option} is empty: name a program and its arguments")
-    return words
 
 
 async def _app(connection: Connection, app: str) -> control_pb2.App:

@@ -10,6 +10,7 @@ from fleet.v1 import control_pb2, types_pb2
 from fleet_core.ids import check_name
 from fleet_core.spec import ListenMode
 from fleetctl.app_options import LISTENING, SpecOption, spec_options
+from fleetctl.client.changing import workers_to_start
 from fleetctl.command import SectionOption, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
@@ -88,7 +89,7 @@ def start(
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
         request.spec.CopyFrom(spec or await _meant(connection, target, newcomer))
-        request.size = await _workers(connection, size, hosts)
+        request.size = await workers_to_start(connection, size, hosts)
         return (await connection.call(lambda stub: stub.StartApp, request, mutation=True)).rollout
 
     carry_out(settings, Output(settings), spec.name if spec else target, begin, no_wait=way.no_wait)
@@ -127,22 +128,3 @@ async def _meant(connection: Connection, target: str, newcomer: _Newcomer) -> ty
             f"./{target} forces a file",
         )
     return types_pb2.AppSpec(name=target)
-
-
-async def _workers(connection: Connection, size: Size | None, hosts: tuple[str, ...]) -> int:
-    """0 lets the controller choose. Raises CliError."""
-    if size is None:
-        return 0
-    if size.absolute:
-        return size.absolute
-    response = await connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest())
-    cpus = sum(
-        host.cpus
-        for host in response.hosts
-        if host.state == control_pb2.HOST_STATE_ONLINE and (not hosts or host.name in hosts)
-    )
-    if not cpus:
-        raise CliError(
-            ExitCode.REFUSED, "no such host is online, so there are no cores to count", "`fleetctl host ls` shows them"
-        )
-    return cpus

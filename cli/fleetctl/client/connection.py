@@ -85,6 +85,7 @@ class Connection:
         self._call_seconds = call_seconds
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._leader = ""
+        self._closed = False
 
     @classmethod
     def find(cls, controllers: tuple[str, ...], context: str | None, call_seconds: float) -> Self:
@@ -104,7 +105,13 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for channel in self._channels.values():
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Calls under way fail; later ones raise RuntimeError."""
+        self._closed = True
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
             await channel.close()
 
     async def call(
@@ -228,6 +235,8 @@ class Connection:
 
     async def _reach(self, address: str) -> str:
         """Connect; returns why it cannot be done, or ""."""
+        if self._closed:
+            raise RuntimeError("this client is closed: make another one")
         if address not in self._channels:
             self._channels[address] = controller_channel(address, self._files)
         channel = self._channels[address]

@@ -28,6 +28,40 @@ def new_request_id() -> str:
     return str(uuid4())
 
 
+Mutation = (
+    control_pb2.StartAppRequest
+    | control_pb2.SetSizeRequest
+    | control_pb2.RestartAppRequest
+    | control_pb2.StopAppRequest
+    | control_pb2.RemoveAppRequest
+    | control_pb2.UpdateAppRequest
+    | control_pb2.RollbackAppRequest
+    | control_pb2.ControlRolloutRequest
+)
+"""What begins or steers a rollout."""
+
+
+async def begin_rollout(connection: Connection, request: Mutation) -> control_pb2.Rollout:
+    """Send it, again while no controller answers: its request id makes that safe. Raises FleetError."""
+    match request:
+        case control_pb2.StartAppRequest():
+            return (await connection.call(lambda stub: stub.StartApp, request, mutation=True)).rollout
+        case control_pb2.SetSizeRequest():
+            return (await connection.call(lambda stub: stub.SetSize, request, mutation=True)).rollout
+        case control_pb2.RestartAppRequest():
+            return (await connection.call(lambda stub: stub.RestartApp, request, mutation=True)).rollout
+        case control_pb2.StopAppRequest():
+            return (await connection.call(lambda stub: stub.StopApp, request, mutation=True)).rollout
+        case control_pb2.RemoveAppRequest():
+            return (await connection.call(lambda stub: stub.RemoveApp, request, mutation=True)).rollout
+        case control_pb2.UpdateAppRequest():
+            return (await connection.call(lambda stub: stub.UpdateApp, request, mutation=True)).rollout
+        case control_pb2.RollbackAppRequest():
+            return (await connection.call(lambda stub: stub.RollbackApp, request, mutation=True)).rollout
+        case control_pb2.ControlRolloutRequest():
+            return (await connection.call(lambda stub: stub.ControlRollout, request, mutation=True)).rollout
+
+
 async def newest_rollout(connection: Connection, app: str) -> control_pb2.Rollout:
     """Raises FleetError, also when the app never had one."""
     response = await connection.call(lambda stub: stub.GetRollout, control_pb2.GetRolloutRequest(app=app))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.v1 import types_pb2
-from fleetctl.deploy import moved_into
+from fleetctl.code_spec import moved_into
 from fleetctl.errors import CliError
 from fleetctl.packing import open_archive, pack_folder, pack_ref
 

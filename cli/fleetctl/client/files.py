@@ -1,0 +1,206 @@
+"""Calls about the fleet file, and about code that is sent to hosts."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from fleet.v1 import control_pb2
+from fleetctl.apply_outcome import DONE, Outcome, difference_view, planned, unchanged
+from fleetctl.apply_plan import Plan, Request, Verdict
+from fleetctl.client.base import Part, options, translated
+from fleetctl.client.errors import ApplyFailed, FleetError, StillRunning, Unreachable, UsageError
+from fleetctl.client.handles import AsyncRollout, logger
+from fleetctl.client.rollouts import WAIT_SECONDS, new_request_id, newest_rollout
+from fleetctl.client.spec import Names, names_of, words_of
+from fleetctl.client.values import Applied, Difference, Result, from_view
+from fleetctl.code_spec import build_policy, moved_into
+from fleetctl.exported import exported
+from fleetctl.fleet_file.writer import document
+from fleetctl.fleet_source import Source, load
+from fleetctl.packing import Archive, open_archive, pack_folder, pack_ref
+from fleetctl.upload import upload
+
+_Removal = control_pb2.RemoveAppRequest
+
+
+class Files(Part):
+    async def diff(self, path: str | Path, *, env_name: str = "", only: Names = ()) -> tuple[Difference, ...]:
+        """How the apps of a fleet file, or of PM2's ecosystem file, differ from what runs; changes nothing."""
+        source = await _source(path, env_name, only)
+        present, hosts = await self._present()
+        return tuple(
+            from_view(difference_view(planned(wanted, present, hosts)), Difference) for wanted in source.content.apps
+        )
+
+    async def apply(
+        self,
+        path: str | Path,
+        *,
+        env_name: str = "",
+        only: Names = (),
+        prune: bool = False,
+        supersede: bool = False,
+        timeout: float = WAIT_SECONDS,
+    ) -> tuple[Applied, ...]:
+        """Make the apps of a file what it says, one after the other, and wait for each; `timeout` seconds in all.
+
+        What is as the file says is left alone. `env_name`: PM2's --env; `only`: these apps of the file; `prune`: remove the apps
+        that are not in it. Raises ApplyFailed, whose `apps` say what became of each.
+        """
+        if prune and only:
+            raise UsageError("prune removes what is not in the whole file: it does not go with only")
+        source = await _source(path, env_name, only)
+        present, hosts = await self._present()
+        run = _Run(self, supersede, asyncio.get_running_loop().time() + timeout)
+        for wanted in source.content.apps:
+            known = next((app for app in present if app.name == wanted.name), None)
+            await run.carry_out(planned(wanted, present, hosts), known)
+        if prune:
+            named = {wanted.name for wanted in source.content.apps}
+            for other in sorted(app.name for app in present if app.name not in named):
+                await run.attempt(Outcome(other, Result.REMOVED), (_Removal(app=other),))
+        return run.conclude(source.content.file)
+
+    async def export(self, apps: Names = ()) -> str:
+        """A fleet file, in YAML, of the apps that run, or of those named; to apply it changes nothing. Raises NotFound."""
+        entries, notes = exported((await self._present())[0], names_of(apps))
+        for note in notes:
+            logger.warning("%s", note)
+        return document(entries)
+
+    async def deploy(
+        self,
+        app: str,
+        path: str | Path = ".",
+        *,
+        ref: str | None = None,
+        build: Names | None = None,
+        no_build: bool = False,
+        build_timeout: float | None = None,
+        run: Names | None = None,
+        supersede: bool = False,
+        ignore_balancers: Names = (),
+    ) -> AsyncRollout:
+        """Send code to an app's hosts, and begin to roll it out as a new revision; returns when it is sent.
+
+        `path`: a folder, without what its .gitignore or .npmignore leaves out, or a .tar or .tar.gz; `ref`: what git has in this
+        commit instead. `build`: the command that builds it on each host (default: as the code asks for); `run`: what to run in
+        the folder from now on. The same code again changes nothing.
+        """
+        if no_build and build:
+            raise UsageError("build and no_build exclude each other")
+        with translated():
+            policy = build_policy(_line("build", build), no_build=no_build, seconds=build_timeout)
+            code = await asyncio.to_thread(_Code.at, path, ref)
+        with code.archive.stream, translated():
+            known = await self._app(app)
+            request = control_pb2.UpdateAppRequest(
+                request_id=new_request_id(),
+                app=app,
+                spec=moved_into(known.spec, code.folder, _line("run", run)),
+                expected_revision=known.revision,
+                artifact_digest=code.archive.digest,
+                cause=f"deploy {code.name}",
+                options=options(supersede, ignore_balancers),
+            )
+            if policy is not None:
+                request.spec.build.CopyFrom(policy)
+            await upload(self._connection, code.archive, lambda _bytes_there: None)
+            return await self._begin(request, may_change_nothing=True)
+
+    async def _present(self) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:
+        apps = await self._connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())
+        hosts = await self._connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest())
+        return list(apps.apps), list(hosts.hosts)
+
+
+class _Run:
+    """One run over a file: an app that fails does not keep the next from its turn, a lost controller and the deadline do."""
+
+    def __init__(self, part: Files, supersede: bool, deadline: float) -> None:  # noqa: FBT001
+        self._part = part
+        self._supersede = supersede
+        self._deadline = deadline
+        self._outcomes: list[Outcome] = []
+        self._over = False
+
+    async def carry_out(self, plan: Plan | Outcome, present: control_pb2.App | None) -> None:
+        if isinstance(plan, Outcome):
+            self._outcomes.append(plan)
+        elif plan.verdict is not Verdict.SAME or present is None:
+            await self.attempt(Outcome(plan.app, DONE[plan.verdict], plan.differences), plan.requests)
+        else:
+            await self.attempt(unchanged(present), (), under_way=present.HasField("rollout"))
+
+    async def attempt(
+        self, outcome: Outcome, requests: Sequence[Request | _Removal], *, under_way: bool = False
+    ) -> None:
+        """Each request's rollout is waited for before the next is sent; with `under_way` the newest one, if it goes on."""
+        self._outcomes.append(outcome)
+        if self._over:
+            outcome.result = Result.NOT_BEGUN
+            return
+        try:
+            for request in requests:
+                request.request_id = new_request_id()
+                request.options.supersede = self._supersede
+                await (await self._part._begin(request)).wait(self._left)
+            if under_way:
+                connection = self._part._connection
+                newest = AsyncRollout(connection, await newest_rollout(connection, outcome.app))
+                if newest.status.under_way:
+                    await newest.wait(self._left)
+        except FleetError as error:
+            outcome.result, outcome.message, outcome.details = Result.FAILED, error.message, error.details
+            self._over = isinstance(error, Unreachable | StillRunning)
+
+    @property
+    def _left(self) -> float:
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    def conclude(self, file: str) -> tuple[Applied, ...]:
+        """Raises ApplyFailed."""
+        apps = tuple(from_view(outcome.view(), Applied) for outcome in self._outcomes)
+        bad = [outcome for outcome in self._outcomes if outcome.result in (Result.FAILED, Result.NOT_BEGUN)]
+        if bad:
+            reasons = [f"{outcome.app}: {outcome.message or outcome.result.value}" for outcome in bad]
+            raise ApplyFailed(f"not as {file} says: {', '.join(outcome.app for outcome in bad)}", apps, reasons)
+        return apps
+
+
+async def _source(path: str | Path, env_name: str, only: Names) -> Source:
+    """Raises FleetError."""
+    with translated():
+        # In a thread: PM2's files are JavaScript, and Node reads them.
+        source = await asyncio.to_thread(lambda: load(Path(path).expanduser(), env_name, names_of(only)))
+    for warning in source.warnings:
+        logger.warning("%s: %s", path, warning)
+    return source
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """What is sent; `folder` is where it lies here, None for an archive."""
+
+    archive: Archive
+    folder: Path | None
+    name: str
+
+    @classmethod
+    def at(cls, path: str | Path, ref: str | None) -> "_Code":
+        """Raises CliError, UsageError."""
+        source = Path(path).expanduser()
+        if source.is_dir():
+            folder = source.absolute()
+            archive = pack_folder(folder) if ref is None else pack_ref(folder, ref)
+            return cls(archive, folder, ref or source.resolve().name)
+        if ref is not None:
+            raise UsageError(f"ref needs a folder of a git repository, and {source} is none")
+        return cls(open_archive(source), None, source.resolve().name)
+
+
+def _line(what: str, command: Names | None) -> str | None:
+    """A command as one line for a shell's rules. Raises UsageError."""
+    return None if command is None else " ".join(map(quote, words_of(what, command)))

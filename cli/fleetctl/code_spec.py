@@ -1,0 +1,78 @@
+"""The spec of an app whose code is sent: what it runs, where, and how it is built."""
+
+import os
+import shlex
+from pathlib import Path, PurePosixPath
+
+from fleet.v1 import types_pb2
+from fleetctl.errors import CliError, ExitCode
+
+_BUILD_SECONDS = 300.0
+
+
+def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) -> types_pb2.AppSpec:
+    """The spec for code that was sent: what named `folder` on this machine names the unpacked code on a host.
+
+    What lies in the app's old working directory is looked for in `folder`, too. Raises CliError where nothing of the command
+    would run the new code.
+    """
+    moved = types_pb2.AppSpec()
+    moved.CopyFrom(spec)
+    first_time = spec.cwd.startswith("/")
+    if first_time:
+        moved.cwd = _inside(spec.cwd, folder) or "."
+    if run is not None:
+        moved.argv[:] = words("--run", run)
+    elif first_time:
+        moved.argv[:] = [_moved_word(word, Path(spec.cwd), folder, moved.cwd) for word in spec.argv]
+        if moved.argv[0].startswith("./") or not moved.argv[0].startswith("/"):
+            return moved
+        outside = [word for word in moved.argv[1:] if word.startswith("/")]
+        if outside:
+            raise CliError(
+                ExitCode.USAGE,
+                f"{spec.name} runs {outside[0]}, which is not in what is deployed",
+                "say what to run there with --run, for example --run 'node server.js'",
+            )
+    return moved
+
+
+def _moved_word(word: str, old: Path, folder: Path | None, cwd: str) -> str:
+    below = _inside(word, folder)
+    if below is None:
+        below = _inside(word, old)
+        if below is None or (folder is not None and not (folder / below).exists()):
+            return word
+    below = os.path.relpath(below, cwd)
+    return below if "/" in below else f"./{below}"
+
+
+def _inside(path: str, folder: Path | None) -> str | None:
+    """`path` relative to `folder`; None: it is not in it."""
+    if folder is None or not path.startswith("/"):
+        return None
+    for root in (folder, folder.resolve()):
+        try:
+            return str(PurePosixPath(path).relative_to(root))
+        except ValueError:
+            continue
+    return None
+
+
+def build_policy(build: str | None, *, no_build: bool, seconds: float | None) -> types_pb2.BuildPolicy | None:
+    """None: as the app has it. Raises CliError."""
+    if build is None and not no_build and seconds is None:
+        return None
+    command = [] if build is None else words("--build", build)
+    return types_pb2.BuildPolicy(command=command, skip=no_build, timeout_seconds=seconds or _BUILD_SECONDS)
+
+
+def words(option: str, text: str) -> list[str]:
+    """As a shell would split them. Raises CliError."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise CliError(ExitCode.USAGE, f"{option} {text!r}: {error}") from error
+    if not words:
+        raise CliError(ExitCode.USAGE, f"{option} is empty: name a program and its arguments")
+    return words
