@@ -54,6 +54,9 @@ proto: $(VENV)/.installed ## regenerate the code of the contracts in proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --plugin=$(BIN)/protoc-gen-mypy --plugin=$(BIN)/protoc-gen-mypy_grpc \
 	  --python_out=proto --grpc_python_out=proto --mypy_out=quiet:proto --mypy_grpc_out=quiet:proto $(PROTOS)
 
+sync-client: $(VENV)/.installed ## write fleetctl.Client from the asynchronous calls
+	$(BIN)/python scripts/sync_client.py
+
 fleet-file-docs: $(VENV)/.installed ## write what docs/ says of the fleet file's fields, and of PM2's attributes
 	$(BIN)/python scripts/fleet_file_docs.py
 
@@ -117,4 +120,4 @@ bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchma
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto fleet-file-docs lock fmt lint type demo test test-unit test-hosts wheel soak soak-rollouts faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts wheel soak soak-rollouts faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean

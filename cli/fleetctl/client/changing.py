@@ -141,11 +141,12 @@ class Changing(Part):
         self, app: str, names: Names, *, supersede: bool = False, ignore_balancers: Names = ()
     ) -> AsyncRollout:
         """Take variables of an app away: a new revision, rolled out."""
-        away = sorted(set(names_of(names)))
-        if not away:
+        change = control_pb2.EnvironmentChange(unset=dict.fromkeys(names_of(names)))
+        if not change.unset:
             raise UsageError("say what to take away: names of variables")
-        change = control_pb2.EnvironmentChange(unset=away)
-        return await self._environment(app, change, f"env-unset {' '.join(away)}", supersede, ignore_balancers)
+        return await self._environment(
+            app, change, f"env-unset {' '.join(sorted(change.unset))}", supersede, ignore_balancers
+        )
 
     async def update(
         self,
