@@ -15,6 +15,7 @@ from fleetctl.client.rollouts import (
     begin_rollout,
     new_request_id,
     not_as_asked,
+    status_of,
     still_running,
     timeless,
     watched,
@@ -80,7 +81,7 @@ class AsyncRollout:
     @property
     def status(self) -> RolloutStatus:
         """How far it was when something was last heard of it; asks nobody."""
-        return from_view(views.rollout_view(self._latest), RolloutStatus)
+        return status_of(self._latest)
 
     @property
     def changed(self) -> bool:

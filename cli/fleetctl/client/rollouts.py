@@ -6,6 +6,7 @@ Watching changes nothing, so it outlives the loss of a controller.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fleet.v1 import control_pb2, types_pb2
@@ -13,9 +14,11 @@ from fleetctl import views
 from fleetctl.ailing import culprits
 from fleetctl.client.connection import Connection
 from fleetctl.client.errors import FleetError, NotFound, RolloutFailed, RolloutTimeout, UnavailableError
-from fleetctl.client.values import RolloutStatus, from_view
 from fleetctl.outcome import described, evidence, next_step, standing, what_runs
 from fleetctl.wording import duration, printable
+
+if TYPE_CHECKING:
+    from fleetctl.client.values import RolloutStatus
 
 WAIT_SECONDS = 1800.0
 """How long an operation is waited for, unless somebody says otherwise."""
@@ -107,13 +110,22 @@ async def workers_to_blame(connection: Connection, rollout: control_pb2.Rollout)
     return culprits(list(workers), rollout.message)
 
 
+def status_of(rollout: control_pb2.Rollout) -> "RolloutStatus":
+    from fleetctl.client.values import (
+        RolloutStatus,
+        from_view,
+    )  # 15 ms that a command whose rollout is done does not need
+
+    return from_view(views.rollout_view(rollout), RolloutStatus)
+
+
 def how_to_attach(app: str) -> str:
     return f"`fleetctl rollout status {app} --watch`"
 
 
 def not_as_asked(rollout: control_pb2.Rollout, blamed: Sequence[types_pb2.WorkerStatus]) -> RolloutFailed:
     """To be raised for a rollout that ended otherwise than somebody wanted; `blamed`: its workers that are not well."""
-    app, status = rollout.app, from_view(views.rollout_view(rollout), RolloutStatus)
+    app, status = rollout.app, status_of(rollout)
     if rollout.state == control_pb2.ROLLOUT_STATE_SUPERSEDED:
         text = f"{described(rollout)} was superseded by a newer operation on {app}"
         return RolloutFailed(text, status, f"follow that one: {how_to_attach(app)}")
@@ -140,5 +152,5 @@ def still_running(rollout: control_pb2.Rollout, seconds: float) -> RolloutTimeou
     return RolloutTimeout(
         f"{described(rollout)} {unfinished} after {duration(seconds)}{waiting_for}; it goes on: "
         f"attach again with {how_to_attach(rollout.app)}",
-        from_view(views.rollout_view(rollout), RolloutStatus),
+        status_of(rollout),
     )
