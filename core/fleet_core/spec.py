@@ -19,6 +19,10 @@ from fleet_core.checked import Checked, RuleError
 from fleet_core.ids import check_label, check_name
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (what a route without an address means)
+MOST_WORD_BYTES = 128 * 1024 - 1
+"""Of an argument or of NAME=VALUE (execve(2), MAX_ARG_STRLEN without the NUL, where pages have 4 KiB)."""
+MOST_ENVIRONMENT_BYTES = 512 * 1024
+"""A revision lies in etcd, which takes 1.5 MiB at once, as JSON, where a character may take several bytes."""
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 
@@ -188,6 +192,19 @@ def _check_variables(variables: dict[str, str], field: str) -> None:
     for key, content in variables.items():
         if not key or "=" in key or "\0" in key + content:
             raise RuleError(f"environment variable {key!r} cannot be set: names hold no = and no NUL byte", field)
+        _check_word(f"environment variable {key!r}", f"{key}={content}", field)
+    total = sum(len(key) + len(content) for key, content in variables.items())
+    if total > MOST_ENVIRONMENT_BYTES:
+        raise RuleError(f"the variables have {total} bytes: at most {MOST_ENVIRONMENT_BYTES} in all are kept", field)
+
+
+def _check_word(what: str, word: str, field: str) -> None:
+    try:
+        size = len(word.encode())
+    except UnicodeEncodeError as error:
+        raise RuleError(f"{what} is not UTF-8", field) from error
+    if size > MOST_WORD_BYTES:
+        raise RuleError(f"{what} has {size} bytes, and a program takes {MOST_WORD_BYTES}: put it into a file", field)
 
 
 class BuildPolicy(Checked, frozen=True):
@@ -247,6 +264,9 @@ class AppSpec(Checked, frozen=True):
             raise RuleError(f"working directory {self.cwd!r} {text}", "cwd")
         if not self.argv[0] or any("\0" in argument for argument in self.argv):
             raise RuleError("the command is empty or holds a NUL byte", "argv")
+        for number, argument in enumerate(self.argv):
+            _check_word(f"word {number + 1} of the command", argument, "argv")
+        _check_word(f"working directory {self.cwd!r}", self.cwd, "cwd")
         _check_variables(self.env, "env")
         for variables in self.worker_env.values():
             _check_variables(variables, "worker_env")

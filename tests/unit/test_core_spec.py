@@ -1,6 +1,7 @@
 """An app's spec: one set of fields, in Python and on the wire, and the rules a user meets."""
 
 import enum
+import re
 import types
 import typing
 from typing import Any
@@ -228,3 +229,25 @@ def test_a_value_of_a_newer_protocol_is_refused_as_invalid() -> None:
 
     with pytest.raises(ValueError, match="runtime"):
         AppSpec.from_proto(newer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"env": {"A": "x" * 131_070}}, "env: environment variable 'A' has 131072 bytes, and a program takes 131071"),
+        ({"env": {"A": "\u2603" * 43_691}}, "env: environment variable 'A' has 131075 bytes"),
+        ({"env": {f"A{number}": "x" * 100_000 for number in range(6)}}, "env: the variables have 600012 bytes"),
+        ({"worker_env": {1: {"A": "x" * 131_070}}}, "worker_env: environment variable 'A' has 131072 bytes"),
+        ({"env": {"A": "\udcff"}}, "env: environment variable 'A' is not UTF-8"),
+        ({"argv": ("sh", "x" * 131_072)}, "argv: word 2 of the command has 131072 bytes"),
+        ({"argv": ("sh", "\udcff")}, "argv: word 2 of the command is not UTF-8"),
+        ({"cwd": "/\udcff"}, "is not UTF-8"),
+    ],
+)
+def test_what_no_program_could_be_started_with_is_refused_at_once(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CheckError, match=re.escape(complaint)):
+        AppSpec.model_validate({"name": "a", "argv": ("sh",), "cwd": "/", **fields})
+
+
+def test_a_variable_of_the_greatest_length_can_be_set() -> None:
+    AppSpec(name="a", argv=("sh", "x" * 131_071), cwd="/", env={"A": "x" * 131_069})
