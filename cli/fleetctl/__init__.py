@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """The library's names begin with capitals, which tells them from modules without importing either."""
+    if name == "__all__":  # of `from fleetctl import *`
+        return import_module("fleetctl.client.public").__all__
     if name[0].isupper():
         value = getattr(import_module("fleetctl.client.public"), name, None)
         if value is not None:

@@ -150,6 +150,9 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except Exception as error:
+        if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+            # Bytes of an argument that are not UTF-8 (PEP 383); no name and no value may hold them.
+            return _fail(ExitCode.USAGE, f"{error.object!r} is not UTF-8, as names and values have to be")
         if os.environ.get("FLEET_DEBUG"):
             raise
         return _fail(

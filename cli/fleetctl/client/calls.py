@@ -15,6 +15,7 @@ from fleetctl.client.looking import Looking
 from fleetctl.client.machines import Machines
 
 CALL_SECONDS = 10.0
+_MOST_SECONDS = 3600
 
 
 class AsyncClient(Looking, Changing, Machines, Files):
@@ -61,19 +62,19 @@ def connect(
     controllers: str | Iterable[str], context: str | None, certificates: str | Path | None, call_seconds: float
 ) -> Connection:
     """Raises FleetError; connects when a call is made."""
-    if not call_seconds > 0:
-        raise UsageError(f"call_timeout {call_seconds!r} is not valid: it is a number of seconds above 0")
+    if not 0 < call_seconds <= _MOST_SECONDS:
+        raise UsageError(f"call_timeout {call_seconds!r} is not valid: give seconds above 0, up to {_MOST_SECONDS}")
     given = controllers if isinstance(controllers, str) else ",".join(controllers)
     try:
         addresses = parse_addresses(given) if given else ()
     except ValueError as error:
         raise UsageError(f"controllers: {error}") from error
     if certificates is None:
-        return Connection.find(addresses, context, call_seconds)
+        return Connection.find(addresses, context, call_seconds, patient=True)
     if context is not None:
         raise UsageError("context and certificates exclude each other: a context names its certificates")
     if not addresses:
         raise UsageError("where is the fleet? name its controllers beside the certificates: HOST:PORT[,HOST:PORT]")
     files = files_in(Path(certificates).expanduser().absolute())
     check_readable(files, "name the folder that `fleetctl cert issue operator NAME` made")
-    return Connection(addresses, files, call_seconds)
+    return Connection(addresses, files, call_seconds, patient=True)

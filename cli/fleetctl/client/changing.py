@@ -12,7 +12,7 @@ from fleetctl.client.errors import Refused, UsageError
 from fleetctl.client.handles import AsyncRollout
 from fleetctl.client.rollouts import new_request_id
 from fleetctl.client.size import Size
-from fleetctl.client.spec import Names, SpecFields, checked_spec, names_of, slot_of, spec_of
+from fleetctl.client.spec import Names, SpecFields, checked_spec, names_of, slot_of, spec_of, texts_of
 from fleetctl.client.values import SizePlan, from_view
 
 
@@ -132,7 +132,7 @@ class Changing(Part):
         """Set variables of an app: a new revision, rolled out. Other variables stay."""
         if not variables:
             raise UsageError("say what to set: a mapping of names to values")
-        change = control_pb2.EnvironmentChange(set=dict(variables))
+        change = control_pb2.EnvironmentChange(set=texts_of("variable", variables))
         return await self._environment(
             app, change, f"env-set {' '.join(sorted(variables))}", supersede, ignore_balancers
         )
@@ -176,6 +176,8 @@ class Changing(Part):
         self, app: str, revision: int = 0, *, supersede: bool = False, ignore_balancers: Names = ()
     ) -> AsyncRollout:
         """Roll an earlier revision out again; 0: the last good one before the present one."""
+        if not 0 <= revision < 2**63:
+            raise UsageError(f"revision {revision} is not valid: they are numbered from 1")
         request = control_pb2.RollbackAppRequest(
             request_id=new_request_id(), app=app, revision=revision, options=options(supersede, ignore_balancers)
         )

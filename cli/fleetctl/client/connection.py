@@ -36,6 +36,7 @@ _LEADER = "fleet-leader"
 _ACCEPTED = "fleet-accepted"
 """Initial metadata: the first message of a stream was accepted, the rest may come."""
 
+_CLOSED = re.compile("Socket closed|reset|closing")
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.OUT_OF_RANGE)
 """A stream of ours that ended so may be begun again."""
 _KINDS: dict[grpc.StatusCode, type[FleetError]] = {
@@ -77,18 +78,28 @@ class _NobodyAnsweredError(Exception):
 
 
 class Connection:
-    """The fleet's control API; use as an async context manager, which closes every channel."""
+    """The fleet's control API; use as an async context manager, which closes every channel.
 
-    def __init__(self, addresses: tuple[str, ...], files: TlsFiles, call_seconds: float) -> None:
+    `patient`: whatever was asked before, a controller that was reached once and is lost is awaited for some seconds.
+    """
+
+    def __init__(
+        self, addresses: tuple[str, ...], files: TlsFiles, call_seconds: float, *, patient: bool = False
+    ) -> None:
         self._addresses = addresses
         self._files = files
         self._call_seconds = call_seconds
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._leader = ""
+        self._patient = patient
+        self._answered: set[str] = set()
+        """Addresses whose certificate and ours are known to fit."""
         self._closed = False
 
     @classmethod
-    def find(cls, controllers: tuple[str, ...], context: str | None, call_seconds: float) -> Self:
+    def find(
+        cls, controllers: tuple[str, ...], context: str | None, call_seconds: float, *, patient: bool = False
+    ) -> Self:
         """To the fleet a context names, the current one where `context` is None; at its controllers, where no others are given.
         Raises FleetError; connects only when a call is made."""
         try:
@@ -97,7 +108,7 @@ class Connection:
             raise Unreachable(str(error)) from error
         files = TlsFiles(chosen.authority, chosen.certificate, chosen.key)
         check_readable(files, "see --context, or run `fleetctl up` again")
-        return cls(controllers or chosen.controllers, files, call_seconds)
+        return cls(controllers or chosen.controllers, files, call_seconds, patient=patient)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,11 +136,12 @@ class Connection:
         that safe, also while none can be reached. Raises FleetError."""
         clock = asyncio.get_running_loop().time
         give_up = clock() + min(_PATIENCE_SECONDS, self._call_seconds)
+        worth_waiting = mutation or (self._patient and bool(self._answered))
         while True:
             try:
                 return await self._ask_in_turn(method, request)
             except _NobodyAnsweredError as error:
-                if not (mutation or error.leaderless) or clock() + _PAUSE_SECONDS > give_up:
+                if not (worth_waiting or error.leaderless) or clock() + _PAUSE_SECONDS > give_up:
                     raise error.final() from None
             await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -220,6 +232,7 @@ class Connection:
                 leaderless = leaderless or not_leader
             else:
                 self._leader = address
+                self._answered.add(address)
                 return answer
         raise _NobodyAnsweredError(reasons, leaderless=leaderless)
 
@@ -260,7 +273,9 @@ class Connection:
         # UNAVAILABLE over a connection that stands was not made here: the controller said so.
         if leader or self._channels[address].get_state() is grpc.ChannelConnectivity.READY:
             return details or "does not lead", True
-        return _transport_reason(details), False
+        return (
+            "went away" if address in self._answered and _CLOSED.search(details) else _transport_reason(details)
+        ), False
 
 
 def check_readable(files: TlsFiles, hint: str) -> None:
@@ -295,7 +310,7 @@ def _transport_reason(details: str) -> str:
         ("CERTIFICATE_VERIFY_FAILED", "its certificate is another fleet's: see --context"),
         ("lookup|resol", "no such host"),
         ("Handshake|handshake", "does not speak this fleet's TLS"),
-        ("Socket closed|reset|closing", "closed the connection: it may not accept your certificate"),
+        (_CLOSED.pattern, "closed the connection: it may not accept your certificate"),
     ):
         if re.search(pattern, details):
             return reason

@@ -11,7 +11,7 @@ from fleetctl.apply_outcome import DONE, Outcome, difference_view, planned, unch
 from fleetctl.apply_plan import Plan, Request, Verdict
 from fleetctl.client.base import Part, options, translated
 from fleetctl.client.errors import ApplyFailed, FleetError, StillRunning, Unreachable, UsageError
-from fleetctl.client.handles import AsyncRollout, logger
+from fleetctl.client.handles import AsyncRollout, deadline_in, logger
 from fleetctl.client.rollouts import WAIT_SECONDS, new_request_id, newest_rollout
 from fleetctl.client.spec import Names, names_of, words_of
 from fleetctl.client.values import Applied, Difference, Result, from_view
@@ -51,9 +51,10 @@ class Files(Part):
         """
         if prune and only:
             raise UsageError("prune removes what is not in the whole file: it does not go with only")
+        deadline = deadline_in(timeout)
         source = await _source(path, env_name, only)
         present, hosts = await self._present()
-        run = _Run(self, supersede, asyncio.get_running_loop().time() + timeout)
+        run = _Run(self, supersede, deadline)
         for wanted in source.content.apps:
             known = next((app for app in present if app.name == wanted.name), None)
             await run.carry_out(planned(wanted, present, hosts), known)

@@ -10,6 +10,7 @@ from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.client.connection import Connection
 from fleetctl.client.drains import called_off, still_draining, watched_drain
+from fleetctl.client.errors import UsageError
 from fleetctl.client.rollouts import (
     WAIT_SECONDS,
     begin_rollout,
@@ -40,6 +41,13 @@ def trouble() -> Callable[[str], None]:
             logger.warning("%s", text)
 
     return tell
+
+
+def deadline_in(timeout: float) -> float:
+    """On the running loop's clock. Raises UsageError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise UsageError(f"timeout {timeout!r} is not valid: every wait has a deadline, a number of seconds")
+    return asyncio.get_running_loop().time() + timeout
 
 
 async def until(deadline: float, items: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
@@ -151,7 +159,7 @@ class AsyncRollout:
         if not views.under_way(self._latest):
             yield self._latest
             return
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = deadline_in(timeout)
         try:
             async with aclosing(until(deadline, watched(self._connection, self.id, trouble()))) as changes:
                 async for rollout in changes:
@@ -199,7 +207,7 @@ class AsyncDrain:
                 yield self.status
 
     async def _changes(self, timeout: float) -> AsyncGenerator[control_pb2.WatchDrainResponse, None]:
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = deadline_in(timeout)
         try:
             async with aclosing(until(deadline, watched_drain(self._connection, self.host, trouble()))) as changes:
                 async for drain in changes:

@@ -10,7 +10,7 @@ from fleet_core.spec import AppSpec
 from fleetctl import views
 from fleetctl.client.base import Part
 from fleetctl.client.errors import NotFound, StillRunning, UnavailableError, UsageError
-from fleetctl.client.handles import AsyncRollout, trouble, until
+from fleetctl.client.handles import AsyncRollout, deadline_in, trouble, until
 from fleetctl.client.log_stream import MOST_LINES, UNFOLLOWED_SECONDS, USUAL_LINES, log_stream
 from fleetctl.client.overview import overview, overview_view, snapshot_of
 from fleetctl.client.rollouts import newest_rollout
@@ -123,7 +123,7 @@ class Looking(Part):
         sort: Literal["cpu", "memory", "uptime", "restarts", "name"] = "cpu",
     ) -> AsyncGenerator[Sample, None]:
         """Who uses what, every `interval` seconds, until you stop; a controller that is lost meanwhile is awaited."""
-        if interval < _SHORTEST_SECONDS:
+        if not interval >= _SHORTEST_SECONDS:
             raise UsageError(f"interval {interval!r} is too short: give 0.1 or more")
         yield await self.sample(app, sort=sort)
         tell = trouble()
@@ -175,6 +175,8 @@ class Looking(Part):
             lines = MOST_LINES if since else USUAL_LINES
         if not 0 <= lines <= MOST_LINES:
             raise UsageError(f"lines {lines} is not valid: give 0 to {MOST_LINES}")
+        if since is not None and not since > 0:
+            raise UsageError(f"since {since} is not valid: give a number of seconds above 0")
         request = control_pb2.StreamLogsRequest(
             app=app, host=host, lines=lines, follow=follow, since_seconds=since or 0
         )
@@ -184,11 +186,10 @@ class Looking(Part):
                 raise UsageError(f"worker {worker} is not on {host}")
             request.app, request.host, request.slot = slot.app, slot.host, slot.slot
         limit = timeout if timeout is not None else None if follow else UNFOLLOWED_SECONDS
-        clock = asyncio.get_running_loop().time
         tell, missed = trouble(), set[str]()
         responses = log_stream(self._connection, request, tell)
         try:
-            async with aclosing(responses if limit is None else until(clock() + limit, responses)) as stream:
+            async with aclosing(responses if limit is None else until(deadline_in(limit), responses)) as stream:
                 async for response in stream:
                     new = set(response.unreachable_hosts) - missed
                     if new:

@@ -8,6 +8,7 @@ from fleetctl.client.base import Part
 from fleetctl.client.errors import UsageError
 from fleetctl.client.handles import AsyncDrain
 from fleetctl.client.rollouts import new_request_id
+from fleetctl.client.spec import texts_of
 from fleetctl.client.values import Host, from_view
 
 
@@ -38,7 +39,7 @@ class Machines(Part):
         request = control_pb2.LabelHostRequest(
             request_id=new_request_id(),
             host=host,
-            set={key: value for key, value in labels.items() if value is not None},
+            set=texts_of("label", {key: value for key, value in labels.items() if value is not None}),
             unset=[key for key, value in labels.items() if value is None],
         )
         answer = await self._connection.call(lambda stub: stub.LabelHost, request, mutation=True)

@@ -58,6 +58,14 @@ def names_of(given: Names) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
+def texts_of(what: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Names and their values. Raises UsageError where one is no text."""
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise UsageError(f"{what} {name!r}: {value!r} is not valid: both are text")
+    return dict(given)
+
+
 def words_of(what: str, command: Names) -> tuple[str, ...]:
     """A command line: its words, or a text that is split as a shell would split it. Raises UsageError."""
     try:

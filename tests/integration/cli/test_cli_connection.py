@@ -197,3 +197,23 @@ def test_an_unexpected_error_is_one_line_unless_debugging(fleetctl: Fleetctl, mo
     monkeypatch.setenv("FLEET_DEBUG", "1")
     with pytest.raises(RuntimeError, match="boom"):
         fleetctl("ls", "-o", "json")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "\udcff"),
+        ("logs", "\udcff"),
+        ("env-set", "my-app", "A=\udcff"),
+        ("host", "label", "h", "a=\udcff"),
+        ("-C", "\udcff:1", "ls"),
+        ("start", "sh", "-n", "x", "-e", "A=\udcff"),
+        ("start", "sh", "-n", "x", "--", "\udcff"),
+    ],
+)
+def test_bytes_that_are_not_utf8_are_a_mistake_of_usage(fleetctl: Fleetctl, words: tuple[str, ...]) -> None:
+    """So Python hands them on (PEP 383)."""
+    result = fleetctl(*words)
+    assert result.code == 2
+    assert "is not UTF-8" in result.err
+    assert len(result.err.splitlines()) == 1

@@ -257,6 +257,9 @@ def test_a_wait_ends_at_its_deadline_and_the_rollout_goes_on(
     assert fleetctl("soft-restart", "my-app", "--timeout", "0.5").err == f"fleetctl: {raised.value}\n"
     with pytest.raises(RolloutTimeout):
         list(rollout.events(timeout=0.2))
+    for senseless in (None, "3", -1, float("nan"), True):
+        with pytest.raises(UsageError, match="every wait has a deadline"):
+            rollout.wait(senseless)  # type: ignore[arg-type]
     control.answers["WatchRollout"] = [fake.ended("done")]
     assert rollout.wait().state == "done"
 
@@ -316,6 +319,19 @@ def test_a_change_whose_answer_is_lost_is_asked_for_again_under_the_same_id(
     assert first.request_id == second.request_id
 
 
+def test_a_controller_that_is_lost_is_awaited_by_looks_too(
+    client: Client, controller: FakeController, start_controller: Callable[..., FakeController]
+) -> None:
+    """One that was never reached is not: an address may be wrong."""
+    port = int(controller.address.rpartition(":")[2])
+    assert client.info().controller == "c1"
+    controller.close()
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(client.info)
+        start_controller(FakeControl(), port)
+        assert asking.result(20).controller == "c1"
+
+
 def test_nobody_there_is_unreachable(client: Client, controller: FakeController, invoke: Fleetctl) -> None:
     controller.close()
     with pytest.raises(Unreachable) as raised:
@@ -364,6 +380,11 @@ def assert_same_twice(control: FakeControl) -> None:
         ),
         (lambda fleet: fleet.start("a", ["sh"], env={"A": 1}), "env: must be text"),
         (lambda fleet: fleet.start("a", ["sh"], listen_mode="nowhere"), "listen_mode: Invalid enum value 'nowhere'"),
+        (lambda fleet: fleet.start("a", ["sh", "\udcff"]), "argv: word 2 of the command is not UTF-8"),
+        (
+            lambda fleet: fleet.start("a", ["sh"], env={"A": "x" * 131_072}),
+            "env: environment variable 'A' has 131074 bytes",
+        ),
         (lambda fleet: fleet.start("a", ["sh"], http="here"), "route.http: address 'here' is not valid"),
         (
             lambda fleet: fleet.start(AppSpec("a", ("sh",), "/", declared_port=-1)),
@@ -395,6 +416,11 @@ def test_a_spec_that_breaks_a_rule_is_refused_before_anybody_is_asked(
         (lambda fleet: fleet.start(AppSpec("a", ("sh",), "/"), http=":1"), UsageError, "an AppSpec says everything"),
         (lambda fleet: fleet.restart("a", worker="b/h/1"), UsageError, "is not one of a"),
         (lambda fleet: fleet.restart("a", worker="a/h/0"), UsageError, "write APP/HOST/SLOT"),
+        (lambda fleet: fleet.env_set("a", {"A": 1}), UsageError, "variable 'A': 1 is not valid: both are text"),
+        (lambda fleet: fleet.label("h", {"A": 1}), UsageError, "label 'A': 1 is not valid"),
+        (lambda fleet: fleet.rollback("a", -1), UsageError, "numbered from 1"),
+        (lambda fleet: list(fleet.logs(since=-1)), UsageError, "since -1 is not valid"),
+        (lambda fleet: fleet.apply("x.yaml", timeout=None), UsageError, "every wait has a deadline"),
         (lambda fleet: fleet.env_set("a", {}), UsageError, "say what to set"),
         (lambda fleet: fleet.env_unset("a", []), UsageError, "say what to take away"),
         (lambda fleet: fleet.label("h", {}), UsageError, "say what to label"),
