@@ -94,6 +94,7 @@ class Connection:
         self._patient = patient
         self._answered: set[str] = set()
         """Addresses whose certificate and ours are known to fit."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @classmethod
@@ -250,6 +251,10 @@ class Connection:
         """Connect; returns why it cannot be done, or ""."""
         if self._closed:
             raise RuntimeError("this client is closed: make another one")
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise RuntimeError("this client was used in another event loop: make one in each")
         if address not in self._channels:
             self._channels[address] = controller_channel(address, self._files)
         channel = self._channels[address]

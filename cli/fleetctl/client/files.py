@@ -166,7 +166,10 @@ class _Run:
         apps = tuple(from_view(outcome.view(), Applied) for outcome in self._outcomes)
         bad = [outcome for outcome in self._outcomes if outcome.result in (Result.FAILED, Result.NOT_BEGUN)]
         if bad:
-            reasons = [f"{outcome.app}: {outcome.message or outcome.result.value}" for outcome in bad]
+            reasons: list[str] = []
+            for outcome in bad:
+                reasons.append(f"{outcome.app}: {outcome.message or outcome.result.value}")
+                reasons += [f"  {line}" for line in outcome.details]
             raise ApplyFailed(f"not as {file} says: {', '.join(outcome.app for outcome in bad)}", apps, reasons)
         return apps
 

@@ -18,8 +18,11 @@ _RECONNECT_SECONDS = 0.5
 async def log_stream(
     connection: Connection, request: control_pb2.StreamLogsRequest, trouble: Callable[[str], None]
 ) -> AsyncGenerator[control_pb2.StreamLogsResponse, None]:
-    """Until the end, or while following until closed: a lost controller is awaited, and `trouble` told once that it is away.
-    Changes `request`. Close it (`contextlib.aclosing`). Raises FleetError."""
+    """Until the end, or while following until closed: once a controller answered, one that is lost is awaited, and `trouble` told
+    once that it is away. Changes `request`. Close it (`contextlib.aclosing`). Raises FleetError."""
+    if request.follow:
+        # Workers may be silent for hours: the stream itself does not tell whether anybody is there.
+        await connection.call(lambda stub: stub.GetInfo, control_pb2.GetInfoRequest())
     heard = False
     away = False
     while True:
@@ -29,7 +32,7 @@ async def log_stream(
                     heard, away = True, False
                     yield response
         except UnavailableError as error:
-            if not (request.follow and heard):
+            if not request.follow:
                 raise
             if not away:
                 away = True
@@ -37,5 +40,6 @@ async def log_stream(
         else:
             if not request.follow:
                 return
-        request.lines, request.since_seconds = 0, 0  # those printed already are not wanted again
+        if heard:
+            request.lines, request.since_seconds = 0, 0  # those printed already are not wanted again
         await asyncio.sleep(_RECONNECT_SECONDS)

@@ -117,7 +117,7 @@ class HostProgress(Value, frozen=True):
 
 
 class FailedWorker(Value, frozen=True):
-    """The worker a rollout stopped at, "my-app/host1/3", why, and what it printed last."""
+    """The worker a rollout stopped at, "my-app/host1/3", why, and what it printed last, escape sequences and all."""
 
     id: str
     generation: int

@@ -558,6 +558,21 @@ def test_leaving_the_loop_ends_the_stream_at_the_controller(client: Client, cont
     assert ended.wait(10)
 
 
+def test_following_silent_workers_outlives_a_controller(client: Client, control: FakeControl) -> None:
+    """What was asked for at first is asked for again as long as nothing came; then only what is new."""
+    turns = iter([[], [], [_line(b"a")], [_line(b"b")]])
+
+    def stream(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield from next(turns)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the controller ends")
+
+    control.answers["StreamLogs"] = stream
+    lines = client.logs("my-app", follow=True, lines=7, timeout=60)
+    assert [next(lines).text for _ in range(4)] == ["a", "a", "b", "b"]
+    lines.close()
+    assert [request.lines for request in control.of(control_pb2.StreamLogsRequest)][:4] == [7, 7, 7, 0]
+
+
 def test_following_ends_quietly_at_its_deadline_and_reading_does_not(
     client: Client, control: FakeControl, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -637,6 +652,13 @@ async def test_a_closed_asynchronous_client_says_so(fleetctl: Fleetctl) -> None:
         await fleet.apps()
     with pytest.raises(RuntimeError, match="this client is closed"):
         await fleet.apps()
+
+
+def test_an_asynchronous_client_belongs_to_one_loop(fleetctl: Fleetctl) -> None:
+    fleet = AsyncClient()
+    asyncio.run(fleet.apps())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(fleet.apps())
 
 
 def test_a_client_that_is_dropped_ends_its_thread_and_is_complained_of(fleetctl: Fleetctl) -> None:
