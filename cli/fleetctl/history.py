@@ -25,6 +25,7 @@ _REVISION_COLUMNS = (
 )
 _ROLLOUT_COLUMNS = (
     Column("ROLLOUT"),
+    Column("BEGAN (UTC)", rank=3),
     Column("RESULT"),
     Column("REVISION", right=True, rank=1),
     Column("STEPS", right=True, rank=2),
@@ -88,13 +89,16 @@ def rollback(settings: Settings, app: str, revision: int | None, way: Way) -> No
     carry_out(settings, Output(settings), app, begin, no_wait=way.no_wait)
 
 
+def _time_of_day(at: str) -> str:
+    return at.replace("T", " ").removesuffix("+00:00").removesuffix("Z") or "-"
+
+
 def _revision_row(summary: control_pb2.RevisionSummary) -> list[str | Text]:
     if summary.current:
         word = Text("current" if summary.good else "current, never ran in full", "green" if summary.good else "yellow")
     else:
         word = Text("good") if summary.good else Text("never ran in full", "dim")
-    made = summary.created_at.replace("T", " ").removesuffix("+00:00").removesuffix("Z")
-    return [str(summary.revision.number), made or "-", word, summary.cause or "-"]
+    return [str(summary.revision.number), _time_of_day(summary.created_at), word, summary.cause or "-"]
 
 
 def _rollout_row(rollout: control_pb2.Rollout) -> list[str | Text]:
@@ -102,6 +106,7 @@ def _rollout_row(rollout: control_pb2.Rollout) -> list[str | Text]:
     word = standing(rollout) or views.rollout_state(rollout)
     return [
         views.rollout_kind(rollout),
+        _time_of_day(rollout.began_at),
         Text(word, "yellow") if under_way else state(word),
         str(rollout.revision),
         f"{rollout.steps_done}/{rollout.steps}" if under_way else str(rollout.steps),

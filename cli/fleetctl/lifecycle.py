@@ -52,12 +52,15 @@ def stop(settings: Settings, app: str, now: bool, way: Way) -> None:  # noqa: FB
 
     `fleetctl start APP` starts it again, in its size.
     """
+    output = Output(settings)
+    if now:
+        output.confirm(f"Stop every worker of {app} at once, failing the requests in flight?")
     request = control_pb2.StopAppRequest(request_id=new_request_id(), app=app, now=now, options=way.options)
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
         return (await connection.call(lambda stub: stub.StopApp, request, mutation=True)).rollout
 
-    carry_out(settings, Output(settings), app, begin, no_wait=way.no_wait)
+    carry_out(settings, output, app, begin, no_wait=way.no_wait)
 
 
 @fleet_command("remove")

@@ -174,6 +174,7 @@ def rollout_view(rollout: control_pb2.Rollout) -> dict[str, Any]:
             for host in rollout.hosts
         ],
         "cause": rollout.cause,
+        "began_at": rollout.began_at,
         **_standing_view(rollout),
     }
 

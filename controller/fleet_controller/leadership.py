@@ -32,6 +32,7 @@ from fleet_controller.records import (
 )
 from fleet_controller.relocator import Relocator
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
+from fleet_controller.time_of_day import time_of_day
 from fleet_core.ids import Epoch, WorkerId
 
 _log = logging.getLogger(__name__)
@@ -144,7 +145,9 @@ class Office:
         app = self.desired.get(app_key(worker.app), AppRecord)
         if app is None or self.desired.get(rollout_key(request), RolloutRecord) is not None:
             return
-        ask = Ask(request, tuple(self.desired.rollouts_of(app.name)), cause=f"{worker.slot_id}: {reason}")
+        ask = Ask(
+            request, tuple(self.desired.rollouts_of(app.name)), cause=f"{worker.slot_id}: {reason}", at=time_of_day()
+        )
         if ask.under_way is not None:
             return
         try:

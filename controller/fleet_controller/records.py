@@ -195,6 +195,8 @@ class RolloutRecord(Record):
     """The request id of the last pause, resume, abort or promotion, which makes a repeated one find it."""
     cause: str = ""
     """Why, where no user asked for it; else the user's words."""
+    began_at: str = ""
+    """The controller's clock (RFC 3339, UTC), for people."""
     steps: int = 0
     """Workers to start, replace or stop, counted when it began."""
     host_steps: dict[str, int] = Field(default_factory=dict)

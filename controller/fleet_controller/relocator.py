@@ -24,6 +24,7 @@ from fleet_controller.records import (
     rollout_key,
 )
 from fleet_controller.store.interface import StoreError
+from fleet_controller.time_of_day import time_of_day
 from fleet_core.ids import Epoch
 
 _log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Relocator:
         request = self._request(decided)
         if self._desired.get(rollout_key(request), RolloutRecord) is not None:
             return True
-        ask = Ask(request, tuple(self._desired.rollouts_of(app.name)), cause=decided.cause)
+        ask = Ask(request, tuple(self._desired.rollouts_of(app.name)), cause=decided.cause, at=time_of_day())
         reads = [app_key(app.name), rollout_key(request), *(host_key(name) for name in decided.hosts)]
         if self._desired.get(app_key(app.name), AppRecord) != app:
             return True  # it changed while another move was written, and the change is news

@@ -143,6 +143,8 @@ class RolloutStatus(Value, frozen=True):
     generation: int
     hosts: tuple[HostProgress, ...]
     cause: str
+    began_at: str
+    """By the clock of the controller that led then (RFC 3339, UTC)."""
     previous_revision: int | None
     """What it goes, or went, back to when it fails."""
     paused: bool

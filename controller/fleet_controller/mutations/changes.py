@@ -119,6 +119,7 @@ def begun(
         at_once=at_once,
         revision=app.revision,
         generation=app.generation,
+        began_at=ask.at,
         previous=_previous(before, other),
         steps=sum(steps.values()),
         host_steps=dict(steps),

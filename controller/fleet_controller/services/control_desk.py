@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
 import grpc
@@ -30,6 +29,7 @@ from fleet_controller.services.balancer_service import BalancerService
 from fleet_controller.services.presentation import rollout_message
 from fleet_controller.services.streams import Context, abort, require_office, require_role
 from fleet_controller.store.interface import Conflict, StoreError
+from fleet_controller.time_of_day import time_of_day
 from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec
 from fleet_core.tls import Role
@@ -101,7 +101,7 @@ class Desk:
             supersede=options.supersede,
             ignored_balancers=tuple(options.ignore_balancers),
             cause=cause,
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            at=time_of_day(),
         )
 
     def revisions(self, office: Office, app: str) -> list[RevisionRecord]:

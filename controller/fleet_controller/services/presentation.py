@@ -109,6 +109,7 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
         paused=rollout.paused,
         previous_revision=rollout.previous.revision if rollout.previous is not None else 0,
         cause=rollout.cause,
+        began_at=rollout.began_at,
     )
     if rollout.failed_worker is not None:
         message.failed_worker.CopyFrom(_failed_worker(rollout.failed_worker))

@@ -1672,6 +1672,7 @@ class Rollout(_message.Message):
     FAILED_WORKER_FIELD_NUMBER: _builtins.int
     PREVIOUS_REVISION_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    BEGAN_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     app: _builtins.str
     kind: Global___RolloutKind.ValueType
@@ -1695,6 +1696,8 @@ class Rollout(_message.Message):
     """What it goes, or went, back to when it fails; 0: nothing."""
     cause: _builtins.str
     """Why, where no user asked for it; else the caller's words."""
+    began_at: _builtins.str
+    """By the clock of the controller that led then (RFC 3339, UTC), for people."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostProgress]: ...
     @_builtins.property
@@ -1721,10 +1724,11 @@ class Rollout(_message.Message):
         failed_worker: Global___FailedWorker | None = ...,
         previous_revision: _builtins.int = ...,
         cause: _builtins.str = ...,
+        began_at: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failed_worker", b"failed_worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "awaits_promotion", b"awaits_promotion", "cause", b"cause", "failed_worker", b"failed_worker", "generation", b"generation", "hosts", b"hosts", "id", b"id", "kind", b"kind", "message", b"message", "paused", b"paused", "previous_revision", b"previous_revision", "replaced", b"replaced", "revision", b"revision", "seconds", b"seconds", "state", b"state", "steps", b"steps", "steps_done", b"steps_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "awaits_promotion", b"awaits_promotion", "began_at", b"began_at", "cause", b"cause", "failed_worker", b"failed_worker", "generation", b"generation", "hosts", b"hosts", "id", b"id", "kind", b"kind", "message", b"message", "paused", b"paused", "previous_revision", b"previous_revision", "replaced", b"replaced", "revision", b"revision", "seconds", b"seconds", "state", b"state", "steps", b"steps", "steps_done", b"steps_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -196,12 +196,12 @@ def test_etcd_away_refuses_a_change_in_the_controllers_words(fleetctl: Fleetctl,
 
 def test_stop_and_its_options_reach_the_controller(fleetctl: Fleetctl, control: FakeControl) -> None:
     control.answers["WatchRollout"] = [fake.ended("done", "stop")]
-    assert fleetctl("soft-stop", "my-app", "--now").out.endswith("my-app stopped: 4 workers stopped in 2.5s\n")
+    assert fleetctl("soft-stop", "my-app", "--now", "-y").out.endswith("my-app stopped: 4 workers stopped in 2.5s\n")
     (request,) = control.of(control_pb2.StopAppRequest)
     assert (request.app, request.now) == ("my-app", True)
 
 
-@pytest.mark.parametrize("command", [("remove", "my-app"), ("restart", "my-app", "--now")])
+@pytest.mark.parametrize("command", [("remove", "my-app"), ("restart", "my-app", "--now"), ("stop", "my-app", "--now")])
 def test_what_destroys_needs_yes_where_nobody_can_be_asked(
     fleetctl: Fleetctl, control: FakeControl, command: tuple[str, ...]
 ) -> None:

@@ -169,7 +169,9 @@ def history() -> control_pb2.GetHistoryResponse:
             ),
         ],
         rollouts=[
-            fake.rollout("start", state="done", revision=1, steps_done=4, seconds=1.6),
+            fake.rollout(
+                "start", state="done", revision=1, steps_done=4, seconds=1.6, began_at="2026-11-26T21:30:39+00:00"
+            ),
             fake.rollout(
                 "update",
                 state="failed",
@@ -194,13 +196,13 @@ def test_history_tells_what_the_app_was_and_what_was_done_to_it(fleetctl: Fleetc
         "env.A: changed",
         "cwd: /a → /b",
         "",
-        "ROLLOUT RESULT REVISION STEPS TOOK",
-        "start done 1 4 1.6s",
-        "update failed 2 4 3s",
+        "ROLLOUT BEGAN (UTC) RESULT REVISION STEPS TOOK",
+        "start 2026-11-26 21:30:39 done 1 4 1.6s",
+        "update - failed 2 4 3s",
         "why: env-set A",
         "worker my-app/host1/1 failed",
         "revision 1 runs again",
-        "restart paused 1 1/4 0s",
+        "restart - paused 1 1/4 0s",
     ]
     assert fleetctl("history", "my-app", "-q").out == "1\n2\n"
 

@@ -135,7 +135,7 @@ def test_a_value_has_every_field_that_json_has(fleetctl: Fleetctl, client: Clien
             "restart my-app --now --worker my-app/h/3 -y",
             lambda fleet: fleet.restart("my-app", now=True, worker="my-app/h/3"),
         ),
-        ("stop my-app --now", lambda fleet: fleet.stop("my-app", now=True)),
+        ("stop my-app --now -y", lambda fleet: fleet.stop("my-app", now=True)),
         ("remove my-app -y", lambda fleet: fleet.remove("my-app")),
         ("env-set my-app B=2 A=1", lambda fleet: fleet.env_set("my-app", {"A": "1", "B": "2"})),
         ("env-unset my-app B A", lambda fleet: fleet.env_unset("my-app", ["B", "A", "A"])),
