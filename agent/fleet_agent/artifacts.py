@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-import grpc
-
-from fleet.v1 import agent_pb2, agent_pb2_grpc
+from fleet.v1 import agent_pb2
 from fleet_agent.accounts import find_account, find_group
 from fleet_agent.builds import BuildFailedError, build, build_steps, shown
 from fleet_agent.code_folders import CodeFolders, folder_id, give_to
+from fleet_agent.controller_link.agent_service import AgentServiceClient, FetchCall
+from fleet_agent.controller_link.calls import CallError, Code
 from fleet_agent.launch import HostContext, Local
 from fleet_agent.unpack import HostileArchiveError, unpack
 from fleet_core.spec import AppSpec
@@ -69,10 +69,10 @@ class Artifacts:
         """Given up, and not ended yet."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._in_use: frozenset[str] = frozenset()
-        self._source: agent_pb2_grpc.AgentServiceAsyncStub | None = None
+        self._source: AgentServiceClient | None = None
         self._connected = asyncio.Event()
 
-    def serve_from(self, source: "agent_pb2_grpc.AgentServiceAsyncStub | None") -> None:
+    def serve_from(self, source: AgentServiceClient | None) -> None:
         """The leading controller that code is fetched from; None: there is none now."""
         self._source = source
         if source is None:
@@ -222,7 +222,7 @@ class Artifacts:
                     continue
                 try:
                     request = agent_pb2.FetchArtifactRequest(digest=digest, offset=stream.tell())
-                    await self._read(source.FetchArtifact(request), take, stream.tell)
+                    await self._read(source, request, take, stream.tell)
                 except (_FetchBrokeError, TimeoutError) as error:
                     self._say(entry, f"fetching code {digest[:12]}: {error or 'nothing came'}; trying again…")
                     await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
@@ -231,34 +231,29 @@ class Artifacts:
 
     async def _read(
         self,
-        call: "grpc.aio.UnaryStreamCall[agent_pb2.FetchArtifactRequest, agent_pb2.ArtifactChunk]",
+        source: AgentServiceClient,
+        request: agent_pb2.FetchArtifactRequest,
         take: Callable[[bytes], None],
         tell: Callable[[], int],
     ) -> None:
         size = -1
+        call: FetchCall | None = None
         try:
+            call = source.fetch_artifact(request)
             while True:
                 async with asyncio.timeout(_SILENCE_SECONDS):
                     chunk = await call.read()
-                if not isinstance(chunk, agent_pb2.ArtifactChunk):
+                if chunk is None:
                     break
                 size = chunk.size_bytes
                 await _in_thread(take, chunk.data)
-        except grpc.aio.AioRpcError as error:
-            if error.code() in (
-                grpc.StatusCode.NOT_FOUND,
-                grpc.StatusCode.INVALID_ARGUMENT,
-                grpc.StatusCode.UNIMPLEMENTED,
-            ):
-                raise _CannotPrepareError(f"code cannot be fetched: {error.details()}") from error
-            raise _FetchBrokeError(error.details() or error.code().name) from error
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise _FetchBrokeError("the connection to the controller ended") from None
+        except CallError as error:
+            if error.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED):
+                raise _CannotPrepareError(f"code cannot be fetched: {error.details}") from error
+            raise _FetchBrokeError(error.details or error.code.name) from error
         finally:
-            call.cancel()
+            if call is not None:
+                call.cancel()
         if tell() != size:
             raise _FetchBrokeError(f"{tell()} of {size} bytes came")
 

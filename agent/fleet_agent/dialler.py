@@ -1,17 +1,16 @@
 """Finds the leading controller and keeps a session with it: each address in turn, a named leader first, with jittered pauses."""
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-import grpc
-
-from fleet.v1 import agent_pb2, agent_pb2_grpc
+from fleet.v1 import agent_pb2
+from fleet_agent.controller_link.agent_service import AgentServiceClient
+from fleet_agent.controller_link.calls import CallError, ControllerConnection
 from fleet_agent.host import Host
-from fleet_agent.session import OpenChannel, Session, SessionEndedError, leader_of
+from fleet_agent.session import Session, SessionEndedError, leader_of
 from fleet_agent.upkeep import UsageSampler
 from fleet_core.ids import Epoch
 
@@ -21,6 +20,9 @@ _LONGEST_PAUSE_SECONDS = 2.0
 _MOST_REFERRALS = 3
 """Referrals followed without a pause: two controllers may name each other while the lead changes hands."""
 
+Connect = Callable[[str], Awaitable[ControllerConnection]]
+"""Address → connection, closed by the dialler. Raises OSError, also where a certificate cannot be read."""
+
 
 class Dialler:
     """Runs one session after another."""
@@ -28,14 +30,14 @@ class Dialler:
     def __init__(
         self,
         controllers: Sequence[str],
-        open_channel: OpenChannel,
+        connect: Connect,
         host: Host,
         sampler: UsageSampler,
         log_dir: Path,
         make_hello: Callable[[], agent_pb2.AgentHello],
     ) -> None:
         self._controllers = list(controllers)
-        self._open_channel = open_channel
+        self._connect = connect
         self._host = host
         self._sampler = sampler
         self._log_dir = log_dir
@@ -54,8 +56,8 @@ class Dialler:
                 await self._converse(address)
             except SessionEndedError as error:
                 reason, next_leader = str(error), error.leader
-            except grpc.aio.AioRpcError as error:
-                reason, next_leader = _in_words(error), leader_of(error.trailing_metadata())
+            except CallError as error:
+                reason, next_leader = str(error), leader_of(error.metadata)
             except OSError as error:
                 reason, next_leader = str(error), ""
             self._say(f"controller {address}: {reason}")
@@ -72,26 +74,21 @@ class Dialler:
         def welcomed(epoch: Epoch) -> None:
             self._pause, self._said = _FIRST_PAUSE_SECONDS, ""
             self._host.session_began()
-            self._host.artifacts.serve_from(stub)
+            self._host.artifacts.serve_from(service)
             _LOG.info("session with controller %s, epoch %s", address, epoch)
 
-        channel = self._open_channel(address)
+        connection = await self._connect(address)
         try:
-            stub = agent_pb2_grpc.AgentServiceStub(channel)
-            session = Session(stub.Session(), self._host, self._sampler, self._log_dir, self._make_hello())
+            service = AgentServiceClient(connection)
+            session = Session(service.session(), self._host, self._sampler, self._log_dir, self._make_hello())
             await session.run(welcomed)
         finally:
             self._host.artifacts.serve_from(None)
             self._host.session_ended()
-            with contextlib.suppress(asyncio.CancelledError):
-                await channel.close()
+            connection.close()
 
     def _say(self, reason: str) -> None:
         """Once for each new reason: a controller that is away for a day fills no log."""
         if reason != self._said:
             self._said = reason
             _LOG.warning("%s; trying again", reason)
-
-
-def _in_words(error: grpc.aio.AioRpcError) -> str:
-    return f"{error.code().name.lower().replace('_', ' ')}: {error.details()}"

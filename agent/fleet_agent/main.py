@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import fleet_agent
+from fleet_agent.controller_link.calls import ControllerConnection
 from fleet_agent.departure import SOCKET_NAME, DepartureError, depart, serve_departures
 from fleet_agent.dialler import Dialler
 from fleet_agent.host import Host
@@ -27,7 +28,6 @@ from fleet_core.config import AgentConfig, ConfigError
 from fleet_core.metrics import MetricsServer, serve_metrics
 from fleet_core.scheduling import take_short_slices
 from fleet_core.service_manager import notify
-from fleet_core.tls import controller_channel
 from fleet_core.version import program_version
 from fleet_core.watchdog import show_life
 
@@ -90,7 +90,12 @@ async def run_agent(config: AgentConfig) -> None:
         hello = partial(make_hello, host, host_uid(config.state_dir), boot_id(), config.labels)
         sampler = UsageSampler(host)
         dialler = Dialler(
-            config.controllers, lambda address: controller_channel(address, files), host, sampler, config.log_dir, hello
+            config.controllers,
+            partial(ControllerConnection.connect, files=files),
+            host,
+            sampler,
+            config.log_dir,
+            hello,
         )
         metrics = await _serve_metrics(config.metrics, host, sampler, link) if config.metrics else None
         tasks = [

@@ -6,14 +6,13 @@ The agent dials and never stops trying; without a controller the host goes on wi
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import grpc
 
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_agent.assignment import AssignmentRefusedError, SpecMissingError
+from fleet_agent.controller_link.agent_service import SessionCall
+from fleet_agent.controller_link.calls import CallError, framed
 from fleet_agent.host import Host
 from fleet_agent.logs import LogRequests
 from fleet_agent.probes import boot_time
@@ -28,10 +27,6 @@ _WELCOME_SECONDS = 5.0
 _ASKING_SECONDS = 2.0
 _LEADER_METADATA = "fleet-leader"
 
-Call = grpc.aio.StreamStreamCall[agent_pb2.AgentMessage, agent_pb2.ControllerMessage]
-OpenChannel = Callable[[str], grpc.aio.Channel]
-"""Address → channel, closed by the session. Raises OSError when a certificate cannot be read."""
-
 
 class SessionEndedError(Exception):
     """This session is over; `leader` is the address another controller was named by, or empty."""
@@ -45,19 +40,17 @@ class Session:
     """One conversation with one controller, from hello to its end."""
 
     def __init__(
-        self, call: Call, host: Host, sampler: UsageSampler, log_dir: Path, hello: agent_pb2.AgentHello
+        self, call: SessionCall, host: Host, sampler: UsageSampler, log_dir: Path, hello: agent_pb2.AgentHello
     ) -> None:
         self._call = call
         self._host = host
         self._sampler = sampler
         self._hello = hello
-        self._writing = asyncio.Lock()
-        self._writes: set[asyncio.Task[None]] = set()
         self._specs: dict[str, types_pb2.AppSpec] = {}
         self._logs = LogRequests(log_dir, host.context.name, self._send_log_chunk)
 
     async def run(self, welcomed: Callable[[Epoch], None]) -> None:
-        """Raises SessionEndedError, AioRpcError; returns never."""
+        """Raises SessionEndedError, CallError; returns never."""
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._send(agent_pb2.AgentMessage(hello=self._hello))
@@ -85,17 +78,12 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._call.cancel()
             await self._logs.close()
-            await asyncio.gather(*self._writes, return_exceptions=True)
 
     async def _receive(self) -> agent_pb2.ControllerMessage:
         """The next message of an epoch this host may obey, made durable when it is a higher one."""
-        with _cancelled_call_is_over():
-            message = await self._call.read()
-        if not isinstance(message, agent_pb2.ControllerMessage):
-            metadata = await self._call.trailing_metadata()
-            raise SessionEndedError(
-                await self._call.details() or "the controller ended the session", leader_of(metadata)
-            )
+        message = await self._call.read()
+        if message is None:
+            raise SessionEndedError("the controller ended the session")
         try:
             await self._host.hold(self._host.held.obey(Epoch.from_proto(message.epoch)))
         except AssignmentRefusedError as error:
@@ -158,17 +146,41 @@ class Session:
             await self._host.changed.wait()
 
     async def _send_heartbeats(self, interval: float) -> None:
-        """Each shows that the agent lives; usage is in those that follow a new sample."""
-        sent = 0
-        while True:
-            await asyncio.sleep(interval)
-            heartbeat = agent_pb2.AgentHeartbeat()
-            if sent != self._sampler.number:
-                sent = self._sampler.number
-                self._add_usage(heartbeat)
-            await self._send(agent_pb2.AgentMessage(heartbeat=heartbeat))
+        """Each shows that the agent's loop turns; usage is in those that follow a new sample.
 
-    def _add_usage(self, heartbeat: agent_pb2.AgentHeartbeat) -> None:
+        From a timer, not a task that sleeps: they are most of what an idle agent does (ADR 17). One that would have to wait
+        behind other messages is left out, as those show the same.
+        """
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        plain = framed(agent_pb2.AgentMessage(heartbeat=agent_pb2.AgentHeartbeat()))
+        sent = 0
+
+        timer: asyncio.TimerHandle
+
+        def beat() -> None:
+            nonlocal timer, sent
+            timer = loop.call_later(interval, beat)
+            if not self._call.clear:
+                return
+            try:
+                if sent == self._sampler.number:
+                    self._call.send(plain)
+                else:
+                    sent = self._sampler.number
+                    self._call.send(framed(self._heartbeat_with_usage()))
+            except CallError as error:
+                timer.cancel()
+                over.set_exception(error)
+
+        timer = loop.call_later(interval, beat)
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+    def _heartbeat_with_usage(self) -> agent_pb2.AgentMessage:
+        heartbeat = agent_pb2.AgentHeartbeat()
         for key, usage in self._sampler.latest.items():
             status = self._host.statuses.get(key)
             if status is None or status.pid != usage.pid:
@@ -182,6 +194,7 @@ class Session:
                 threads=usage.threads,
                 uptime_seconds=self._uptime(key),
             )
+        return agent_pb2.AgentMessage(heartbeat=heartbeat)
 
     async def _ask_for_replacements(self) -> None:
         """Again and again, until the process is gone or the reason is."""
@@ -218,35 +231,8 @@ class Session:
         await self._send(agent_pb2.AgentMessage(log_chunk=chunk))
 
     async def _send(self, message: agent_pb2.AgentMessage) -> None:
-        """One message at a time. Raises AioRpcError, and SessionEndedError when the call is over.
-
-        Shielded, because grpc.aio cancels the whole call when a write is cancelled, and a cancelled log request must not end
-        the session.
-        """
-        write = asyncio.create_task(self._write(message), name="session-write")
-        self._writes.add(write)
-        write.add_done_callback(self._writes.discard)
-        await asyncio.shield(write)
-
-    async def _write(self, message: agent_pb2.AgentMessage) -> None:
-        async with self._writing:
-            try:
-                with _cancelled_call_is_over():
-                    await self._call.write(message)
-            except asyncio.InvalidStateError as error:
-                raise SessionEndedError("the controller ended the session") from error
-
-
-@contextmanager
-def _cancelled_call_is_over() -> Iterator[None]:
-    """grpc.aio raises CancelledError for a call that was cancelled, too; unless this task is being cancelled, that is an end."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise SessionEndedError("the session was cancelled") from None
+        """Raises CallError."""
+        await self._call.write(message)
 
 
 def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent_pb2.AgentHello:
@@ -266,7 +252,6 @@ def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent
     )
 
 
-def leader_of(metadata: grpc.aio.Metadata | None) -> str:
+def leader_of(metadata: Mapping[str, str]) -> str:
     """The address a controller that does not lead named; empty: none."""
-    value = metadata.get(_LEADER_METADATA, "") if metadata is not None else ""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+    return metadata.get(_LEADER_METADATA, "")

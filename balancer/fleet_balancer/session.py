@@ -13,8 +13,8 @@ from fleet_balancer.driver import Driver
 from fleet_balancer.holdings import Holdings, HoldingsError
 from fleet_balancer.upstreams import Upstreams
 from fleet_core.config import BalancerConfig
+from fleet_core.grpc_tls import controller_channel
 from fleet_core.ids import Epoch, WorkerId
-from fleet_core.tls import controller_channel
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _log = logging.getLogger(__name__)

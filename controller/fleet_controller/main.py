@@ -26,9 +26,9 @@ from fleet_controller.services.log_relay import LogRelay
 from fleet_controller.store.etcd import EtcdStore
 from fleet_core import service_manager
 from fleet_core.config import ConfigError, ControllerConfig
+from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
 from fleet_core.metrics import serve_metrics
 from fleet_core.scheduling import take_short_slices
-from fleet_core.tls import SERVER_OPTIONS, server_credentials
 from fleet_core.version import program_version
 from fleet_core.watchdog import show_life
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import grpc
 
 from fleet_core.authority import issue
-from fleet_core.tls import Identity, Role, controller_channel, server_credentials
+from fleet_core.grpc_tls import controller_channel, server_credentials
+from fleet_core.tls import Identity, Role
 from tests.bench.upstreams_floor import ask
 
 _REPORT = "/bench.Chain/Report"

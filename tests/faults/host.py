@@ -61,7 +61,7 @@ class HostUnderFaults:
         host = RunningHost(self._folder, self._controller.folder, self._controller.address)
         supervisor = [sys.executable, "-m", "fleet_agent.supervisor.main", "run"]
         supervisor += ["--runtime-dir", str(host.supervisor.runtime_dir), "--log-dir", str(host.log_dir)]
-        agent = [sys.executable, "-m", "fleet_agent.program", "run", "--config", str(host.config)]
+        agent = [sys.executable, "-m", "fleet_agent.main", "run", "--config", str(host.config)]
         daemons = Daemons({"supervisor": supervisor, "agent": agent}, self._folder, self._history)
         try:
             daemons.start()

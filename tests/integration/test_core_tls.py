@@ -9,15 +9,8 @@ import pytest
 from cryptography import x509
 
 from fleet_core.authority import create_authority, issue
-from fleet_core.tls import (
-    CHANNEL_OPTIONS,
-    SERVER_OPTIONS,
-    Identity,
-    Role,
-    controller_channel,
-    peer_identity,
-    server_credentials,
-)
+from fleet_core.grpc_tls import CHANNEL_OPTIONS, SERVER_OPTIONS, controller_channel, peer_identity, server_credentials
+from fleet_core.tls import Identity, Role
 
 _WHO = "/fleet.test/Who"
 

@@ -18,7 +18,8 @@ import grpc
 
 from fleet.v1.control_pb2_grpc import ControlServiceStub
 from fleet_core.contexts import ContextError, load_contexts
-from fleet_core.tls import TlsFiles, controller_channel
+from fleet_core.grpc_tls import controller_channel
+from fleet_core.tls import TlsFiles
 from fleetctl.client.errors import FleetError, NotFound, Refused, UnavailableError, Unreachable, UsageError
 from fleetctl.wording import printable
 

@@ -7,7 +7,8 @@ import grpc
 
 from fleet.v1 import control_pb2
 from fleet.v1.control_pb2_grpc import ControlServiceStub
-from fleet_core.tls import TlsFiles, controller_channel
+from fleet_core.grpc_tls import controller_channel
+from fleet_core.tls import TlsFiles
 from fleetctl.up.layout import balancer_names, host_names
 from fleetctl.up.settings import Settings
 

@@ -30,7 +30,7 @@ class Programs:
         return cls(
             etcd=etcd,
             controller=_script("fleet-controller", "fleet_controller.main"),
-            agent=_script("fleet-agent", "fleet_agent.program"),
+            agent=_script("fleet-agent", "fleet_agent.main"),
             supervisor=_script("fleet-supervisor", "fleet_agent.supervisor.main"),
             balancer=_script("fleet-balancer", "fleet_balancer.main"),
         )

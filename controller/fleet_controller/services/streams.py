@@ -12,8 +12,9 @@ from fleet.v1.balancer_pb2 import BalancerHello
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
 from fleet_controller.store.interface import StoreError
+from fleet_core.grpc_tls import peer_identity
 from fleet_core.ids import Epoch
-from fleet_core.tls import Identity, Role, peer_identity
+from fleet_core.tls import Identity, Role
 from fleet_core.version import PROTOCOL_VERSION
 
 _In = TypeVar("_In")

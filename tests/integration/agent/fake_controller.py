@@ -11,9 +11,10 @@ import grpc
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, types_pb2
 from fleet_core.authority import create_authority, issue
+from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, spec_digest
-from fleet_core.tls import SERVER_OPTIONS, Identity, Role, server_credentials
+from fleet_core.tls import Identity, Role
 
 DEADLINE_SECONDS = 20.0
 Slot = tuple[str, int, int]

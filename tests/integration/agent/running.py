@@ -45,7 +45,7 @@ class RunningHost:
 
     async def start_agent(self) -> None:
         self.agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fleet_agent.program", "run", "--config", str(self.config)
+            sys.executable, "-m", "fleet_agent.main", "run", "--config", str(self.config)
         )
 
     async def end_agent(self, number: int = signal.SIGTERM) -> int:
@@ -58,7 +58,7 @@ class RunningHost:
     async def drain(self) -> asyncio.subprocess.Process:
         """`fleet-agent drain`, running."""
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fleet_agent.program", "drain", "--config", str(self.config))
+            *(sys.executable, "-m", "fleet_agent.main", "drain", "--config", str(self.config))
         )
 
     async def clean_up(self) -> None:

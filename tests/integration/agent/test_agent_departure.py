@@ -107,7 +107,7 @@ async def test_without_a_supervisor_it_fails_and_says_so(host: RunningHost) -> N
     await host.end_agent()
     await host.supervisor.kill(signal.SIGTERM)
     draining = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fleet_agent.program", "drain", "--config", str(host.config)),
+        *(sys.executable, "-m", "fleet_agent.main", "drain", "--config", str(host.config)),
         stderr=asyncio.subprocess.PIPE,
     )
     _, said = await draining.communicate()

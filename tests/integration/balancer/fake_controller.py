@@ -9,8 +9,9 @@ import grpc
 from fleet.v1 import balancer_pb2, balancer_pb2_grpc
 from fleet_balancer.driver import Pool
 from fleet_core.authority import create_authority, issue
+from fleet_core.grpc_tls import peer_identity, server_credentials
 from fleet_core.ids import Epoch
-from fleet_core.tls import Identity, Role, TlsFiles, peer_identity, server_credentials
+from fleet_core.tls import Identity, Role, TlsFiles
 from fleet_core.version import PROTOCOL_VERSION
 from tests.integration.balancer.harness import eventually
 

@@ -11,7 +11,8 @@ import grpc
 
 from fleet.v1 import control_pb2, types_pb2
 from fleet.v1.control_pb2_grpc import ControlServiceServicer, add_ControlServiceServicer_to_server
-from fleet_core.tls import SERVER_OPTIONS, TlsFiles, server_credentials
+from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
+from fleet_core.tls import TlsFiles
 
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 

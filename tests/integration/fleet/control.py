@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fleet.v1 import control_pb2
 from fleet.v1.control_pb2_grpc import ControlServiceStub
-from fleet_core.tls import TlsFiles, controller_channel
+from fleet_core.grpc_tls import controller_channel
+from fleet_core.tls import TlsFiles
 from tests.integration.fleet.harness import Fleet, wait_for
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from fleet_controller.leader import Election
 from fleet_controller.store.etcd import EtcdStore
 from fleet_controller.store.interface import Changes, Put, Snapshot, Store, StoreUnavailable
 from fleet_core.authority import create_authority, issue
-from fleet_core.tls import Identity, Role, server_credentials
+from fleet_core.grpc_tls import server_credentials
+from fleet_core.tls import Identity, Role
 from tests.integration.etcd_cluster import EtcdCluster, running_etcd
 from tests.unit.store.contract import StoreContract, next_of
 

@@ -5,8 +5,8 @@ import sys
 
 _KEPT_OUT = [
     "pydantic",
-    "ssl",
-    "_hashlib",
+    "grpc",
+    "h2",
     "importlib.metadata",
     "prometheus_client",
     "croniter",
@@ -16,7 +16,7 @@ _KEPT_OUT = [
 ]
 _PROBE = f"""
 import sys
-from fleet_agent.program import main
+from fleet_agent.main import main
 sys.argv = ["fleet-agent", "run", "--config", "/none"]
 code = main()
 import hashlib
