@@ -2,12 +2,14 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_LOOKS = 20
+"""So many in a row leave out what is known to be outside."""
 
 
 class Process(NamedTuple):
@@ -57,16 +59,19 @@ class ProcessTable:
         return found
 
 
-def read_processes() -> ProcessTable:
+def all_pids() -> set[int]:
     """Raises OSError where there is no /proc."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - names are all that is needed
+
+
+def read_processes(pids: Collection[int] | None = None) -> ProcessTable:
+    """Those, or all. Raises OSError where there is no /proc."""
     processes: dict[int, Process] = {}
     children: dict[int, list[int]] = defaultdict(list)
     sessions: dict[int, list[int]] = defaultdict(list)
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names are all that is needed
-        if not name.isdigit():
-            continue
+    for pid in all_pids() if pids is None else pids:
         try:
-            descriptor = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 stat = os.read(descriptor, 1024)
             finally:
@@ -75,7 +80,6 @@ def read_processes() -> ProcessTable:
             continue
         # The name, in parentheses, may itself hold spaces and parentheses.
         fields = stat[stat.rindex(b")") + 2 :].split(None, 22)
-        pid = int(name)
         process = Process(
             pid,
             int(fields[1]),
@@ -88,6 +92,44 @@ def read_processes() -> ProcessTable:
         children[process.parent].append(pid)
         sessions[process.session].append(pid)
     return ProcessTable(processes, children, sessions)
+
+
+class Strangers:
+    """Processes that were seen outside all trees. Nobody gets into a tree but by birth, so they need not be read again: most
+    of a host's processes are strangers.
+
+    Their numbers stay theirs until the kernel has given out its last and begins again from below, which shows in
+    /proc/loadavg (man 5 proc): what was known is forgotten then. As a whole lap between two looks would not show, it is
+    forgotten now and then anyway.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+        self._newest = 0
+        self._looks = 0
+
+    def read(self, roots: Collection[int]) -> ProcessTable:
+        """At least all processes of these trees. Raises OSError."""
+        newest = _newest_pid()
+        self._looks += 1
+        if newest < self._newest or self._looks >= _LOOKS:
+            self._known, self._looks = set(), 0
+        self._newest = newest
+        there = all_pids()
+        self._known &= there
+        table = read_processes(there - self._known.difference(roots))  # one made beforehand may have become a worker
+        self._known |= table.processes.keys()
+        self._known.difference_update(*map(table.tree, roots))
+        return table
+
+
+def _newest_pid() -> int:
+    """The number given out last."""
+    descriptor = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(descriptor, 256).rsplit(None, 1)[1])
+    finally:
+        os.close(descriptor)
 
 
 def open_files(pid: int) -> int:
@@ -105,13 +147,14 @@ class UsageMeter:
 
     def __init__(self) -> None:
         self._before: dict[int, tuple[float, float]] = {}
+        self._strangers = Strangers()
 
     def measure(self, roots: Mapping[int, float], now: float) -> dict[int, Usage]:
         """Root → usage of its tree. `roots`: process → when it started, on the clock of `now`. Raises OSError."""
         if not roots:
             self._before = {}
             return {}
-        table = read_processes()
+        table = self._strangers.read(roots)
         usage: dict[int, Usage] = {}
         after: dict[int, tuple[float, float]] = {}
         for root, started in roots.items():

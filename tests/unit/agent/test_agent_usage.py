@@ -1,12 +1,16 @@
 """What a process tree uses, read of this test's own."""
 
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 
 import pytest
 
+from fleet_agent import process_tree
 from fleet_agent.probes import boot_time
-from fleet_agent.process_tree import UsageMeter, open_files, read_processes
+from fleet_agent.process_tree import Strangers, UsageMeter, open_files, read_processes
 
 
 def test_usage_is_measured_over_the_whole_tree() -> None:
@@ -44,3 +48,41 @@ def test_descriptors_are_counted_and_those_of_nobody_are_none() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     assert open_files(gone.pid) == 0
+
+
+def test_strangers_are_read_once_and_what_is_born_into_a_tree_is_found() -> None:
+    strangers = Strangers()
+    with (
+        subprocess.Popen(["sleep", "60"]) as stranger,
+        subprocess.Popen(["sh", "-c", "read x; sleep 60 & wait"], stdin=-1) as root,
+    ):
+        try:
+            assert stranger.pid in strangers.read([root.pid]).processes
+            assert stranger.pid not in strangers.read([root.pid]).processes
+            assert root.stdin is not None
+            root.stdin.write(b"\n")
+            root.stdin.flush()
+            tree = _when(lambda: tree if len(tree := strangers.read([root.pid]).tree(root.pid)) > 1 else set())
+            assert root.pid in tree
+            # A process that was there before may become a root.
+            assert strangers.read([root.pid, stranger.pid]).tree(stranger.pid) == {stranger.pid}
+        finally:
+            for pid in (*strangers.read([root.pid]).tree(root.pid), stranger.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_strangers_are_forgotten_when_numbers_begin_again_from_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = iter([100, 200, 50, 60])
+    monkeypatch.setattr(process_tree, "_newest_pid", lambda: next(newest))
+    strangers = Strangers()
+    me = os.getpid()
+    read = [me in strangers.read([]).processes for _ in range(4)]
+    assert read == [True, False, True, False]
+
+
+def _when(look: Callable[[], set[int]]) -> set[int]:
+    deadline = time.monotonic() + 10
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
