@@ -36,6 +36,7 @@ _MAX_REPORT_BYTES = 64 * 1024
 _ORDERS_KEPT = 64
 """Some KiB each: that many of those packed last, as a restart repeats the one before."""
 _SIGNALS = signal.valid_signals()
+_ORDINARY = os.sched_param(0)
 
 Record = Callable[[int, int], None]
 """Called with pid and start ticks; the child's program runs only after it returned."""
@@ -203,6 +204,8 @@ class Nursery:
                     owned.callback(os.close, order)
                     pid = self._start_stub(far.fileno(), order)
                 owned.callback(_kill_own, pid)
+                if self._stub.patient:
+                    os.sched_setscheduler(pid, os.SCHED_BATCH, _ORDINARY)
                 pidfd = os.pidfd_open(pid)
                 owned.callback(os.close, pidfd)
                 child = _Child(pid, _start_ticks(pid), pidfd, near, order)

@@ -38,6 +38,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from fleet_agent.supervisor import stub_program
 from fleet_agent.supervisor.steps import Argument, Step
@@ -66,6 +67,7 @@ _NUMBERS = {
     "setgid": 106,
     "setgroups": 116,
     "setpriority": 141,
+    "sched_setscheduler": 144,
     "exit_group": 231,
     "open": 257,
     "setrlimit": 302,
@@ -92,6 +94,9 @@ class Stub:
     """Makes what is written to ORDER. Raises ValueError where it is too long."""
     descriptor: int = -1
     """Of the program; -1: none."""
+    patient: bool = False
+    """It is to wait as a batch process (sched(7)), and its order makes it an ordinary one: it then never takes the processor of
+    the one that wakes it, and a supervisor that starts many is not stopped at each."""
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -113,7 +118,9 @@ def native_stub() -> Stub:
         descriptor = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
         owned.callback(os.close, descriptor)
         high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ORDER + 1)
-    stub = Stub(f"/proc/self/fd/{high}", ("fleet-start",), _pack, high)
+    # Where an administrator chose another class for the supervisor, it is the workers' as well.
+    patient = os.sched_getscheduler(0) == os.SCHED_OTHER
+    stub = Stub(f"/proc/self/fd/{high}", ("fleet-start",), partial(_pack, patient=patient), high, patient)
     try:
         _try(stub)
     except OSError:
@@ -205,7 +212,8 @@ class _Image:
         return b"".join(calls) + self._data
 
 
-def _pack(steps: list[Step]) -> bytes:
+def _pack(steps: list[Step], *, patient: bool) -> bytes:
+    """`patient`: it waits as a batch process, and first of all becomes an ordinary one."""
     prelude: list[tuple[str, int, int, int]] = [
         ("fcntl", CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC),
         ("close", ORDER, 0, 0),
@@ -217,12 +225,14 @@ def _pack(steps: list[Step]) -> bytes:
         ),  # Linux 5.9; before, what Python made is closed at execve anyway
         ("close_range", ORDER, _LAST_DESCRIPTOR, 0),
     ]
-    report_index = len(prelude) + len(steps)
+    report_index = patient + len(prelude) + len(steps)
     image = _Image(report_index + 2)
     message = pack_failures([(0, step.failed) for step in steps])
     failures = image.place(message)
     ignored = image.place(bytes(8))
     report = _IMAGE + report_index * _CALL.size
+    if patient:
+        prelude.insert(0, ("sched_setscheduler", 0, os.SCHED_OTHER, image.place(bytes(4))))  # struct sched_param: 0
     calls: list[bytes] = []
     for name, *arguments in prelude:
         calls.append(_CALL.pack(_NUMBERS[name], *arguments, 0, ignored, _IMAGE + (len(calls) + 1) * _CALL.size))
