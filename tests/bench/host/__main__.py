@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench.host.case import Case, Plan
+from tests.bench.host.case import AnyCase, Plan
 from tests.bench.host.cases.crash import Crash
 from tests.bench.host.cases.growth import Node, Trivial
 from tests.bench.host.cases.idle import Idle
 from tests.bench.host.cases.logs import Logs, Timestamps
+from tests.bench.host.cases.memory import Memory
 from tests.bench.host.cases.reload import Reload
 from tests.bench.host.cases.sockets import Sockets
 from tests.bench.host.install import Tools
@@ -24,8 +25,8 @@ from tests.bench.host.report import document, table
 from tests.bench.host.runner import Runner
 
 _FOLDER = Path(__file__).parents[3] / ".bench"
-_CASES: dict[str, type[Case]] = {
-    case.name: case for case in (Crash, Trivial, Node, Idle, Logs, Timestamps, Sockets, Reload)
+_CASES: dict[str, type[AnyCase]] = {
+    case.name: case for case in (Crash, Trivial, Node, Idle, Memory, Logs, Timestamps, Sockets, Reload)
 }
 _SUBJECTS = tuple(dict.fromkeys(kind.name for case in _CASES.values() for kind in case.subjects))
 
@@ -59,7 +60,7 @@ def main() -> int:
     outcomes = []
     output = arguments.json or tools.folder / f"host-{time.strftime('%Y%m%d-%H%M%S')}.json"
     for name in arguments.cases:
-        repetitions = arguments.idle_repetitions if name == Idle.name else arguments.repetitions
+        repetitions = arguments.memory_repetitions if name == Memory.name else arguments.repetitions
         outcome = runner.run(_CASES[name](plan), min(repetitions, arguments.repetitions))
         outcomes.append(outcome)
         print(table(outcome), flush=True)
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--subjects", nargs="+", choices=_SUBJECTS, default=[], metavar="SUBJECT", help=", ".join(_SUBJECTS)
     )
     parser.add_argument(
-        "--idle-repetitions", type=_count, default=3, help="of the idle case, the longest by far (default: 3)"
+        "--memory-repetitions", type=_count, default=3, help="of the memory case, which hardly varies (default: 3)"
     )
     parser.add_argument("--idle-seconds", type=_seconds, default=plan.idle_seconds)
     parser.add_argument("--idle-sizes", type=_count, nargs="+", default=list(plan.idle_sizes), metavar="WORKERS")

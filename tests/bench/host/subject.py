@@ -141,6 +141,10 @@ class Subject(ABC):
     def daemons(self) -> dict[str, int]:
         """Role → pid of what runs on every host to keep workers alive."""
 
+    def expose_metrics(self) -> str:
+        """Let the daemons serve metrics from now on: at which "address:port"; "" where they have none."""
+        return ""
+
     def cli(self) -> list[str | Path]:
         """Its smallest command, for the cost of a command as such; [] where it has none."""
         return []

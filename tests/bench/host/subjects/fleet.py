@@ -1,14 +1,19 @@
 """fleetctl: one host of `fleetctl up`, driven by its command line."""
 
+import os
+import signal
+import urllib.request
 from pathlib import Path
 
 from tests.bench.host.app import LOG_FILES, LOG_MAX_BYTES, App, Serving
 from tests.bench.host.install import Tools
+from tests.bench.host.processes import sample_until
 from tests.bench.host.subject import NotAvailableError, Subject, Work, free_ports
 from tests.integration.fleet.harness import Fleet
 
 _USAGE = 2
 _START_SECONDS = "60"
+_METRICS_SECONDS = 30.0
 _LISTEN = {Serving.NOTHING: "none", Serving.ALONE: "port", Serving.SHARED: "port", Serving.INHERITED: "socket"}
 
 
@@ -55,6 +60,15 @@ class Fleetctl(Subject):
     def daemons(self) -> dict[str, int]:
         return {role: self._fleet.daemon(role)[1] for role in ("supervisor", "agent")}
 
+    def expose_metrics(self) -> str:
+        """The agent's, by its configuration file, as an administrator does it: `up` starts the agent again."""
+        address = f"127.0.0.1:{free_ports(1)}"
+        config = self._fleet.data_dir / "hosts" / "host1" / "agent.toml"
+        config.write_text(config.read_text().replace('metrics = ""', f'metrics = "{address}"'))
+        os.kill(self._fleet.daemon("agent")[1], signal.SIGTERM)
+        sample_until(lambda: _answers(address), f"metrics at {address}", _METRICS_SECONDS, 0.1)
+        return address
+
     def cli(self) -> list[str | Path]:
         return [self.tools.own / "fleetctl", "ls"]
 
@@ -66,3 +80,13 @@ class Fleetctl(Subject):
 
     def log_files(self, app: App) -> list[Path]:
         return sorted((self._fleet.data_dir / "hosts" / "host1" / "log" / app.name).glob("*.out.log*"))
+
+
+def _answers(address: str) -> bool:
+    """With the supervisor's word and a session, so that nothing of the agent's start is left to do."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return False
+    return "fleet_agent_session_up 1" in text and "fleet_agent_supervisor_up 1" in text
