@@ -313,7 +313,7 @@ class Host:
         """The targets, with what this host knows of their apps now."""
         found: dict[tuple[str, str], Local] = {}
         wanted = dict(self._wanted)
-        code = {self.artifacts.identity_in(worker.launch.cwd) for worker in self.workers.values()}
+        code = set(map(self.artifacts.identity_in, {worker.launch.cwd for worker in self.workers.values()}))
         for key, target in self._wanted.items():
             if self._is_local(target) and isinstance(target.spec, AppSpec):
                 one = target.spec_digest, target.artifact_digest
