@@ -119,7 +119,7 @@ def native_stub() -> Stub:
         owned.callback(os.close, descriptor)
         high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ORDER + 1)
     # Where an administrator chose another class for the supervisor, it is the workers' as well.
-    patient = os.sched_getscheduler(0) == os.SCHED_OTHER
+    patient = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
     stub = Stub(f"/proc/self/fd/{high}", ("fleet-start",), partial(_pack, patient=patient), high, patient)
     try:
         _try(stub)
