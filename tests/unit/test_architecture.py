@@ -21,6 +21,7 @@ _PURE = [
     "controller/fleet_controller/records.py",
     "agent/fleet_agent/reconcile.py",
     "agent/fleet_agent/launch.py",
+    "agent/fleet_agent/controller_link/http2.py",
     "agent/fleet_agent/readiness.py",
     "agent/fleet_agent/supervisor/life.py",
     "agent/fleet_agent/supervisor/limits.py",

@@ -130,7 +130,7 @@ class Nursery:
         """Let one wait; where none can be made, `spawn` will say why."""
         if self._spare is None:
             with contextlib.suppress(SpawnError):
-                self._spare = self._make()
+                self._spare = self._make(patient=False)
 
     def spawn(self, launch: Launch, output: Output, record: Record, handed: Handed = NOTHING_HANDED) -> Spawned:
         """Start `launch` in a session of its own. Raises SpawnError, and what `record` raises; either way nothing runs then."""
@@ -190,10 +190,10 @@ class Nursery:
             if spare.alive():
                 return spare
             spare.end()
-        return self._make()
+        return self._make(patient=self._stub.patient)
 
-    def _make(self) -> _Child:
-        """Raises SpawnError."""
+    def _make(self, *, patient: bool) -> _Child:
+        """`patient`: one of many, perhaps, that are started together (`Stub.patient`). Raises SpawnError."""
         with contextlib.ExitStack() as owned:
             try:
                 near, far = socket.socketpair()
@@ -204,7 +204,7 @@ class Nursery:
                     owned.callback(os.close, order)
                     pid = self._start_stub(far.fileno(), order)
                 owned.callback(_kill_own, pid)
-                if self._stub.patient:
+                if patient:
                     os.sched_setscheduler(pid, os.SCHED_BATCH, _ORDINARY)
                 pidfd = os.pidfd_open(pid)
                 owned.callback(os.close, pidfd)

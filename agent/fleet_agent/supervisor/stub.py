@@ -95,8 +95,8 @@ class Stub:
     descriptor: int = -1
     """Of the program; -1: none."""
     patient: bool = False
-    """It is to wait as a batch process (sched(7)), and its order makes it an ordinary one: it then never takes the processor of
-    the one that wakes it, and a supervisor that starts many is not stopped at each."""
+    """It may wait as a batch process (sched(7)), as its order makes it an ordinary one: it then never takes the processor of the
+    one that wakes it, and a supervisor that starts many is not stopped at each."""
 
     def close(self) -> None:
         if self.descriptor >= 0:
