@@ -9,10 +9,13 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fleet_core.spec import parse_address
 from fleet_core.tls import CONTROLLER_DNS_NAME, TlsFiles
 
 _PROTOCOL = "h2"
 _READ_BYTES = 256 * 1024
+_NEXT_ADDRESS_SECONDS = 0.25
+"""Of a name with several addresses, the next is tried beside one that does not answer (RFC 8305)."""
 
 
 class Ears(NamedTuple):
@@ -52,9 +55,12 @@ class Wire(asyncio.Protocol):
 
     async def connect(self, address: str) -> None:
         """To "host:port", secured. Raises OSError. `close` it whatever happened."""
-        host, _, port = address.rpartition(":")
+        try:
+            host, port = parse_address(address)
+        except ValueError as error:  # perhaps a controller named it
+            raise ConnectionAbortedError(str(error)) from error
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self, host.strip("[]"), int(port))
+        await loop.create_connection(lambda: self, host, port, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
         await self._secured
         if self._tls.selected_alpn_protocol() != _PROTOCOL:
             raise ConnectionAbortedError("the peer does not speak HTTP/2")
