@@ -39,13 +39,23 @@ def counter(name: str, text: str, *labels: str) -> Metric:
 
 def exposition(metrics: Iterable[Metric]) -> bytes:
     lines: list[str] = []
+    # Families of the same things repeat their labels.
+    known: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
     for metric in metrics:
         lines.append(f"# HELP {metric.name} {_escaped(metric.text)}\n# TYPE {metric.name} {metric.kind}\n")
         for values, value in metric.samples:
-            pairs = sorted(zip(metric.labels, values, strict=True))
-            labels = ",".join(f'{label}="{_quoted(text)}"' for label, text in pairs)
-            lines.append(f"{metric.name}{{{labels}}} {value!r}\n" if labels else f"{metric.name} {value!r}\n")
+            labels = known.get((metric.labels, values))
+            if labels is None:
+                labels = known[metric.labels, values] = _labels(metric.labels, values)
+            lines.append(f"{metric.name}{labels} {value!r}\n")
     return "".join(lines).encode()
+
+
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    """Between the name and the value; "" of no labels."""
+    pairs = sorted(zip(names, values, strict=True))
+    text = ",".join(f'{name}="{_quoted(value)}"' for name, value in pairs)
+    return f"{{{text}}}" if text else ""
 
 
 def _escaped(text: str) -> str:
