@@ -2,13 +2,16 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from docker.types.networks import EndpointConfig
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
+
+from tests.hosts.links import Cut, mended, rules
 
 _BOOT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
@@ -21,10 +24,11 @@ class MachineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder or file of this machine that a host sees, and cannot change."""
+    """A folder or file of this machine that a host sees, and cannot change unless it is said to be `writable`."""
 
     source: Path
     target: str
+    writable: bool = False
 
 
 class Machine:
@@ -37,9 +41,14 @@ class Machine:
         network: Network,
         mounts: list[Mount],
         environment: Mapping[str, str] | None = None,
+        address: str = "",
     ) -> None:
-        """Returns once systemd has started everything. Raises MachineError."""
+        """Returns once systemd has started everything. Raises MachineError.
+
+        `address`: kept for ever, in a network with a range of its own; empty: one that another may have after a power cut.
+        """
         self.name = name
+        fixed = {"networking_config": {network.name: _endpoint(address)}} if address else {}
         container = (
             DockerContainer(image)
             .with_network(network)
@@ -49,13 +58,14 @@ class Machine:
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],
                 cgroupns="private",
                 stop_signal="SIGRTMIN+3",
+                **fixed,
             )
         )
         container.with_tmpfs_mount("/run").with_tmpfs_mount("/tmp")
         for key, value in (environment or {}).items():
             container.with_env(key, value)
         for mount in mounts:
-            container.with_volume_mapping(str(mount.source), mount.target, "ro")
+            container.with_volume_mapping(str(mount.source), mount.target, "rw" if mount.writable else "ro")
         self._owner = container
         container.start()
         try:
@@ -94,6 +104,10 @@ class Machine:
     def put(self, source: Path, target: str) -> None:
         """Copy a file or folder of this machine into the host."""
         subprocess.run(["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True)
+
+    def keep_as(self, name: str) -> None:
+        """An image of its disk as it is now."""
+        subprocess.run(["docker", "commit", str(self._container.id), name], check=True, capture_output=True)
 
     def pack(self, path: str) -> bytes:
         """A file or folder of the host, as a tar archive."""
@@ -138,6 +152,32 @@ class Machine:
     def stop(self) -> None:
         self._container.stop(timeout=120)
 
+    def freeze(self) -> None:
+        """No process of it runs any more, and its kernel still acknowledges what it is sent, as that of a host that swaps does."""
+        self._container.pause()
+
+    def thaw(self) -> None:
+        self._container.unpause()
+
+    def cut(self, cuts: Sequence[Cut]) -> None:
+        """Drop these packets and no others, until `mend` or the next boot. Also done to a frozen machine."""
+        for arguments in mended():
+            self._iptables(arguments, may_fail=True)
+        for arguments in rules(cuts):
+            self._iptables(arguments)
+
+    def mend(self) -> None:
+        self.cut([])
+
+    def _iptables(self, arguments: Sequence[str], *, may_fail: bool = False) -> None:
+        """In the host's network, by this machine's program."""
+        container = self._container
+        container.reload()
+        command = ["nsenter", f"--net=/proc/{container.attrs['State']['Pid']}/ns/net", "iptables", "--wait", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode != 0 and not may_fail:
+            raise MachineError(f"{self.name}: iptables {' '.join(arguments)}: {result.stderr.strip()}")
+
     def journal(self, lines: int = 200) -> str:
         """What its services said, for whoever has to find out."""
         return self._exec(f"journalctl --no-pager --lines {lines} --output short-precise", 30).stdout
@@ -150,3 +190,7 @@ class Machine:
             errors="replace",
             timeout=timeout,
         )
+
+
+def _endpoint(address: str) -> EndpointConfig:
+    return EndpointConfig("1.40", ipv4_address=address)

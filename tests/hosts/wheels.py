@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CACHE = _ROOT / ".hosts"
+_CACHE = ".hosts"
 _PYTHON = "3.11"
 """Of the hosts' Debian."""
 _GLIBC = ("manylinux1", "manylinux2014", "manylinux_2_17", "manylinux_2_28", "manylinux_2_34")
@@ -18,23 +18,26 @@ class WheelsError(Exception):
     """pip failed; the message is what it said."""
 
 
-def provide() -> Path:
-    """A folder of wheels. Those of others are kept while pyproject.toml and the lock stay as they are. Raises WheelsError."""
-    ingredients = b"".join((_ROOT / name).read_bytes() for name in ("pyproject.toml", "requirements-dev.lock"))
-    folder = _CACHE / f"wheels-{hashlib.sha256(ingredients).hexdigest()[:12]}"
+def provide(root: Path = _ROOT) -> Path:
+    """A folder of wheels of the checkout `root`. Those of others are kept while pyproject.toml and the lock stay as they are.
+
+    Raises WheelsError.
+    """
+    ingredients = b"".join((root / name).read_bytes() for name in ("pyproject.toml", "requirements-dev.lock"))
+    folder = root / _CACHE / f"wheels-{hashlib.sha256(ingredients).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("fleetctl-*.whl"):
         old.unlink()
     # What an earlier build left there would be packed again, deleted modules too.
-    shutil.rmtree(_ROOT / "build", ignore_errors=True)
-    _pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(_ROOT))
+    shutil.rmtree(root / "build", ignore_errors=True)
+    _pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(root))
     complete = folder / ".complete"
     if not complete.exists():
         machine = platform.machine()
         platforms = [option for name in _GLIBC for option in ("--platform", f"{name}_{machine}")]
         _pip(
             *("download", "--only-binary=:all:", "--implementation", "cp", "--python-version", _PYTHON, *platforms),
-            *("--constraint", str(_ROOT / "requirements-dev.lock"), "--dest", str(folder), f"{wheel(folder)}[all]"),
+            *("--constraint", str(root / "requirements-dev.lock"), "--dest", str(folder), f"{wheel(folder)}[all]"),
         )
         complete.touch()
     return folder
