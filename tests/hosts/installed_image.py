@@ -1,4 +1,4 @@
-"""A machine with the programs on it, as docs/install.md has "every machine", kept as an image: seven hosts need them installed once."""
+"""A machine with the programs on it, as docs/install.md has "every machine", kept as an image: they are installed once."""
 
 import hashlib
 import shutil

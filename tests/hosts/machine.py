@@ -153,7 +153,7 @@ class Machine:
         self._container.stop(timeout=120)
 
     def freeze(self) -> None:
-        """No process of it runs any more, and its kernel still acknowledges what it is sent, as that of a host that swaps does."""
+        """No process of it runs any more; its kernel still acknowledges what it is sent, as that of a host that swaps does."""
         self._container.pause()
 
     def thaw(self) -> None:
@@ -178,9 +178,10 @@ class Machine:
         if result.returncode != 0 and not may_fail:
             raise MachineError(f"{self.name}: iptables {' '.join(arguments)}: {result.stderr.strip()}")
 
-    def journal(self, lines: int = 200) -> str:
+    def journal(self, lines: int = 200, *, programs: Sequence[str] = ()) -> str:
         """What its services said, for whoever has to find out."""
-        return self._exec(f"journalctl --no-pager --lines {lines} --output short-precise", 30).stdout
+        chosen = " ".join(f"--identifier {program}" for program in programs)
+        return self._exec(f"journalctl --no-pager --lines {lines} {chosen} --output short-precise", 30).stdout
 
     def _exec(self, script: str, timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -171,25 +171,31 @@ def test_a_power_cut_costs_three_seconds_of_requests_and_floating_sizes_are_refi
     fleet.start("floating", 3, route=":81", lost_after=20)
     fleet.wait_until_settled()
     before = fleet.workers()
+    kept = {name: pid for name, pid in before.items() if "/web3/" not in name}
     machine = fleet.machines["web3"]
     with fleet.load() as tally:
         more_requests(fleet, tally)
         cut = time.monotonic()
         machine.power_cut()
-        fleet.wait_for(lambda: fleet.state_of("web3") != "online", "web3 to be missed")
-        fleet.wait_for(lambda: len(fleet.workers(app="floating")) == 3, "the floating app to be refilled", 90)
-        assert not any("/web3/" in name for name in fleet.workers(app="floating"))
-        kept = {name: pid for name, pid in before.items() if "/web3/" not in name}
-        assert fleet.workers() == kept
-        machine.power_on()
+        try:
+            fleet.wait_for(lambda: fleet.state_of("web3") != "online", "web3 to be missed")
+            fleet.wait_for(lambda: len(elsewhere(fleet.workers(app="floating"))) == 3, "the floating app's refill", 90)
+            assert elsewhere(fleet.workers()) == kept
+        finally:
+            machine.power_on()
         fleet.wait_until_settled(120)
         more_requests(fleet, tally)
     late = [failure for failure in tally.details if failure.began > cut + _GONE_SECONDS]
     assert words(late, cut) == []
     after = fleet.workers()
     assert after.keys() == before.keys()
-    assert {name: pid for name, pid in after.items() if "/web3/" not in name} == kept
+    assert elsewhere(after) == kept
     fleet.fleetctl("remove", "floating", "--yes")
+
+
+def elsewhere(workers: dict[str, int]) -> dict[str, int]:
+    """Those that are not web3's."""
+    return {name: pid for name, pid in workers.items() if "/web3/" not in name}
 
 
 def test_a_host_frozen_for_a_minute_and_thawed_has_its_workers_still(fleet: WideFleet) -> None:
@@ -234,5 +240,3 @@ def test_a_leading_controller_frozen_with_its_machine_and_thawed_later_makes_nob
     assert len(after) == SIZE
     assert fleet.workers() == after, f"{old} made somebody act"
     assert set(HOSTS) == {name.split("/")[1] for name in after}
-
-

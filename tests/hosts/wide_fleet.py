@@ -1,4 +1,4 @@
-"""A fleet that survives the loss of any one machine: two controllers, three etcd members, two balancers, three hosts with workers.
+"""A fleet without a single point of failure: two controllers, three etcd members, two balancers, three hosts with workers.
 
 | machine | runs |
 |---|---|
@@ -7,15 +7,15 @@
 | lb2 | a balancer |
 | web1, web2, web3 | workers |
 
-Installed by the commands of docs/install.md. Requests and fleetctl come from this machine, the gateway of their network, whatever is
-done to a host.
+Installed by the commands of docs/install.md. Requests and fleetctl come from this machine, the gateway of their network,
+whatever is done to a host.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import random
+import re
 import ssl
 import subprocess
 import sys
@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import urlopen
 
@@ -55,6 +56,8 @@ _NUMBERS = {"ctl1": 11, "ctl2": 12, "lb1": 21, "lb2": 22, "web1": 31, "web2": 32
 CONTROLLER_PORT, ETCD_PORT, PEER_PORT = 7400, 2379, 2380
 LOST_AFTER_SECONDS = 150
 _TRIES = 20
+PROGRAMS = ("fleet-agent", "fleet-supervisor", "fleet-controller", "fleet-balancer")
+"""As they are called in the journal."""
 
 
 class CommandFailed(Exception):  # noqa: N818 (an outcome, often expected)
@@ -66,22 +69,21 @@ class CommandFailed(Exception):  # noqa: N818 (an outcome, often expected)
 
 
 class WideFleet:
-    """Owns its machines and their network. `folder`: keeps the workers' journals and the operator's certificate."""
+    """Owns its machines and their network. `folder`: keeps the workers' journals."""
 
     def __init__(self, folder: Path, *, lost_after: float = LOST_AFTER_SECONDS, size: int = SIZE) -> None:
         self.machines: dict[str, Machine] = {}
         self.journals = folder / "journals"
         self.size = size
         self._lost_after = lost_after
-        self._operator = folder / "operator"
         self._owned = ExitStack()
         self._page = blocks((_ROOT / "docs" / "install.md").read_text())
 
     def __enter__(self) -> "WideFleet":
         self.journals.mkdir(parents=True)
         self.journals.chmod(0o1777)
-        self._operator.mkdir()
         try:
+            self._operator = Path(self._owned.enter_context(TemporaryDirectory(prefix="fleet-operator-")))
             network, prefix = self._network()
             self.addresses = {name: f"{prefix}.{number}" for name, number in _NUMBERS.items()}
             name = installed_image.provide()
@@ -101,7 +103,7 @@ class WideFleet:
     def _network(self) -> tuple[Network, str]:
         """One whose addresses we choose, so that a machine has its own again after a power cut."""
         for attempt in range(_TRIES):
-            prefix = f"10.{random.randrange(200, 250)}.{random.randrange(256)}"  # noqa: S311
+            prefix = f"10.{random.randrange(200, 250)}.{random.randrange(256)}"
             pools = [IPAMPool(subnet=f"{prefix}.0/24", gateway=f"{prefix}.1")]
             try:
                 network = Network(docker_network_kw={"ipam": IPAMConfig(pool_configs=pools)})
@@ -116,7 +118,10 @@ class WideFleet:
         if name in ETCD:
             mounts.append(Mount(find_etcd(), "/usr/local/bin/etcd"))
         if name in HOSTS:
-            mounts += [Mount(self.journals, "/journals", writable=True), Mount(_JOURNAL_KEEPER, "/usr/share/journal.js")]
+            mounts += [
+                Mount(self.journals, "/journals", writable=True),
+                Mount(_JOURNAL_KEEPER, "/usr/share/journal.js"),
+            ]
         machine = Machine(name, image, network, mounts, address=self.addresses[name])
         self._owned.callback(machine.close)
         return machine
@@ -125,7 +130,9 @@ class WideFleet:
 
     def _install(self) -> None:
         first = self.machines["ctl1"]
-        self._do("ctl1", f"/opt/fleet/bin/fleet-controller init --controllers {self._list(CONTROLLERS, CONTROLLER_PORT)}")
+        self._do(
+            "ctl1", f"/opt/fleet/bin/fleet-controller init --controllers {self._list(CONTROLLERS, CONTROLLER_PORT)}"
+        )
         issue = [f"fleetctl cert issue etcd {name} --address {self.addresses[name]}" for name in ETCD]
         issue += [f"fleetctl cert issue controller {name}" for name in CONTROLLERS]
         issue += [f"fleetctl cert issue balancer {name}" for name in BALANCERS]
@@ -137,7 +144,9 @@ class WideFleet:
                     self.machines[name].unpack(first.pack(f"/root/{kind}-{name}"), "/root")
         self._take(first.pack("/root/operator-ada"))
         self._take(first.pack("/root/controller-ctl1"))
-        self.fleetctl("cert", "use", str(self._operator / "operator-ada"), "-C", self._list(CONTROLLERS, CONTROLLER_PORT))
+        self.fleetctl(
+            "cert", "use", str(self._operator / "operator-ada"), "-C", self._list(CONTROLLERS, CONTROLLER_PORT)
+        )
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(self._install_etcd, ETCD))
             list(pool.map(self._install_controller, CONTROLLERS))
@@ -250,7 +259,7 @@ class WideFleet:
         try:
             self.machines["lb2"].wait_for(condition, what, timeout)
         except MachineError as error:
-            said = [f"{name}:\n{machine.journal(40)}" for name, machine in self.machines.items()]
+            said = [f"{name}:\n{machine.journal(15, programs=PROGRAMS)}" for name, machine in self.machines.items()]
             raise MachineError("\n".join([str(error), self.try_fleetctl("status")[1], *said])) from None
 
     def state_of(self, host: str) -> str:
@@ -276,17 +285,30 @@ class WideFleet:
 
     def etcd_leader(self) -> str:
         """The machine whose etcd member leads. Raises MachineError."""
+        for name in ETCD:
+            if self._etcd_metric(name, "etcd_server_is_leader") == 1:
+                return name
+        raise MachineError("no member of etcd says that it leads")
+
+    def etcd_revision(self) -> int:
+        """Rises with every write. Raises MachineError."""
+        revision = self._etcd_metric("ctl1", "etcd_debugging_mvcc_current_revision")
+        if revision is None:
+            raise MachineError("ctl1: its member of etcd does not answer")
+        return revision
+
+    def _etcd_metric(self, member: str, name: str) -> int | None:
         folder = self._operator / "controller-ctl1"
         trust = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         trust.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        for name in ETCD:
-            with (
-                contextlib.suppress(OSError),
-                urlopen(f"https://{self.addresses[name]}:{ETCD_PORT}/metrics", timeout=2, context=trust) as answer,  # noqa: S310
-            ):
-                if b"\netcd_server_is_leader 1" in answer.read():
-                    return name
-        raise MachineError("no member of etcd says that it leads")
+        url = f"https://{self.addresses[member]}:{ETCD_PORT}/metrics"
+        try:
+            with urlopen(url, timeout=2, context=trust) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return None
+        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        return int(float(found[1])) if found else None
 
     @contextmanager
     def load(self, rate: float = 100.0) -> Iterator[Tally]:
