@@ -1,5 +1,6 @@
 """A machine with the programs on it, as docs/install.md has "every machine", kept as an image: they are installed once."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -25,6 +26,13 @@ _FORGET_WHO_IT_IS = "journalctl --rotate; rm -rf /var/log/journal/*; : > /etc/ma
 
 def provide(root: Path = _ROOT) -> str:
     """The image's name; made when the programs of the checkout `root` differ from those of the last one. Raises MachineError."""
+    (root / ".hosts").mkdir(exist_ok=True)
+    with (root / ".hosts" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of those who make it at the same time, one does
+        return _provide(root)
+
+
+def _provide(root: Path) -> str:
     folder = wheels.provide(root)
     (block,) = [block for block in blocks((root / "docs" / "install.md").read_text()) if block.where == "every machine"]
     name = f"{_REPOSITORY}:installed-{_recipe(wheels.wheel(folder), folder, block.text)}"

@@ -1,0 +1,249 @@
+"""The histories, each of which ends in a verdict: `python -m tests.faults.planted.histories NAME --seed 1`.
+
+Exit codes: 0 no violation, 1 a violation, printed one a line. A process of its own, because it is run from a checkout with a bug too.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from fleet_core.ids import Epoch
+from fleet_core.spec import AppSpec, Runtime
+from tests.faults.fleet.checker import check
+from tests.faults.fleet.record import Fault, Operation, Record, Sight, epochs_of
+from tests.integration.agent.fake_controller import FakeController, target
+from tests.integration.agent.running import RunningHost
+from tests.integration.fleet.harness import JOURNAL, PLAIN_SERVER, Fleet, Load, wait_for
+from tests.integration.supervisor.running import KEY, RunningSupervisor, alive, eventually, launch
+from tests.load.journal import read_journals
+from tests.load.tally import Failure, FailureKind
+
+_LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+_ATTEMPTS = 200
+_SETTLED_SECONDS = 4.0
+"""What a stopped worker needs to end, and an agent to find another controller."""
+_FAULTS_SECONDS = 20
+
+
+def epochs(folder: Path, seed: int) -> list[str]:
+    """A leader is frozen, another leads, the first is thawed and still believes in what it wanted then."""
+    return asyncio.run(_epochs(folder, Random(seed)))
+
+
+async def _epochs(folder: Path, dice: Random) -> list[str]:
+    journals = folder / "journals"
+    journals.mkdir()
+    old, new = FakeController(folder / "tls", Epoch(1, 10)), FakeController(folder / "tls", Epoch(1, 20))
+    await old.start()
+    await new.start()
+    await new.stop()
+    host = RunningHost(folder, folder / "tls", old.address, new.address)
+    spec = AppSpec.model_validate(
+        {
+            "name": "my-app",
+            "argv": ["node", str(PLAIN_SERVER)],
+            "runtime": Runtime.NODE,
+            "cwd": str(folder),
+            "env": {"NODE_OPTIONS": f"--require {JOURNAL}", "WORKER_JOURNAL_DIR": str(journals)},
+        }
+    )
+    log = folder / "agent.log"
+    begin = time.monotonic()
+    try:
+        await host.supervisor.start()
+        with log.open("wb") as file:
+            host.agent = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "fleet_agent.program", "run", "--config", str(host.config)), stderr=file
+            )
+        await old.until_session()
+        old.assign(target(spec, 1), target(spec, 2), specs=(spec,))
+        for slot in (1, 2):
+            await old.until_state(("my-app", slot, 1), "READY")
+        frozen = time.monotonic()
+        await old.stop()
+        await new.start(new.address)
+        await new.until_session()
+        new.assign(target(spec, 1), target(spec, 2), specs=(spec,))
+        await new.until(lambda: any(report.assignment_epoch == new.epoch.to_proto() for _, report in new.reports))
+        await new.stop()
+        thawed = time.monotonic()
+        sessions = len(old.hellos)
+        await old.start(old.address)
+        await old.until(lambda: len(old.hellos) > sessions)
+        with contextlib.suppress(AssertionError):  # its session may be over already, as it should
+            doomed = dice.choice((1, 2))
+            old.assign(target(spec, doomed, phase="PHASE_STOP"), target(spec, 3 - doomed), specs=(spec,))
+        await asyncio.sleep(_SETTLED_SECONDS)
+        end = time.monotonic()
+        await asyncio.sleep(1.0)  # a beat after the end proves a life up to the end
+        lives = read_journals(journals)
+    finally:
+        await old.stop()
+        await new.stop()
+        await host.clean_up()
+    faults = [Fault("freeze", "ctl1", frozen, thawed)]
+    record = _record(begin, end, lives=lives, faults=faults, size=2, hosts=("host1",))
+    return _violations(record, log.read_text().splitlines())
+
+
+def acknowledgement(folder: Path, seed: int) -> list[str]:
+    """A soft restart while one of two balancers does not answer: it must wait for it."""
+    begin = time.monotonic()
+    with Fleet(folder / "fleet", hosts=3, balancers=2) as fleet:
+        fleet.start()
+        address = fleet.start_app(PLAIN_SERVER, 6, "--bake-time", "1s")
+        service, pid = fleet.daemon("balancer", str(Random(seed).choice((1, 2))))
+        load = Load(fleet.addresses(address), fleet.folder, "--post-share", "1", "--rate", "300", "--seed", str(seed))
+        load.wait_for_more(200)
+        asked = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with fleet.begun("soft-restart", "my-app", "--timeout", "60s") as operation:
+                load.wait_for_more(2000, 60)
+                os.kill(pid, signal.SIGCONT)
+                thawed = time.monotonic()
+                code = operation.wait(60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        answered = time.monotonic()
+        load.wait_for_more(200)
+        end = time.monotonic()
+        wait_for(lambda: len(_beating(fleet, end)) >= 6, "six workers alive after the end")
+        lives = read_journals(fleet.journals)
+        summary = load.stop()
+    failures = [Failure(**{**detail, "kind": FailureKind(detail["kind"])}) for detail in summary["details"]]
+    record = _record(
+        begin,
+        end,
+        lives=lives,
+        failures=failures,
+        faults=[Fault("halt", service, asked, thawed, "fleet-balancer")],
+        operations=[Operation(("soft-restart", "my-app"), asked, answered, code, "done")],
+        sights=[Sight(end, 0.0, "", size=6, placement={"host1": 2, "host2": 2, "host3": 2})],
+        size=6,
+        hosts=("host1", "host2", "host3"),
+    )
+    return _violations(record)
+
+
+def _beating(fleet: Fleet, moment: float) -> list[int]:
+    return [life.pid for life in read_journals(fleet.journals) if life.last_beat > moment]
+
+
+def adoption(folder: Path, seed: int) -> list[str]:
+    """A worker dies together with its supervisor, and its pid is somebody else's when the next one comes."""
+    return asyncio.run(_adoption(folder, seed))
+
+
+async def _adoption(folder: Path, seed: int) -> list[str]:
+    begin = time.monotonic()
+    supervisor = RunningSupervisor(folder)
+    try:
+        await supervisor.start()
+        worker = await supervisor.run(launch("sleep", str(1000 + seed)))
+        await supervisor.kill()
+        os.kill(worker.pid, signal.SIGKILL)
+        await eventually(lambda: not Path(f"/proc/{worker.pid}").exists(), "the worker is gone, with its pid")
+        stranger = await _with_pid(worker.pid)
+        try:
+            await supervisor.start()
+            settled = await supervisor.until(lambda seen: seen.pid > 0, KEY)
+            running = [settled.pid] if settled.pid != stranger.pid else []
+            await supervisor.client.stop_all(5)
+            sight = Sight(
+                time.monotonic(),
+                0.0,
+                "",
+                reported={"shop/host1/1": settled.pid},
+                running={"host1": running},
+                strangers={"host1": alive(stranger.pid) and stranger.returncode is None},
+            )
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                stranger.kill()
+            await stranger.wait()
+    finally:
+        await supervisor.clean_up()
+    return _violations(_record(begin, time.monotonic(), sights=[sight], size=0, hosts=("host1",)))
+
+
+async def _with_pid(pid: int) -> asyncio.subprocess.Process:
+    """Others start processes too, and may take the number first."""
+    for _ in range(_ATTEMPTS):
+        _LAST_PID.write_text(str(pid - 1))
+        process = await asyncio.create_subprocess_exec("sleep", "1000", start_new_session=True)
+        if process.pid == pid:
+            return process
+        process.kill()
+        await process.wait()
+    raise RuntimeError(f"pid {pid} went to somebody else {_ATTEMPTS} times: run it again")
+
+
+def journal(folder: Path, seed: int) -> list[str]:
+    """Workers and supervisors killed within milliseconds of each other, again and again: no process may be unrecorded."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.faults", "--seconds", str(_FAULTS_SECONDS), "--seed", str(seed), "--rate", "100"),
+        ],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode not in (0, 1):
+        raise RuntimeError(result.stdout + result.stderr)
+    return [line for line in result.stdout.splitlines() if line.startswith("BROKEN")]
+
+
+HISTORIES: dict[str, Callable[[Path, int], list[str]]] = {
+    "epochs": epochs,
+    "acknowledgement": acknowledgement,
+    "adoption": adoption,
+    "journal": journal,
+}
+
+
+def possible(name: str) -> str:
+    """Why the history cannot be had here; "": it can."""
+    if name == "adoption":
+        try:
+            _LAST_PID.write_text(_LAST_PID.read_text())
+        except OSError:
+            return f"needs to write {_LAST_PID}"
+    return ""
+
+
+def _record(begin: float, end: float, **parts: object) -> Record:
+    defaults = {"seed": 0, "app": "my-app", "surge": 1, "addresses": {}, "lost_after": 150.0}
+    return Record(begin=begin, end=end, **{**defaults, **parts})  # type: ignore[arg-type]
+
+
+def _violations(record: Record, agent_log: list[str] | None = None) -> list[str]:
+    seen = epochs_of("host1", agent_log or [])
+    with_epochs = Record(**{**{name: getattr(record, name) for name in Record.__slots__}, "epochs": seen})
+    return [str(violation) for violation in check(with_epochs)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.planted.histories")
+    parser.add_argument("name", choices=sorted(HISTORIES))
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fleet-planted-") as folder:
+        violations = HISTORIES[arguments.name](Path(folder), arguments.seed)
+    for violation in violations:
+        print(violation)
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
