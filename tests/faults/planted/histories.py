@@ -1,6 +1,6 @@
 """The histories, each of which ends in a verdict: `python -m tests.faults.planted.histories NAME --seed 1`.
 
-Exit codes: 0 no violation, 1 a violation, printed one a line. A process of its own, because it is run from a checkout with a bug too.
+Exit codes: 0 no violation, 1 violations, printed one a line. A process of its own, because it is run from checkouts with a bug.
 """
 
 import argparse
@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from fleet_agent.supervisor.protocol import Key, Launch
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, Runtime
 from tests.faults.fleet.checker import check
@@ -24,14 +24,16 @@ from tests.integration.agent.fake_controller import FakeController, target
 from tests.integration.agent.running import RunningHost
 from tests.integration.fleet.harness import JOURNAL, PLAIN_SERVER, Fleet, Load, wait_for
 from tests.integration.supervisor.running import KEY, RunningSupervisor, alive, eventually, launch
-from tests.load.journal import read_journals
+from tests.load.journal import Life, Place, read_journals
 from tests.load.tally import Failure, FailureKind
 
 _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 _ATTEMPTS = 200
 _SETTLED_SECONDS = 4.0
 """What a stopped worker needs to end, and an agent to find another controller."""
-_FAULTS_SECONDS = 20
+_STARTS, _ROUNDS = 32, 40
+_STARTING_SECONDS = 0.06
+"""What so many starts take, about."""
 
 
 def epochs(folder: Path, seed: int) -> list[str]:
@@ -190,18 +192,69 @@ async def _with_pid(pid: int) -> asyncio.subprocess.Process:
 
 
 def journal(folder: Path, seed: int) -> list[str]:
-    """Workers and supervisors killed within milliseconds of each other, again and again: no process may be unrecorded."""
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.faults", "--seconds", str(_FAULTS_SECONDS), "--seed", str(seed), "--rate", "100"),
-        ],
-        env={**os.environ, "TMPDIR": str(folder)},
-        capture_output=True,
-        text=True,
+    """A supervisor killed while it starts many workers, again and again: no process may be unrecorded."""
+    return asyncio.run(_journal(folder, Random(seed)))
+
+
+async def _journal(folder: Path, dice: Random) -> list[str]:
+    mark = str(folder)
+    begin = time.monotonic()
+    supervisor = RunningSupervisor(folder)
+    sights: list[Sight] = []
+    lives: list[Life] = []
+    try:
+        await supervisor.start()
+        for round_ in range(1, _ROUNDS + 1):
+            keys = [Key("shop", slot, round_) for slot in range(1, _STARTS + 1)]
+            asking = [asyncio.create_task(supervisor.client.run(key, _sleeper(key, mark))) for key in keys]
+            await asyncio.sleep(dice.uniform(0.0, _STARTING_SECONDS))
+            await supervisor.kill()
+            await asyncio.gather(*asking, return_exceptions=True)
+            await supervisor.start()
+            for key in keys:
+                await supervisor.client.run(key, _sleeper(key, mark))
+            for key in keys:
+                await supervisor.until(lambda worker: worker.pid > 0, key)
+            reported = {f"shop/host1/{key.slot}": supervisor.workers[key].pid for key in keys}
+            known = set(reported.values())
+            await eventually(lambda known=known: known <= _sleepers(mark).keys(), "they all run")  # type: ignore[misc]
+            running = _sleepers(mark)
+            now = time.monotonic()
+            sights.append(Sight(now, 0.0, "", reported=reported, running={"host1": sorted(running)}))
+            lives += [Life(pid, Place("shop", "host1", slot, round_), now, now) for pid, slot in running.items()]
+            await supervisor.client.stop_all(0)
+            for key in keys:
+                await supervisor.client.forget(key)
+            for pid in _sleepers(mark):
+                os.kill(pid, signal.SIGKILL)  # the bug's: nobody else knows of it
+            if len(running) != len(keys):
+                break
+    finally:
+        await supervisor.clean_up()
+    end = begin  # of these lives nothing is asked but whether two are one worker's
+    return _violations(_record(begin, end, sights=sights, lives=lives, size=0, hosts=("host1",)))
+
+
+def _sleeper(key: Key, mark: str) -> Launch:
+    return launch(
+        "sleep", "1000", cwd=mark, env={"PATH": os.environ["PATH"], "FLEET_SLOT": str(key.slot), "FLEET_MARK": mark}
     )
-    if result.returncode not in (0, 1):
-        raise RuntimeError(result.stdout + result.stderr)
-    return [line for line in result.stdout.splitlines() if line.startswith("BROKEN")]
+
+
+def _sleepers(mark: str) -> dict[int, int]:
+    """Pid → slot of every process of the history, whoever knows of it."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        if environment.get("FLEET_MARK") == mark and alive(int(entry.name)):
+            found[int(entry.name)] = int(environment["FLEET_SLOT"])
+    return found
 
 
 HISTORIES: dict[str, Callable[[Path, int], list[str]]] = {
