@@ -225,7 +225,17 @@ def untouched_by_faults(record: Record) -> Iterator[Violation]:
     for same in by_place.values():
         same.sort(key=lambda life: life.started)
         for earlier, later in pairwise(same):
-            if later.started > record.begin and killed(record, earlier) is None and earlier.last_beat < later.started:
+            if (
+                later.started < record.begin
+                or later.started <= earlier.last_beat
+                or killed(record, earlier) is not None
+            ):
+                continue
+            between = [*changing(record, earlier.last_beat), *changing(record, later.started)]
+            # A slot that was taken away and given again has the app's generation both times.
+            if not any(operation.argv[0] in ("set-size", "host") for operation in between) and not _retired(
+                record, earlier
+            ):
                 text = f"{_name(later)} was started again as pid {later.pid}, and nobody had ended pid {earlier.pid}"
                 yield Violation(3, text, later.started)
 
