@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.types.networks import EndpointConfig
+from docker.types.networks import EndpointConfig  # type: ignore[import-untyped]
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
@@ -193,5 +193,5 @@ class Machine:
         )
 
 
-def _endpoint(address: str) -> EndpointConfig:
+def _endpoint(address: str) -> Any:
     return EndpointConfig("1.40", ipv4_address=address)

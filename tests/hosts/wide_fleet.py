@@ -30,8 +30,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import urlopen
 
-from docker.errors import APIError
-from docker.types import IPAMConfig, IPAMPool
+from docker.errors import APIError  # type: ignore[import-untyped]
+from docker.types import IPAMConfig, IPAMPool  # type: ignore[import-untyped]
 from testcontainers.core.network import Network
 
 from fleet_core.embedded_etcd import find_etcd

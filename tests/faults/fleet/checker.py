@@ -312,10 +312,9 @@ def requests_answered(record: Record) -> Iterator[Violation]:
     """7: no request fails but those that were at a host when it died, or came before it was known to be dead."""
     unexcused = [failure for failure in record.failures if not excused(record, failure)]
     for failure in unexcused[:_SHOWN]:
+        causes: tuple[Fault | Operation, ...] = (*record.faults, *record.operations)
         near = [
-            str(cause)
-            for cause in (*record.faults, *record.operations)
-            if cause.begin <= failure.at and cause.end >= failure.began - CLIENT_SECONDS
+            str(cause) for cause in causes if cause.begin <= failure.at and cause.end >= failure.began - CLIENT_SECONDS
         ]
         text = (
             f"{failure.method} on a {failure.connection} connection to {failure.target}, sent at {failure.began:.3f}: "

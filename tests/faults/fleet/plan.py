@@ -103,8 +103,8 @@ def _episode(dice: Random, name: str, app: str, topology: Topology) -> Episode:
             taken.add(kind)
         actions.append(blow)
     afterwards: list[tuple[str, ...]] = []
-    for _ in range(dice.choice((0, 1, 1, 2))):
-        argv = _argv(dice, name, app, topology)
+    for command in range(dice.choice((0, 1, 1, 2))):
+        argv = _argv(dice, f"{name}-{command}", app, topology)
         if argv[:2] == ("host", "drain"):
             if afterwards:
                 continue
