@@ -11,7 +11,7 @@ NODE_EXAMPLES := express fastify nestjs
 EXAMPLES := $(NODE_EXAMPLES:%=examples/%/node_modules/.installed) examples/.venv/.installed examples/go/hello
 # How often `make soak` and `make bench-restarts` repeat.
 ROUNDS ?= 10
-# `make faults`: for how long, how many lines a second each worker logs, and whose faults again (default: a random seed's).
+# `make faults`, `make faults-hosts`: for how long, how many lines a second each worker logs, and whose faults again (default: a random seed's).
 SECONDS ?= 60
 RATE ?= 1000
 SEED ?=
@@ -87,6 +87,10 @@ test-hosts: $(VENV)/.installed ## docs/install.md on hosts with systemd, in cont
 	$(BIN)/python -m tests.hosts.engine
 	$(BIN)/pytest tests/hosts
 
+test-hosts-wide: $(VENV)/.installed ## the scenes of a fleet without a single point of failure, on seven hosts: 20 minutes
+	$(BIN)/python -m tests.hosts.engine
+	FLEET_TEST_WIDE=1 $(BIN)/pytest tests/hosts/test_wide_fleet.py
+
 wheel: $(VENV)/.installed ## dist/fleetctl-VERSION-py3-none-any.whl, to install on hosts
 	rm -rf build dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
@@ -103,6 +107,13 @@ faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and su
 faults-controller: $(VENV)/.installed ## kill -9 of the controller at DEATHS random moments of rollouts under load (SEED), judged by the journals
 	$(BIN)/python -m tests.faults.controller_deaths --deaths $(DEATHS) $(if $(SEED),--seed $(SEED))
 
+faults-hosts: $(VENV)/.installed ## SECONDS of random faults and operations on seven hosts under load (SEED), judged against the invariants
+	$(BIN)/python -m tests.hosts.engine
+	$(BIN)/python -m tests.faults.fleet --seconds $(if $(filter file,$(origin SECONDS)),300,$(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+faults-planted: $(VENV)/.installed ## four bugs, planted one at a time: each must be caught, and nothing without it
+	$(BIN)/python -m tests.faults.planted $(if $(SEED),--seed $(SEED))
+
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
 
@@ -118,6 +129,6 @@ bench-upstreams: $(VENV)/.installed ## from ready to the first request, and from
 bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
-	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts .faults build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts wheel soak soak-rollouts faults faults-controller bench bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-controller faults-hosts faults-planted bench bench-restarts bench-rollouts bench-upstreams bench-host clean

@@ -38,6 +38,8 @@ def _provide(root: Path) -> str:
     name = f"{_REPOSITORY}:installed-{_recipe(wheels.wheel(folder), folder, block.text)}"
     if subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0:
         return name
+    label = f"fleetctl.checkout={root}"
+    _remove(label)
     with Network() as network:
         machine = Machine("every-machine", image.provide(), network, [Mount(folder, "/wheels"), *node()])
         try:
@@ -46,10 +48,19 @@ def _provide(root: Path) -> str:
             machine.put(_APP, f"{APP_FOLDER}/server.js")
             machine.run(OFFLINE + block.text)
             machine.run(_FORGET_WHO_IT_IS)
-            machine.keep_as(name)
+            machine.keep_as(name, label)
         finally:
             machine.close()
     return name
+
+
+def _remove(label: str) -> None:
+    """Those of this checkout's earlier programs, but for what another run uses."""
+    listed = subprocess.run(
+        ["docker", "images", "--quiet", "--filter", f"label={label}"], check=True, capture_output=True, text=True
+    )
+    for identifier in listed.stdout.split():
+        subprocess.run(["docker", "rmi", identifier], capture_output=True)
 
 
 def node() -> list[Mount]:

@@ -105,9 +105,10 @@ class Machine:
         """Copy a file or folder of this machine into the host."""
         subprocess.run(["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True)
 
-    def keep_as(self, name: str) -> None:
+    def keep_as(self, name: str, label: str) -> None:
         """An image of its disk as it is now."""
-        subprocess.run(["docker", "commit", str(self._container.id), name], check=True, capture_output=True)
+        command = ["docker", "commit", "--change", f"LABEL {label}", str(self._container.id), name]
+        subprocess.run(command, check=True, capture_output=True)
 
     def pack(self, path: str) -> bytes:
         """A file or folder of the host, as a tar archive."""

@@ -3,6 +3,7 @@
 import time
 
 from tests.hosts.fleet import APP, SIZE, HostFleet
+from tests.hosts.links import Cut, Direction
 from tests.hosts.machine import Machine
 from tests.load.tally import FailureKind, Tally
 
@@ -63,6 +64,23 @@ def test_restarts_and_kills_of_the_services_touch_no_worker_and_fail_no_request(
     assert failures(tally) == []
     assert hosts.workers() == before
     assert hosts.control.run("pgrep -x haproxy") == haproxy
+
+
+def test_a_host_cut_off_from_the_controller_goes_on_and_is_called_unknown(hosts: HostFleet) -> None:
+    """Guards invariant 3: in either direction. `make test-hosts-wide` cuts the other links too, and for longer."""
+    before = hosts.workers()
+    with hosts.load() as tally:
+        more_requests(hosts, tally)
+        for direction in (Direction.IN, Direction.OUT):
+            hosts.web1.cut([Cut(hosts.control.address, 7400, direction)])
+            try:
+                hosts.control.wait_for(lambda: hosts.state_of("web1") != "online", "web1 to be missed")
+                more_requests(hosts, tally)
+            finally:
+                hosts.web1.mend()
+            hosts.wait_until_settled()
+    assert failures(tally) == []
+    assert hosts.workers() == before
 
 
 def test_installing_again_upgrades_in_place_and_touches_no_worker(hosts: HostFleet) -> None:
