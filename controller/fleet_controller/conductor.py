@@ -186,7 +186,8 @@ class Conductor:
             path = self._health_path(app.name, {by_id[worker].revision for worker in progress.plan.endpoints})
             leaving = {host.name for host in self._hosts if host.leaving}
             endpoints = without_departing(progress.plan.endpoints, leaving)
-            self._upstreams.update(app.name, situation.spec.route.http, endpoints, by_id, path)
+            if endpoints or not self._unheard(app, situation.reported):
+                self._upstreams.update(app.name, situation.spec.route.http, endpoints, by_id, path)
         if rollout is not None and (progress.plan.failure or progress.plan.settled):
             self._end(app, rollout, progress)
 
@@ -202,6 +203,14 @@ class Conductor:
             return True
         missing = {record.name for record in self._desired.all(HostRecord)} - reported
         return not missing
+
+    def _unheard(self, app: AppRecord, reported: frozenset[str]) -> bool:
+        """Whether a host with a share of the app never reported to this leader.
+
+        A list that is empty for that alone would take from balancers what they can reach: they keep the one they have, and their
+        checks hide what is dead.
+        """
+        return any(app.wanted(record.name) and record.name not in reported for record in self._desired.all(HostRecord))
 
     # To the agents
 
