@@ -1,8 +1,7 @@
 """One host: a container whose PID 1 is systemd. What is done to it is what is done to real ones."""
 
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,9 @@ from docker.types.networks import EndpointConfig  # type: ignore[import-untyped]
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from tests.hosts.links import Cut, mended, rules
+from tests.hosts.host import Host, MachineError
 
-_BOOT_SECONDS = 60.0
-_POLL_SECONDS = 0.1
-_COMMAND_SECONDS = 240.0
-
-
-class MachineError(Exception):
-    """A command on a host failed; the message is the command and what it printed."""
+__all__ = ["Machine", "MachineError", "Mount"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +24,7 @@ class Mount:
     writable: bool = False
 
 
-class Machine:
+class Machine(Host):
     """Owns its container; `close` ends it, whatever state it is in."""
 
     def __init__(
@@ -47,7 +40,7 @@ class Machine:
 
         `address`: kept for ever, in a network with a range of its own; empty: one that another may have after a power cut.
         """
-        self.name = name
+        super().__init__(name)
         fixed = {"networking_config": {network.name: _endpoint(address)}} if address else {}
         container = (
             DockerContainer(image)
@@ -89,18 +82,6 @@ class Machine:
         (settings,) = container.attrs["NetworkSettings"]["Networks"].values()
         return str(settings["IPAddress"])
 
-    def run(self, script: str, *, timeout: float = _COMMAND_SECONDS) -> str:
-        """Standard output of a shell script, as root. Raises MachineError."""
-        result = self._exec(script, timeout)
-        if result.returncode != 0:
-            raise MachineError(
-                f"{self.name}: {script.strip()}\nexit status {result.returncode}\n{result.stdout}{result.stderr}"
-            )
-        return result.stdout
-
-    def succeeds(self, script: str) -> bool:
-        return self._exec(script, _COMMAND_SECONDS).returncode == 0
-
     def put(self, source: Path, target: str) -> None:
         """Copy a file or folder of this machine into the host."""
         subprocess.run(["docker", "cp", str(source), f"{self._container.id}:{target}"], check=True, capture_output=True)
@@ -117,24 +98,6 @@ class Machine:
 
     def unpack(self, archive: bytes, folder: str) -> None:
         self._container.put_archive(folder, archive)
-
-    def wait_until_up(self, timeout: float = _BOOT_SECONDS) -> None:
-        self.wait_for(
-            lambda: self._exec("systemctl is-system-running", 20).stdout.strip() in ("running", "degraded"),
-            "systemd to start everything",
-            timeout,
-        )
-
-    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise MachineError(f"{self.name}: waited {timeout:g} s for {what}\n{self.journal()}")
-            time.sleep(_POLL_SECONDS)
-
-    def main_pid(self, unit: str) -> int:
-        """0: it does not run."""
-        return int(self.run(f"systemctl show {unit} --property MainPID --value"))
 
     def reboot(self) -> None:
         """An orderly one: systemd stops every service, then boots anew. Folders in memory are empty afterwards."""
@@ -160,17 +123,7 @@ class Machine:
     def thaw(self) -> None:
         self._container.unpause()
 
-    def cut(self, cuts: Sequence[Cut]) -> None:
-        """Drop these packets and no others, until `mend` or the next boot. Also done to a frozen machine."""
-        for arguments in mended():
-            self._iptables(arguments, may_fail=True)
-        for arguments in rules(cuts):
-            self._iptables(arguments)
-
-    def mend(self) -> None:
-        self.cut([])
-
-    def _iptables(self, arguments: Sequence[str], *, may_fail: bool = False) -> None:
+    def iptables(self, arguments: Sequence[str], *, may_fail: bool = False) -> None:
         """In the host's network, by this machine's program."""
         container = self._container
         container.reload()
@@ -179,12 +132,7 @@ class Machine:
         if result.returncode != 0 and not may_fail:
             raise MachineError(f"{self.name}: iptables {' '.join(arguments)}: {result.stderr.strip()}")
 
-    def journal(self, lines: int = 200, *, programs: Sequence[str] = ()) -> str:
-        """What its services said, for whoever has to find out."""
-        chosen = " ".join(f"--identifier {program}" for program in programs)
-        return self._exec(f"journalctl --no-pager --lines {lines} {chosen} --output short-precise", 30).stdout
-
-    def _exec(self, script: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    def execute(self, script: str, timeout: float) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["docker", "exec", str(self._container.id), "/bin/bash", "-ec", script],
             capture_output=True,

@@ -11,23 +11,15 @@ Installed by the commands of docs/install.md. Requests and fleetctl come from th
 whatever is done to a host.
 """
 
-import asyncio
-import json
-import os
 import random
 import re
 import ssl
-import subprocess
-import sys
 import tarfile
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.request import urlopen
 
 from docker.errors import APIError  # type: ignore[import-untyped]
@@ -39,9 +31,8 @@ from tests.hosts import installed_image
 from tests.hosts.handbook import blocks
 from tests.hosts.installed_image import OFFLINE
 from tests.hosts.machine import Machine, MachineError, Mount
-from tests.load.client import LoadClient, LoadPlan, Target
+from tests.hosts.operated_fleet import OperatedFleet
 from tests.load.journal import Life, read_journals
-from tests.load.tally import Tally
 
 _ROOT = Path(__file__).resolve().parents[2]
 _JOURNAL_KEEPER = _ROOT / "tests" / "load" / "journal.js"
@@ -56,26 +47,17 @@ _NUMBERS = {"ctl1": 11, "ctl2": 12, "lb1": 21, "lb2": 22, "web1": 31, "web2": 32
 CONTROLLER_PORT, ETCD_PORT, PEER_PORT = 7400, 2379, 2380
 LOST_AFTER_SECONDS = 150
 _TRIES = 20
-PROGRAMS = ("fleet-agent", "fleet-supervisor", "fleet-controller", "fleet-balancer")
-"""As they are called in the journal."""
 
 
-class CommandFailed(Exception):  # noqa: N818 (an outcome, often expected)
-    """fleetctl exited with other than 0."""
-
-    def __init__(self, arguments: tuple[str, ...], code: int, output: str) -> None:
-        super().__init__(f"fleetctl {' '.join(arguments)}: exit status {code}\n{output}")
-        self.code = code
-
-
-class WideFleet:
+class WideFleet(OperatedFleet):
     """Owns its machines and their network. `folder`: keeps the workers' journals."""
 
     def __init__(self, folder: Path, *, lost_after: float = LOST_AFTER_SECONDS, size: int = SIZE) -> None:
+        super().__init__(APP, HOSTS, BALANCERS)
         self.machines: dict[str, Machine] = {}
         self.journals = folder / "journals"
         self.size = size
-        self._lost_after = lost_after
+        self.lost_after = lost_after
         self._owned = ExitStack()
         self._page = blocks((_ROOT / "docs" / "install.md").read_text())
 
@@ -84,14 +66,15 @@ class WideFleet:
         self.journals.chmod(0o1777)
         try:
             self._operator = Path(self._owned.enter_context(TemporaryDirectory(prefix="fleet-operator-")))
+            self.environment["FLEET_CONFIG"] = str(self._operator / "config.toml")
             network, prefix = self._network()
-            self.addresses = {name: f"{prefix}.{number}" for name, number in _NUMBERS.items()}
+            self.addresses |= {name: f"{prefix}.{number}" for name, number in _NUMBERS.items()}
             name = installed_image.provide()
             with ThreadPoolExecutor(max_workers=4) as pool:
                 for machine in pool.map(lambda host: self._machine(host, name, network), _NUMBERS):
                     self.machines[machine.name] = machine
             self._install()
-            self.start(APP, self.size, route=":80", lost_after=self._lost_after)
+            self.start(APP, self.size, route=":80", lost_after=self.lost_after)
         except BaseException:
             self._owned.close()
             raise
@@ -204,84 +187,9 @@ class WideFleet:
         with tarfile.open(fileobj=BytesIO(folder)) as archive:
             archive.extractall(self._operator, filter="data")
 
-    def try_fleetctl(self, *arguments: str, timeout: float = 240.0) -> tuple[int, str]:
-        """Exit status and all output."""
-        environment = {**os.environ, "FLEET_CONFIG": str(self._operator / "config.toml")}
-        result = subprocess.run(
-            [str(Path(sys.executable).with_name("fleetctl")), *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-        return result.returncode, result.stdout + result.stderr
-
-    def fleetctl(self, *arguments: str) -> str:
-        """Raises CommandFailed."""
-        code, output = self.try_fleetctl(*arguments)
-        if code:
-            raise CommandFailed(arguments, code, output)
-        return output
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.fleetctl(*arguments, "-o", "json"))
-
-    # What is there
-
-    def online(self) -> bool:
-        """Every host and every balancer is connected to a leader."""
-        try:
-            hosts, balancers = self.json("host", "ls"), self.json("balancer", "ls")
-        except CommandFailed:
-            return False
-        return sorted(host["name"] for host in hosts if host["state"] == "online") == sorted(HOSTS) and sorted(
-            each["name"] for each in balancers if each["state"] == "connected"
-        ) == sorted(BALANCERS)
-
-    def settled(self) -> bool:
-        """All is connected, the workers wanted are ready, and nothing is under way."""
-        if not self.online():
-            return False
-        try:
-            apps = self.json("ls")
-        except CommandFailed:
-            return False
-        busy = ("running", "rolling_back")
-        return all(
-            app["ready"] == app["size"] and (app["rollout"] is None or app["rollout"]["state"] not in busy)
-            for app in apps
-        )
-
-    def wait_until_settled(self, timeout: float = 60.0) -> None:
-        self.wait_for(self.settled, "the fleet to be what is wanted", timeout)
-
-    def wait_for(self, condition: Any, what: str, timeout: float = 60.0) -> None:
-        try:
-            self.machines["lb2"].wait_for(condition, what, timeout)
-        except MachineError as error:
-            said = [f"{name}:\n{machine.journal(15, programs=PROGRAMS)}" for name, machine in self.machines.items()]
-            raise MachineError("\n".join([str(error), self.try_fleetctl("status")[1], *said])) from None
-
-    def state_of(self, host: str) -> str:
-        """As `host ls` shows it."""
-        (state,) = [each["state"] for each in self.json("host", "ls") if each["name"] == host]
-        return str(state)
-
-    def workers(self, host: str = "", *, app: str = APP) -> dict[str, int]:
-        """Id → pid of each ready worker."""
-        return {
-            worker["id"]: worker["pid"]
-            for worker in self.json("ps", app)
-            if worker["ready"] and (not host or worker["host"] == host)
-        }
-
     def lives(self) -> list[Life]:
         """Of every process of the app, by its own journal."""
         return [life for life in read_journals(self.journals) if life.place.app == APP]
-
-    def leader(self) -> str:
-        """The machine whose controller leads: controllers are called as their machines."""
-        return str(self.json("info")["controller"])
 
     def etcd_leader(self) -> str:
         """The machine whose etcd member leads. Raises MachineError."""
@@ -309,18 +217,3 @@ class WideFleet:
             return None
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
         return int(float(found[1])) if found else None
-
-    @contextmanager
-    def load(self, rate: float = 100.0) -> Iterator[Tally]:
-        """Requests to both balancers while the block runs; who is refused by one asks the other, as clients do."""
-        targets = [Target(self.addresses[name], 80) for name in BALANCERS]
-        client = LoadClient(LoadPlan(targets=targets, keepalive=10, fresh=10, idle=3, rate=rate, fail_over=True))
-        loop = asyncio.new_event_loop()
-        sending = threading.Thread(target=loop.run_until_complete, args=(client.run(),))
-        sending.start()
-        try:
-            yield client.tally
-        finally:
-            loop.call_soon_threadsafe(client.stop)
-            sending.join()
-            loop.close()

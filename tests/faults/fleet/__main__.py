@@ -1,6 +1,7 @@
 """`make faults-hosts SECONDS=300 SEED=1`: faults on real hosts for so long, then the verdict on the record.
 
-Exit codes: 0 no violation, 1 an invariant broken, 2 usage. With --judge FOLDER an earlier record is judged again.
+On seven hosts that are made for it; with --fleet FILE on your own (docs/robustness.md). With --judge FOLDER an earlier record is
+judged again. Exit codes: 0 no violation, 1 an invariant broken, 2 usage.
 """
 
 import argparse
@@ -11,12 +12,15 @@ import sys
 from pathlib import Path
 
 from tests.faults.fleet.checker import check
-from tests.faults.fleet.plan import episodes
+from tests.faults.fleet.own_fleet import OwnFleet, OwnFleetError
+from tests.faults.fleet.plan import Topology, episodes
 from tests.faults.fleet.record import Recorder, read
 from tests.faults.fleet.report import report
-from tests.faults.fleet.suite import TOPOLOGY, Suite
+from tests.faults.fleet.suite import Suite
+from tests.faults.fleet.topologies import WIDE
 from tests.hosts.engine import EngineError, require
-from tests.hosts.wide_fleet import APP, WideFleet
+from tests.hosts.operated_fleet import OperatedFleet
+from tests.hosts.wide_fleet import WideFleet
 
 _RECORDS = Path(__file__).resolve().parents[3] / ".faults"
 
@@ -26,27 +30,43 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0, help="no episode begins later (default: 300)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: a random one")
     parser.add_argument("--folder", type=Path, help="for the record; default: .faults/SEED in the checkout")
+    parser.add_argument("--fleet", type=Path, metavar="FILE", help="your own hosts, reached by ssh")
     parser.add_argument("--judge", type=Path, metavar="FOLDER", help="judge the record there, and do nothing else")
     arguments = parser.parse_args()
     if arguments.judge is not None:
         return _judge(arguments.judge, f"python -m tests.faults.fleet --judge {arguments.judge}")
-    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
-    try:
-        require()
-    except EngineError as error:
-        print(f"faults-hosts: {error}", file=sys.stderr)
-        return 2
     folder = arguments.folder or _RECORDS / str(arguments.seed)
     shutil.rmtree(folder, ignore_errors=True)
+    again = f"make faults-hosts SECONDS={arguments.seconds:g} SEED={arguments.seed}"
+    own = None
+    try:
+        if arguments.fleet is not None:
+            own = OwnFleet.read(arguments.fleet)
+            again = f"{again.replace('make faults-hosts SECONDS=', 'python -m tests.faults.fleet --seconds ')}"
+            again = f"{again.replace('SEED=', '--seed ')} --fleet {arguments.fleet}"
+        else:
+            require()
+    except (EngineError, OwnFleetError) as error:
+        print(f"faults-hosts: {error}", file=sys.stderr)
+        return 2
     print(f"seed {arguments.seed}, faults for {arguments.seconds:g} s, the record in {folder}", flush=True)
     recorder = Recorder(folder)
     try:
-        with WideFleet(folder) as fleet:
-            suite = Suite(fleet, recorder, arguments.seed, lambda line: print(line, flush=True))
-            suite.run(episodes(arguments.seed, APP, TOPOLOGY), arguments.seconds)
+        if own is not None:
+            (folder / "journals").mkdir()
+            _run(own, own.topology, recorder, arguments)
+        else:
+            os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+            with WideFleet(folder) as fleet:
+                _run(fleet, WIDE, recorder, arguments)
     finally:
         recorder.close()
-    return _judge(folder, f"make faults-hosts SECONDS={arguments.seconds:g} SEED={arguments.seed}")
+    return _judge(folder, again)
+
+
+def _run(fleet: OperatedFleet, topology: Topology, recorder: Recorder, arguments: argparse.Namespace) -> None:
+    suite = Suite(fleet, topology, recorder, arguments.seed, lambda line: print(line, flush=True))
+    suite.run(episodes(arguments.seed, fleet.app, topology), arguments.seconds)
 
 
 def _judge(folder: Path, again: str) -> int:

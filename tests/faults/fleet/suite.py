@@ -8,25 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from tests.faults.fleet.plan import Blow, Command, Episode, Link, Topology, describe
+from tests.faults.fleet.plan import Blow, Command, Episode, Topology, describe
 from tests.faults.fleet.record import Recorder, Sight
+from tests.hosts.host import Host, MachineError
 from tests.hosts.links import Cut
-from tests.hosts.machine import Machine, MachineError
-from tests.hosts.wide_fleet import (
-    APP,
-    BALANCERS,
-    CONTROLLER_PORT,
-    CONTROLLERS,
-    ETCD,
-    ETCD_PORT,
-    HOSTS,
-    LOST_AFTER_SECONDS,
-    PEER_PORT,
-    PROGRAMS,
-    SIZE,
-    CommandFailed,
-    WideFleet,
-)
+from tests.hosts.operated_fleet import PROGRAMS, CommandFailed, OperatedFleet
 
 _SETTLE_SECONDS = 150.0
 """Agents and balancers back off for some seconds, a rollout that met a fault goes on or back; a drain may wait a minute for
@@ -36,31 +22,17 @@ _OPERATION_TIMEOUT = "60s"
 _STUTTER_SECONDS = (0.4, 0.2)
 """A slow service: halted, then running."""
 _STRANGER = "stranger"
-
-TOPOLOGY = Topology(
-    workers=HOSTS,
-    controllers=CONTROLLERS,
-    balancers=BALANCERS,
-    units=(
-        *((host, unit) for host in HOSTS for unit in ("fleet-agent", "fleet-supervisor")),
-        *((host, "fleet-controller") for host in CONTROLLERS),
-        *((host, "fleet-etcd") for host in ETCD),
-        *((host, "fleet-balancer") for host in BALANCERS),
-    ),
-    links=(
-        *(Link("agent and controllers", host, CONTROLLERS, CONTROLLER_PORT) for host in HOSTS),
-        *(Link("balancer and controllers", host, CONTROLLERS, CONTROLLER_PORT) for host in BALANCERS),
-        *(Link("controller and etcd", host, ETCD, ETCD_PORT) for host in CONTROLLERS),
-        *(Link("a member of etcd and the others", host, ETCD, PEER_PORT) for host in ETCD),
-    ),
-)
+_SURGE = 1
 
 
 class Suite:
     """Carries episodes out on `fleet`, and records them in `folder`."""
 
-    def __init__(self, fleet: WideFleet, recorder: Recorder, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, fleet: OperatedFleet, topology: Topology, recorder: Recorder, seed: int, say: Callable[[str], None]
+    ) -> None:
         self._fleet = fleet
+        self._workers = topology.workers
         self._recorder = recorder
         self._seed = seed
         self._say = say
@@ -71,16 +43,17 @@ class Suite:
 
     def run(self, episodes: Iterator[Episode], seconds: float) -> bool:
         """Episodes until `seconds` have passed, or the fleet did not settle after one. Returns whether it always did."""
+        fleet = self._fleet
         self._recorder.keep(
             "meta.json",
             {
                 "seed": self._seed,
-                "app": APP,
-                "size": SIZE,
-                "surge": 1,
-                "hosts": HOSTS,
-                "addresses": self._fleet.addresses,
-                "lost_after": LOST_AFTER_SECONDS,
+                "app": fleet.app,
+                "size": sum(each["size"] for each in fleet.json("ls") if each["name"] == fleet.app),
+                "surge": _SURGE,
+                "hosts": self._workers,
+                "addresses": fleet.addresses,
+                "lost_after": fleet.lost_after,
             },
         )
         began = time.monotonic()
@@ -134,7 +107,7 @@ class Suite:
         machine = self._fleet.machines[blow.machine]
         detail = blow.detail
         if blow.kind == "worker killed":
-            pids = _app_processes(machine)
+            pids = self._processes(machine)
             if not pids:
                 return
             detail = str(pids[int(blow.pick * len(pids))])
@@ -147,7 +120,7 @@ class Suite:
             self._inflict(machine, blow, detail)
         self._recorder.add("fault ends", time.monotonic(), id=identifier)
 
-    def _inflict(self, machine: Machine, blow: Blow, detail: str) -> None:
+    def _inflict(self, machine: Host, blow: Blow, detail: str) -> None:
         match blow.kind:
             case "kill":
                 machine.run(f"systemctl kill --kill-whom main --signal KILL {blow.unit}")
@@ -184,7 +157,7 @@ class Suite:
                 raise ValueError(blow.kind)
 
     @staticmethod
-    def _halted(machine: Machine, unit: str, seconds: float) -> None:
+    def _halted(machine: Host, unit: str, seconds: float) -> None:
         machine.run(f"systemctl kill --kill-whom main --signal STOP {unit}")
         try:
             time.sleep(seconds)
@@ -195,7 +168,7 @@ class Suite:
 
     def _look(self, over: float) -> bool:
         """Wait until all is as it should be, and record it, or what is not."""
-        for host in HOSTS:
+        for host in self._workers:
             self._meet_stranger(host)
         settled = True
         try:
@@ -210,13 +183,13 @@ class Suite:
     def _sight(self, at: float, seconds: float) -> Sight:
         fleet = self._fleet
         try:
-            (app,) = [each for each in fleet.json("ls") if each["name"] == APP]
+            (app,) = [each for each in fleet.json("ls") if each["name"] == fleet.app]
             before = fleet.etcd_revision()
             time.sleep(_QUIET_SECONDS)
-            writes = fleet.etcd_revision() - before
-            variables = fleet.json("env-get", APP)
+            after = fleet.etcd_revision()
+            variables = fleet.json("env-get", fleet.app)
             reported = fleet.workers()
-            running = {host: _app_processes(fleet.machines[host]) for host in HOSTS}
+            running = {host: self._processes(fleet.machines[host]) for host in self._workers}
         except (CommandFailed, MachineError) as error:
             return Sight(at, seconds, f"settled, and then: {error}")
         return Sight(
@@ -230,14 +203,14 @@ class Suite:
             placement=app["placement"],
             reported=reported,
             running=running,
-            strangers={host: self._stranger_lives(host) for host in HOSTS},
-            writes=writes,
+            strangers={host: self._stranger_lives(host) for host in self._workers},
+            writes=after - before if before is not None and after is not None else 0,
         )
 
     def _not_settled(self, at: float, seconds: float) -> Sight:
         words = [
             self._fleet.try_fleetctl(*argv)[1]
-            for argv in (("status",), ("status", APP), ("host", "ls"), ("balancer", "ls"))
+            for argv in (("status",), ("status", self._fleet.app), ("host", "ls"), ("balancer", "ls"))
         ]
         return Sight(at, seconds, "not settled: " + " / ".join(" ".join(" / ".join(words).split("\n")).split()))
 
@@ -255,12 +228,16 @@ class Suite:
     def _stranger_lives(self, host: str) -> bool:
         return self._fleet.machines[host].main_pid(_STRANGER) == self._strangers[host]
 
+    def _processes(self, machine: Host) -> list[int]:
+        """Each worker's first: it leads a session of its own."""
+        found = machine.run(
+            f"for file in $(grep -lzxs FLEET_APP={self._fleet.app} /proc/[0-9]*/environ); do pid=${{file//[!0-9]/}};"
+            " [ \"$(ps -o sid= -p $pid | tr -d ' ')\" = $pid ] && echo $pid; done; true"
+        )
+        return sorted(map(int, found.split()))
+
     def _keep_logs(self) -> None:
         for name, machine in self._fleet.machines.items():
             (self._recorder.folder / "services" / f"{name}.log").write_text(
                 machine.journal(1_000_000, programs=PROGRAMS)
             )
-
-
-def _app_processes(machine: Machine) -> list[int]:
-    return sorted(map(int, machine.run("pgrep -u fleet -x node || true").split()))

@@ -3,7 +3,7 @@
 from itertools import islice
 
 from tests.faults.fleet.plan import Blow, Command, Episode, episodes
-from tests.faults.fleet.suite import TOPOLOGY
+from tests.faults.fleet.topologies import WIDE as TOPOLOGY
 
 
 def first(seed: int, count: int) -> list[Episode]:
