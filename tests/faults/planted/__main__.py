@@ -31,7 +31,7 @@ def planted(name: str) -> Iterator[Path]:
         for room in (*_ROOMS, "tests"):
             shutil.copytree(_ROOT / room, copy / room, ignore=_NOT_COPIED)
         patch = (_PATCHES / f"{name}.patch").read_bytes()
-        subprocess.run(["patch", "--strip=1", "--quiet", "--fuzz=0"], cwd=copy, input=patch, check=True)
+        subprocess.run(["patch", "--strip=1", "--quiet", "--fuzz=2"], cwd=copy, input=patch, check=True)
         yield copy
 
 
