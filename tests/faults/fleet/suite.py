@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,7 +99,10 @@ class Suite:
         with self._operating:
             identifier = next(self._numbers)
             self._recorder.add("operation", time.monotonic(), id=identifier, argv=argv)
-            code, output = self._fleet.try_fleetctl(*argv, "--yes", "--timeout", _OPERATION_TIMEOUT)
+            try:
+                code, output = self._fleet.try_fleetctl(*argv, "--yes", "--timeout", _OPERATION_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                return  # the record shows that it never ended
             self._recorder.add("answer", time.monotonic(), id=identifier, code=code, output=output)
 
     # Faults
@@ -168,8 +172,6 @@ class Suite:
 
     def _look(self, over: float) -> bool:
         """Wait until all is as it should be, and record it, or what is not."""
-        for host in self._workers:
-            self._meet_stranger(host)
         settled = True
         try:
             self._fleet.wait_until_settled(_SETTLE_SECONDS)
@@ -183,6 +185,8 @@ class Suite:
     def _sight(self, at: float, seconds: float) -> Sight:
         fleet = self._fleet
         try:
+            for host in self._workers:
+                self._meet_stranger(host)
             (app,) = [each for each in fleet.json("ls") if each["name"] == fleet.app]
             before = fleet.etcd_revision()
             time.sleep(_QUIET_SECONDS)
@@ -239,5 +243,5 @@ class Suite:
     def _keep_logs(self) -> None:
         for name, machine in self._fleet.machines.items():
             (self._recorder.folder / "services" / f"{name}.log").write_text(
-                machine.journal(1_000_000, programs=PROGRAMS)
+                machine.journal(1_000_000, programs=(*PROGRAMS, "etcd"))
             )
