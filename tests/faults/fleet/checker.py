@@ -19,10 +19,9 @@ CLIENT_SECONDS = 5.0
 """Until a request without an answer counts as failed."""
 _SLACK_SECONDS = 0.5
 """A journal's last sign of life may be so much older than the end, on a machine that is busy."""
-_SHUTDOWN_SECONDS = 120.0
+_TAKES_SECONDS = {"worker killed": 5.0, "power cut": 5.0, "reboot": 120.0}
+"""From the record of a fault, which comes first, until the last process that it ends, on a machine that is busy."""
 _SHOWN = 5
-DEADLY = frozenset({"power cut", "reboot"})
-"""They end a host's workers."""
 MUTE = frozenset({"power cut", "freeze"})
 """Requests that are at the host then get no answer."""
 CHANGES = frozenset({"soft-restart", "env-set", "env-unset", "set-size", "rollback", "host", "rollout", "restart"})
@@ -65,23 +64,15 @@ def check(record: Record) -> list[Violation]:
 # What excuses what
 
 
-def deaths(record: Record, host: str) -> list[Fault]:
-    """When the host itself, and all on it, was ended."""
-    return [fault for fault in record.faults if fault.machine == host and fault.kind in DEADLY]
-
-
 def killed(record: Record, life: Life) -> Fault | None:
     """Who ended this process from outside, or None."""
     for fault in record.faults:
-        if fault.machine != life.place.host:
+        if fault.machine != life.place.host or (fault.kind == "worker killed" and fault.detail != str(life.pid)):
             continue
-        near = fault.begin - _SLACK_SECONDS <= life.last_beat <= fault.begin + _SLACK_SECONDS
-        if fault.kind == "worker killed" and fault.detail == str(life.pid) and near:
-            return fault
-        if fault.kind == "power cut" and near:
-            return fault
-        if fault.kind == "reboot" and fault.begin - _SLACK_SECONDS <= life.last_beat <= min(
-            fault.end, fault.begin + _SHUTDOWN_SECONDS
+        takes = _TAKES_SECONDS.get(fault.kind)
+        if (
+            takes is not None
+            and fault.begin - _SLACK_SECONDS <= life.last_beat <= min(fault.begin + takes, fault.end) + _SLACK_SECONDS
         ):
             return fault
     return None

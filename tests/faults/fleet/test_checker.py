@@ -95,7 +95,7 @@ def test_a_worker_that_ends_without_a_reason_breaks_3_and_a_fault_elsewhere_is_n
     "fault",
     [
         Fault("worker killed", "web1", 52.0, 52.0, "11"),
-        Fault("power cut", "web1", 52.0, 70.0),
+        Fault("power cut", "web1", 51.2, 70.0),
         Fault("reboot", "web1", 45.0, 70.0),
     ],
 )
