@@ -98,17 +98,24 @@ class Follower:
 
 @asynccontextmanager
 async def in_background(*jobs: Writer | Follower) -> AsyncIterator[None]:
-    """Run the jobs meanwhile; a job that fails is the test's failure."""
-    tasks = [asyncio.create_task(job.run()) for job in jobs]
-    try:
+    """Run the jobs meanwhile; a job that fails ends the test there and then, with its own failure."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job.run()) for job in jobs]
         yield
-    finally:
         for task in tasks:
             task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if not isinstance(result, asyncio.CancelledError) and result is not None:
-            raise result
+
+
+async def created(store: Store, key: str) -> int:
+    """Create the key, once, however many answers are lost; returns the revision it was created at."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                return await store.commit([Unchanged(key, 0)], [Put(key, b"x")], timeout=1.0)
+            except StoreUnavailable:
+                continue
+            except Conflict:
+                return (await store.read(key)).items[key].create_revision
 
 
 async def check(store: EtcdStore, writer: Writer, follower: Follower) -> None:
@@ -229,14 +236,7 @@ async def test_a_follower_leaves_a_member_that_freezes_in_silence(tmp_path: Path
             cluster.members[0].stop()
             try:
                 for name in ("b", "c"):
-                    revision = 0
-                    async with asyncio.timeout(DEADLINE):
-                        while not revision:
-                            try:
-                                revision = await writing.commit([], [Put(f"{PREFIX}{name}", b"x")], timeout=1.0)
-                            except StoreUnavailable:
-                                continue
-                    await follower.reach(revision)
+                    await follower.reach(await created(writing, f"{PREFIX}{name}"))
             finally:
                 cluster.members[0].resume()
         assert set(follower.created) == {f"{PREFIX}{name}" for name in "abc"}
