@@ -1,8 +1,9 @@
-"""The single-node etcd that `fleetctl up` runs: which binary, and its command line. The standard library and paths only."""
+"""The etcd that `fleetctl up` runs: which binary, and the command line of a member. The standard library and paths only."""
 
 import importlib.util
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from fleet_core.tls import CONTROLLER_DNS_NAME, TlsFiles
@@ -29,15 +30,24 @@ def find_etcd() -> Path:
 
 
 def embedded_etcd_command(
-    binary: Path, name: str, data_dir: Path, client_port: int, peer_port: int, tls: TlsFiles
+    binary: Path,
+    name: str,
+    data_dir: Path,
+    client_port: int,
+    peer_port: int,
+    tls: TlsFiles,
+    peers: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """A member alone in its cluster, on loopback, which serves only clients whose certificate is a controller's.
+    """A member on loopback, which serves only clients whose certificate is a controller's.
 
     `tls` must name 127.0.0.1: it is both the server's certificate and the member's own as a client. Agents hold certificates of
-    the same authority, and whoever may talk to etcd may write desired state: hence the allowed host name. `name` and `peer_port`
-    count when `data_dir` is first used; later ones change nothing.
+    the same authority, and whoever may talk to etcd may write desired state: hence the allowed host name. `peers`: the peer port
+    of every member by its name, this one's too; None: it is alone. `name`, `peer_port` and `peers` count when `data_dir` is first
+    used; later ones change nothing.
     """
     client_url, peer_url = f"https://127.0.0.1:{client_port}", f"https://127.0.0.1:{peer_port}"
+    members = {name: peer_port} if peers is None else peers
+    cluster = ",".join(f"{member}=https://127.0.0.1:{port}" for member, port in members.items())
     certificate, key, authority = str(tls.certificate), str(tls.key), str(tls.authority)
     return [
         str(binary),
@@ -47,7 +57,7 @@ def embedded_etcd_command(
         f"--advertise-client-urls={client_url}",
         f"--listen-peer-urls={peer_url}",
         f"--initial-advertise-peer-urls={peer_url}",
-        f"--initial-cluster={name}={peer_url}",
+        f"--initial-cluster={cluster}",
         "--initial-cluster-state=new",
         f"--cert-file={certificate}",
         f"--key-file={key}",

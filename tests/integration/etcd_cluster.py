@@ -66,15 +66,12 @@ class EtcdCluster:
         server_tls = issue(self._certificates, Identity(Role.ETCD, "etcd"), hosts)
         self.tls = issue(self._certificates, Identity(Role.CONTROLLER, "controller"))
         ports = free_ports(2 * size)
-        peers = ",".join(f"m{n}=https://127.0.0.1:{ports[2 * n + 1]}" for n in range(size))
+        peers = {f"m{n}": ports[2 * n + 1] for n in range(size)}
         self.members = []
         for n in range(size):
             command = embedded_etcd_command(
-                find_etcd(), f"m{n}", folder / f"m{n}", ports[2 * n], ports[2 * n + 1], server_tls
+                find_etcd(), f"m{n}", folder / f"m{n}", ports[2 * n], ports[2 * n + 1], server_tls, peers
             )
-            if size > 1:
-                command = [part for part in command if not part.startswith("--initial-cluster=")]
-                command.append(f"--initial-cluster={peers}")
             self.members.append(
                 EtcdMember(command, folder / f"m{n}", folder / f"m{n}.log", f"127.0.0.1:{ports[2 * n]}")
             )

@@ -14,7 +14,7 @@ from fleetctl.up.errors import UpError
 from fleetctl.up.fleet import run_fleet
 from fleetctl.up.plan import usual_data_dir
 from fleetctl.up.readiness import FleetProbe
-from fleetctl.up.settings import MAX_BALANCERS, MAX_CONTROLLERS, MAX_HOSTS, Wanted
+from fleetctl.up.settings import ETCD_MEMBERS, MAX_BALANCERS, MAX_CONTROLLERS, MAX_HOSTS, Wanted
 from fleetctl.up.topology import Programs
 
 _START_SECONDS = 60.0
@@ -42,6 +42,12 @@ _START_SECONDS_PER_HOST = 3.0
     help="Controllers; default: 1, or as before.",
 )
 @click.option(
+    "--etcd-members",
+    type=click.Choice([str(number) for number in ETCD_MEMBERS]),
+    metavar="N",
+    help="Members of etcd, 1, 3 or 5; default: 1, or as before. Chosen once for a data folder.",
+)
+@click.option(
     "--cgroup",
     metavar="DIR",
     help="A cgroup v2 folder of your own, for --memory-limit, --cpu-limit and --pids-limit; default: none, or as before.",
@@ -52,18 +58,25 @@ def up(
     data_dir: Path | None,
     balancers: int | None,
     controller_count: int | None,
+    etcd_members: str | None,
     cgroup: str | None,
 ) -> None:
     """Run the whole system on this machine, in the foreground.
 
-    An etcd, controllers, balancers and the hosts host1 to hostN, each host with its own agent, supervisor and ports. Daemons that
+    etcd, controllers, balancers and the hosts host1 to hostN, each host with its own agent, supervisor and ports. Daemons that
     die are started again. "ready" is printed once the controller answers and every host and balancer is connected. A context,
     "up" or for another --data-dir "up-ID", then leads there and is the current one; at the end the one before is again.
 
     Ctrl-C stops everything, workers too; once more: without waiting for them to finish. On the folder of an `up` that was
     killed, what it left running is adopted.
     """
-    wanted = Wanted(hosts, balancers, controller_count, str(Path(cgroup).absolute()) if cgroup else cgroup)
+    wanted = Wanted(
+        hosts,
+        balancers,
+        controller_count,
+        int(etcd_members) if etcd_members else None,
+        str(Path(cgroup).absolute()) if cgroup else cgroup,
+    )
     try:
         programs = Programs.installed(find_etcd())
     except EtcdNotFound as error:

@@ -64,7 +64,7 @@ def _controllers(
             state_dir=state,
             tls=tls,
             listen=address,
-            etcd=[f"{_ADDRESS}:{settings.etcd_client_port}"],
+            etcd=[f"{_ADDRESS}:{port}" for port in settings.etcd_client_ports],
             etcd_tls=tls,
             artifact_dir=_folder(layout.artifacts),
         )

@@ -163,9 +163,12 @@ class Fleet:
         missing = [service.name for service in topology.services if service.name not in adopted]
         if missing:
             self._display.step(f"starting {', '.join(missing)}")
-        if ETCD in missing:
-            manager.start(ETCD)
-            await manager.wait_ready([ETCD], timeout)
+        members = [service.name for service in topology.etcd]
+        for name in members:
+            if name in missing:
+                manager.start(name)
+        # A member is ready once its cluster has a leader.
+        await manager.wait_ready(members, timeout)
         for name in missing:
             manager.start(name)
         for name in sorted(changed.intersection(adopted)):

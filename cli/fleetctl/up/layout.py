@@ -48,9 +48,8 @@ class Layout:
     def logs(self) -> Path:
         return self.data_dir / "log"
 
-    @property
-    def etcd(self) -> Path:
-        return self.data_dir / "etcd"
+    def etcd(self, member: str) -> Path:
+        return self.data_dir / member
 
     @property
     def notify_socket(self) -> Path:
@@ -121,6 +120,10 @@ def context_name(fleet_id: str, *, is_default: bool) -> str:
 
 def host_names(count: int) -> list[str]:
     return [f"host{number}" for number in range(1, count + 1)]
+
+
+def etcd_names(count: int) -> list[str]:
+    return ["etcd"] if count == 1 else [f"etcd{number}" for number in range(1, count + 1)]
 
 
 def controller_names(count: int) -> list[str]:

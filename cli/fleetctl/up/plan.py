@@ -9,7 +9,7 @@ from fleetctl.up.errors import UpError
 from fleetctl.up.folder import LockedFolder
 from fleetctl.up.layout import default_data_dir, preferred_block
 from fleetctl.up.ports import BLOCKS, choose_blocks
-from fleetctl.up.settings import Settings, Wanted, cgroup_of, resolve
+from fleetctl.up.settings import Settings, Wanted, cgroup_of, etcd_members_of, resolve
 
 
 def usual_data_dir() -> Path:
@@ -24,6 +24,7 @@ def settle(folder: LockedFolder, wanted: Wanted, claims: PortClaims) -> Settings
     """Settings to run with, recorded, their blocks of ports claimed. Raises UpError."""
     recorded = folder.read_settings()
     hosts, balancers, controllers = resolve(wanted, recorded)
+    etcd_members = etcd_members_of(wanted, recorded)
     try:
         held = [recorded.system_block, *recorded.host_blocks] if recorded else []
         for block in held:
@@ -42,6 +43,7 @@ def settle(folder: LockedFolder, wanted: Wanted, claims: PortClaims) -> Settings
         hosts=hosts,
         balancers=balancers,
         controllers=controllers,
+        etcd_members=etcd_members,
         system_block=blocks[0],
         host_blocks=tuple(blocks[1:]),
         cgroup=cgroup_of(wanted, recorded),

@@ -11,6 +11,8 @@ from fleetctl.up.ports import BLOCK_PORTS
 MAX_HOSTS = 50
 MAX_CONTROLLERS = 9
 MAX_BALANCERS = 9
+ETCD_MEMBERS: tuple[Literal[1, 3, 5], ...] = (1, 3, 5)
+"""An even number survives no more losses than one member less."""
 _FIRST_CONTROLLER_OFFSET = 10
 
 
@@ -21,6 +23,7 @@ class Wanted:
     hosts: int | None = None
     balancers: int | None = None
     controllers: int | None = None
+    etcd_members: int | None = None
     cgroup: str | None = None
     """An absolute path; "": none; None: as recorded."""
 
@@ -36,6 +39,7 @@ class Settings(BaseModel):
     hosts: Annotated[int, Field(ge=1, le=MAX_HOSTS)]
     balancers: Annotated[int, Field(ge=1, le=MAX_BALANCERS)]
     controllers: Annotated[int, Field(ge=1, le=MAX_CONTROLLERS)]
+    etcd_members: Literal[1, 3, 5] = 1
     system_block: int
     """First port of the block of etcd and the controllers."""
     host_blocks: tuple[int, ...]
@@ -56,12 +60,12 @@ class Settings(BaseModel):
         return settings
 
     @property
-    def etcd_client_port(self) -> int:
-        return self.system_block
+    def etcd_client_ports(self) -> list[int]:
+        return [self.system_block + 2 * number for number in range(self.etcd_members)]
 
     @property
-    def etcd_peer_port(self) -> int:
-        return self.system_block + 1
+    def etcd_peer_ports(self) -> list[int]:
+        return [port + 1 for port in self.etcd_client_ports]
 
     @property
     def controller_ports(self) -> list[int]:
@@ -83,6 +87,20 @@ def cgroup_of(wanted: Wanted, recorded: Settings | None) -> str:
     if wanted.cgroup is not None:
         return wanted.cgroup
     return recorded.cgroup if recorded else ""
+
+
+def etcd_members_of(wanted: Wanted, recorded: Settings | None) -> Literal[1, 3, 5]:
+    """How many members etcd has: chosen once, when the folder is made. Raises UpError."""
+    had = recorded.etcd_members if recorded else None
+    if had is not None and wanted.etcd_members not in (None, had):
+        raise UpError(
+            f"this data folder's etcd has {had} member{'s' if had > 1 else ''}, for good: leave --etcd-members away, "
+            "or use another --data-dir"
+        )
+    for number in ETCD_MEMBERS:
+        if number == (had or wanted.etcd_members or 1):
+            return number
+    raise UpError(f"--etcd-members is one of {', '.join(map(str, ETCD_MEMBERS))}")
 
 
 def resolve(wanted: Wanted, recorded: Settings | None) -> tuple[int, int, int]:

@@ -59,7 +59,7 @@ class Shutdown:
         await self._stop(topology.balancers)
         failures += await asyncio.gather(*(self._run(name, topology.stop_balancer, name) for name in balancers))
         await self._stop([*topology.supervisors, *topology.controllers])
-        await self._stop([topology.etcd])
+        await self._stop(topology.etcd)
         return [failure for failure in failures if failure] + await _sweep(topology.settings.fleet_id)
 
     def _did_work(self, service: str) -> bool:

@@ -7,11 +7,12 @@ from typing import Self
 
 from fleet_core.embedded_etcd import embedded_etcd_command
 from fleet_core.tls import TlsFiles
-from fleetctl.up.layout import Layout, balancer_names, controller_names, host_names
+from fleetctl.up.layout import Layout, balancer_names, controller_names, etcd_names, host_names
 from fleetctl.up.services import Service
 from fleetctl.up.settings import Settings
 
 ETCD = "etcd"
+"""Whom the certificate of every member names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,7 @@ class Topology:
         self.layout = layout
         self.settings = settings
         self.programs = programs
-        self.etcd = Service(
-            ETCD,
-            tuple(
-                embedded_etcd_command(
-                    programs.etcd, ETCD, layout.etcd, settings.etcd_client_port, settings.etcd_peer_port, etcd_tls
-                )
-            ),
-            layout.log(ETCD),
-            (settings.etcd_client_port, settings.etcd_peer_port),
-        )
+        self.etcd = self._etcd(etcd_tls)
         self.controllers = [
             self._service(name, programs.controller, layout.controller_config(name), port)
             for name, port in zip(controller_names(settings.controllers), settings.controller_ports, strict=True)
@@ -70,7 +62,7 @@ class Topology:
     @property
     def services(self) -> list[Service]:
         """In the order of their start."""
-        return [self.etcd, *self.controllers, *self.supervisors, *self.agents, *self.balancers]
+        return [*self.etcd, *self.controllers, *self.supervisors, *self.agents, *self.balancers]
 
     def stop_workers(self, host: str, *, hasty: bool = False) -> tuple[str, ...]:
         """The command that stops a host's workers by their ladder; hasty: by SIGKILL."""
@@ -81,6 +73,17 @@ class Topology:
         """The command that stops the load balancer which `name` drives; with no worker left, nobody is worth a long wait."""
         config = str(self.layout.balancer_config(name))
         return (*self.programs.balancer, "stop", "--config", config, "--grace", "0" if hasty else "2")
+
+    def _etcd(self, tls: TlsFiles) -> list[Service]:
+        settings = self.settings
+        names = etcd_names(settings.etcd_members)
+        peers = dict(zip(names, settings.etcd_peer_ports, strict=True))
+        members = []
+        for name, client_port in zip(names, settings.etcd_client_ports, strict=True):
+            folder, ports = self.layout.etcd(name), (client_port, peers[name])
+            command = embedded_etcd_command(self.programs.etcd, name, folder, *ports, tls, peers)
+            members.append(Service(name, tuple(command), self.layout.log(name), ports))
+        return members
 
     def _supervisor(self, host: str) -> Service:
         folders = self.layout.host(host)

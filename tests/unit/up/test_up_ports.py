@@ -4,7 +4,7 @@ import pytest
 
 from fleetctl.up.errors import UpError
 from fleetctl.up.ports import BLOCK_PORTS, BLOCKS, FIRST_PORT, LAST_PORT, choose_blocks
-from fleetctl.up.settings import Settings, Wanted, resolve
+from fleetctl.up.settings import ETCD_MEMBERS, MAX_CONTROLLERS, Settings, Wanted, etcd_members_of, resolve
 
 
 def recorded(hosts: int = 2) -> Settings:
@@ -42,8 +42,9 @@ def test_no_more_blocks_are_asked_about_than_are_needed() -> None:
 
 
 def test_every_port_of_a_fleet_belongs_to_one_holder() -> None:
-    settings = recorded(hosts=3)
-    ports = [settings.etcd_client_port, settings.etcd_peer_port, *settings.controller_ports]
+    most = {"controllers": MAX_CONTROLLERS, "etcd_members": max(ETCD_MEMBERS)}
+    settings = recorded(hosts=3).model_copy(update=most)
+    ports = [*settings.etcd_client_ports, *settings.etcd_peer_ports, *settings.controller_ports]
     for index in range(3):
         first, last = settings.worker_ports(index)
         ports.extend(range(first, last + 1))
@@ -62,6 +63,21 @@ def test_a_fleet_may_grow() -> None:
 def test_a_fleet_may_not_shrink() -> None:
     with pytest.raises(UpError, match="has 2 hosts and cannot shrink to 1"):
         resolve(Wanted(hosts=1), recorded())
+
+
+def test_the_number_of_etcd_members_is_chosen_once() -> None:
+    assert etcd_members_of(Wanted(), None) == 1
+    assert etcd_members_of(Wanted(etcd_members=3), None) == 3
+    three = recorded().model_copy(update={"etcd_members": 3})
+    assert etcd_members_of(Wanted(), three) == etcd_members_of(Wanted(etcd_members=3), three) == 3
+    with pytest.raises(UpError, match="has 3 members, for good"):
+        etcd_members_of(Wanted(etcd_members=5), three)
+
+
+def test_a_record_from_before_etcd_had_members_means_one() -> None:
+    text = recorded().model_dump_json().replace('"etcd_members":1,', "")
+    assert "etcd_members" not in text
+    assert Settings.parse(text, "up.json").etcd_members == 1
 
 
 def test_settings_survive_their_file() -> None:
