@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -13,12 +12,11 @@ from fleet_agent.host import Host
 from fleet_agent.session import Session, SessionEndedError, leader_of
 from fleet_agent.upkeep import UsageSampler
 from fleet_core.ids import Epoch
+from fleet_core.leader_search import LeaderSearch
 
 _LOG = logging.getLogger(__name__)
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 2.0
-_MOST_REFERRALS = 3
-"""Referrals followed without a pause: two controllers may name each other while the lead changes hands."""
+_SPREAD_SECONDS = 1.0
+"""A dead leader's lease lasts longer; a fleet of a thousand hosts then dials a thousand times a second, not at once."""
 
 Connect = Callable[[str], Awaitable[ControllerConnection]]
 """Address → connection, closed by the dialler. Raises OSError, also where a certificate cannot be read."""
@@ -36,43 +34,34 @@ class Dialler:
         log_dir: Path,
         make_hello: Callable[[], agent_pb2.AgentHello],
     ) -> None:
-        self._controllers = list(controllers)
+        self._search = LeaderSearch(controllers, _SPREAD_SECONDS)
         self._connect = connect
         self._host = host
         self._sampler = sampler
         self._log_dir = log_dir
         self._make_hello = make_hello
-        self._pause = _FIRST_PAUSE_SECONDS
         self._said = ""
 
     async def run(self) -> None:
         """Until cancelled."""
         await self._host.supervisor_known.wait()
-        turn = referrals = 0
-        leader = ""
         while True:
-            address = leader or self._controllers[turn % len(self._controllers)]
+            address = self._search.address
             try:
                 await self._converse(address)
             except SessionEndedError as error:
-                reason, next_leader = str(error), error.leader
+                reason, leader = str(error), error.leader
             except CallError as error:
-                reason, next_leader = str(error), leader_of(error.metadata)
+                reason, leader = str(error), leader_of(error.metadata)
             except OSError as error:
-                reason, next_leader = str(error), ""
+                reason, leader = str(error), ""
             self._say(f"controller {address}: {reason}")
-            if not leader:
-                turn += 1
-            leader = next_leader if next_leader != address else ""
-            referrals = referrals + 1 if leader else 0
-            if leader and referrals <= _MOST_REFERRALS:
-                continue
-            await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, guards no secret
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(self._search.ended(leader))
 
     async def _converse(self, address: str) -> None:
         def welcomed(epoch: Epoch) -> None:
-            self._pause, self._said = _FIRST_PAUSE_SECONDS, ""
+            self._search.welcomed()
+            self._said = ""
             self._host.session_began()
             self._host.artifacts.serve_from(service)
             _LOG.info("session with controller %s, epoch %s", address, epoch)
@@ -80,7 +69,8 @@ class Dialler:
         connection = await self._connect(address)
         try:
             service = AgentServiceClient(connection)
-            session = Session(service.session(), self._host, self._sampler, self._log_dir, self._make_hello())
+            call = service.session(self._search.metadata)
+            session = Session(call, self._host, self._sampler, self._log_dir, self._make_hello())
             await session.run(welcomed)
         finally:
             self._host.artifacts.serve_from(None)

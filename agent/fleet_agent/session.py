@@ -19,13 +19,13 @@ from fleet_agent.probes import boot_time
 from fleet_agent.supervisor.protocol import Key
 from fleet_agent.upkeep import UsageSampler
 from fleet_core.ids import Epoch
+from fleet_core.leader_search import LEADER_METADATA
 from fleet_core.spec import spec_digest
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _LOG = logging.getLogger(__name__)
 _WELCOME_SECONDS = 5.0
 _ASKING_SECONDS = 2.0
-_LEADER_METADATA = "fleet-leader"
 
 
 class SessionEndedError(Exception):
@@ -254,4 +254,4 @@ def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent
 
 def leader_of(metadata: Mapping[str, str]) -> str:
     """The address a controller that does not lead named; empty: none."""
-    return metadata.get(_LEADER_METADATA, "")
+    return metadata.get(LEADER_METADATA, "")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Mapping
 
 import grpc
@@ -15,6 +14,7 @@ from fleet_balancer.upstreams import Upstreams
 from fleet_core.config import BalancerConfig
 from fleet_core.grpc_tls import controller_channel
 from fleet_core.ids import Epoch, WorkerId
+from fleet_core.leader_search import LEADER_METADATA, LeaderSearch
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _log = logging.getLogger(__name__)
@@ -22,11 +22,9 @@ _log = logging.getLogger(__name__)
 _Call = grpc.aio.StreamStreamCall[balancer_pb2.BalancerMessage, balancer_pb2.UpstreamMessage]
 _WELCOME_TIMEOUT = 10.0
 _WRITE_TIMEOUT = 20.0
-_BACKOFF_FIRST = 0.1
-_BACKOFF_MAX = 3.0
+_SPREAD_SECONDS = 0.1
 _IN_FLIGHT_POLL = 0.05
 _RETRY_REFUSED = 2.0
-_LEADER_KEY = "fleet-leader"
 
 
 class SessionEnded(Exception):  # noqa: N818 (an ending, not always an error)
@@ -48,30 +46,22 @@ class Session:
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        turn = 0
-        backoff = _BACKOFF_FIRST
-        leader = ""
+        search = LeaderSearch(self._config.controllers, _SPREAD_SECONDS)
         told = ""
         while True:
-            followed = leader
-            address = leader or self._config.controllers[turn % len(self._config.controllers)]
+            address, leader = search.address, ""
             subscription = Subscription(self._hello(), self._upstreams, self._holdings)
             try:
-                await self._subscribe(address, subscription)
+                await self._subscribe(search, subscription)
             except SessionEnded as end:
                 leader = end.leader
                 if str(end) != told or subscription.welcomed:
                     _log.warning("controller %s: %s", address, end)
                 told = str(end)
             if subscription.welcomed:
-                backoff = _BACKOFF_FIRST
+                search.welcomed()
                 told = ""
-            if not leader:
-                turn += 1
-            # A leader just named is asked at once; one that names another, and so on, is not followed in a hurry.
-            if not leader or followed:
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
-                backoff = min(_BACKOFF_MAX, backoff * 2)
+            await asyncio.sleep(search.ended(leader))
 
     def _hello(self) -> balancer_pb2.BalancerHello:
         return balancer_pb2.BalancerHello(
@@ -85,13 +75,13 @@ class Session:
             listen_address=self._config.listen_address,
         )
 
-    async def _subscribe(self, address: str, subscription: "Subscription") -> None:
+    async def _subscribe(self, search: LeaderSearch, subscription: "Subscription") -> None:
         try:
-            channel = controller_channel(address, self._config.tls.files())
+            channel = controller_channel(search.address, self._config.tls.files())
         except OSError as error:
             raise SessionEnded(f"a certificate cannot be read: {error}") from error
         async with channel:
-            call: _Call = balancer_pb2_grpc.BalancerServiceStub(channel).Subscribe()
+            call: _Call = balancer_pb2_grpc.BalancerServiceStub(channel).Subscribe(metadata=search.metadata)
             try:
                 await subscription.run(call)
             except grpc.aio.AioRpcError as error:
@@ -116,7 +106,7 @@ async def _status(call: _Call) -> grpc.aio.AioRpcError:
 def _ended(error: grpc.aio.AioRpcError) -> SessionEnded:
     leader = ""
     for key, value in error.trailing_metadata() or ():
-        if key == _LEADER_KEY:
+        if key == LEADER_METADATA:
             leader = value.decode(errors="replace") if isinstance(value, bytes) else value
     return SessionEnded(" ".join((error.details() or error.code().name).split()), leader)
 

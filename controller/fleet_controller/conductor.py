@@ -108,9 +108,10 @@ class Conductor:
         try:
             while True:
                 self._news.clear()
-                touched, self._touched = self._touched, set()
                 began = self._clock()
-                self._pass(touched)
+                if self._term.awake():
+                    touched, self._touched = self._touched, set()
+                    self._pass(touched)
                 rested = self._clock() + (self._clock() - began)
                 async with self.planned:
                     self.planned.notify_all()
@@ -285,22 +286,27 @@ class Conductor:
             return
         seconds = round(self._clock() - progress.began, 3)
         failure = progress.plan.failure
-        task = asyncio.create_task(self._write_end(app, rollout, failure, seconds), name=f"end-{rollout.id}")
+        # Taken with the records: what changes them before the task writes must make it fail.
+        read = [Unchanged(key, self._desired.written_at(key)) for key in (app_key(app.name), rollout_key(rollout.id))]
+        task = asyncio.create_task(self._write_end(app, rollout, read, failure, seconds), name=f"end-{rollout.id}")
         self._commits[app.name] = task
         task.add_done_callback(lambda _: self._commits.pop(app.name, None))
 
-    async def _write_end(self, app: AppRecord, rollout: RolloutRecord, failure: Failure | None, seconds: float) -> None:
+    async def _write_end(
+        self,
+        app: AppRecord,
+        rollout: RolloutRecord,
+        read: Iterable[Unchanged],
+        failure: Failure | None,
+        seconds: float,
+    ) -> None:
         if failure is not None:
             policy = self._policy_of(app).on_failure
             worker = await self._failed_worker(failure)
             new_app, new_rollout = endings.failed(app, rollout, failure.text, worker, policy, seconds)
         else:
             new_app, new_rollout = endings.done(app, rollout, seconds)
-        expectations: list[Unchanged | Created] = [
-            self._term.fence(),
-            Unchanged(app_key(app.name), self._desired.written_at(app_key(app.name))),
-            Unchanged(rollout_key(rollout.id), self._desired.written_at(rollout_key(rollout.id))),
-        ]
+        expectations: list[Unchanged | Created] = [self._term.fence(), *read]
         writes: list[Put | Delete] = [Put(rollout_key(rollout.id), new_rollout.encode())]
         if rollout.kind is RolloutKind.REMOVE and new_rollout.state is RolloutState.DONE:
             writes += self._forget(app, rollout)

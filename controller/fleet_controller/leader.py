@@ -58,6 +58,8 @@ class Term:
         self._key = key
         self._lease = lease
         self._renewed_at = granted_at
+        self._tried_at = granted_at
+        """When the last renewal ended, well or not."""
         self._clock = clock
         self._tasks = [
             asyncio.create_task(self._renew(), name="leader-lease"),
@@ -73,6 +75,20 @@ class Term:
     def provable(self) -> bool:
         """Whether the lease is held now for certain: counted by our clock from when the last successful renewal was *sent*."""
         return not self.lost.is_set() and self._clock() - self._renewed_at < self._lease.seconds - _PROOF_MARGIN_SECONDS
+
+    def awake(self) -> bool:
+        """Whether we are provably the leader, or try to be and etcd does not let us.
+
+        False for a leader that was stopped, swapped out or starved, until one renewal was tried: what it saw last is old, and
+        another may lead. It must say nothing.
+        """
+        return self.provable() or (
+            not self.lost.is_set() and self._clock() - self._tried_at < self._lease.seconds - _PROOF_MARGIN_SECONDS
+        )
+
+    def found_lost(self, why: str) -> None:
+        """A commit's fence did not hold."""
+        self._lose(why)
 
     async def resign(self) -> None:
         """Stop renewing and give up the key now, if the store answers; else the lease expires by itself. Raises nothing."""
@@ -97,7 +113,9 @@ class Term:
                 held = await self._store.keep_lease(self._lease, timeout=interval)
             except StoreError as error:
                 _log.warning("the leader's lease could not be renewed: %s", error)
+                self._tried_at = self._clock()
                 continue
+            self._tried_at = self._clock()
             if held:
                 self._renewed_at = sent_at
             else:
@@ -140,8 +158,11 @@ class Election:
         key: str = LEADER_KEY,
         lease_seconds: int = LEASE_SECONDS,
         clock: Callable[[], float] = boot_clock,
+        holder_changed: Callable[[bytes], None] = lambda _: None,
     ) -> None:
+        """`holder_changed` is called while campaigning with the value of whoever leads; empty: nobody."""
         self._store = store
+        self._holder_changed = holder_changed
         self._value = value
         self._key = key
         self._lease_seconds = lease_seconds
@@ -166,6 +187,7 @@ class Election:
             async for update in updates:
                 was_held = holder is not None
                 holder = _holder(self._key, update, holder)
+                self._holder_changed(b"" if holder is None else holder.value)
                 if holder is None:
                     if was_held:
                         # Everyone who waited saw the key go at the same moment.

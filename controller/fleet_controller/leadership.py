@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
+from fleet_controller.admission import Admission
 from fleet_controller.balancers import Upstreams
 from fleet_controller.conductor import Conductor
 from fleet_controller.desired import Desired
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 ERA = 1
 _REPLACEMENTS = uuid.UUID("5b0ad5a4-4b4c-4a2f-8a57-0d1b3c3f8f10")
 _COPY_TIMEOUT_SECONDS = 5.0
+_WAKING_SECONDS = 0.1
 GATHERING_SECONDS = 5.0
 """Agents reach a new leader within two seconds, unless something is wrong with them."""
 _R = TypeVar("_R", bound=Record)
@@ -60,6 +62,7 @@ class Office:
         self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
         self.relocator = Relocator(self.desired, self.hosts, term, self.epoch, self.commit, self.clock)
         self._replacing: dict[str, asyncio.Task[None]] = {}
+        self.admission = Admission()
         self.open = asyncio.Event()
         """Desired state was read: sessions may begin."""
 
@@ -84,15 +87,22 @@ class Office:
                 if balancer.outbox is not None:
                     balancer.outbox.close()
 
-    async def commit(self, reads: Iterable[str], writes: Iterable[tuple[str, Record | None]]) -> None:
+    async def commit(
+        self, reads: Iterable[str], writes: Iterable[tuple[str, Record | None]], *, timeout: float = 5.0
+    ) -> None:
         """Write records in one transaction of this term, if what it read (`reads`, keys) still stands; wait for our copy.
 
-        Raises Conflict, with nothing written, and StoreUnavailable.
+        Raises Conflict, with nothing written, StoreUnavailable after `timeout` seconds, and TimeoutError when our copy lags.
         """
         expectations: list[Unchanged | Created] = [self.term.fence()]
         expectations += [Unchanged(key, self.desired.written_at(key)) for key in sorted(set(reads))]
         operations = [Delete(key) if record is None else Put(key, record.encode()) for key, record in writes]
-        revision = await self.store.commit(expectations, operations)
+        try:
+            revision = await self.store.commit(expectations, operations, timeout=timeout)
+        except Conflict as conflict:
+            if conflict.key == LEADER_KEY:
+                self.term.found_lost("another controller leads, or nobody")
+            raise
         await self.desired.reached(revision, _COPY_TIMEOUT_SECONDS)
 
     async def hosts_gathered(self) -> None:
@@ -111,6 +121,11 @@ class Office:
         hosts = (self.hosts.get(record.name) for record in self.desired.all(HostRecord))
         return all(host is not None and host.connected for host in hosts)
 
+    async def awake(self) -> None:
+        """Return once this leader knows that it leads, or that etcd alone keeps it from knowing."""
+        while not self.term.awake():  # noqa: ASYNC110 (a clock makes it true, not an event)
+            await asyncio.sleep(_WAKING_SECONDS)
+
     async def register_host(self, record: HostRecord) -> None:
         """Make sure the host is known as it says it is, keeping what users said of it; writes only a difference.
 
@@ -121,7 +136,8 @@ class Office:
             known = self.desired.get(host_key(record.name), HostRecord)
             if known is None:
                 return record
-            return record.model_copy(update={"given_labels": known.given_labels, "scheduling": known.scheduling})
+            kept = {name: getattr(known, name) for name in ("given_labels", "scheduling", "requests")}
+            return record.model_copy(update=kept)
 
         await self._register(host_key(record.name), merged, HostRecord)
 
@@ -215,6 +231,10 @@ class Leadership:
         self.name = name
         self.address = address
         self.office: Office | None = None
+        self.referrals = Admission()
+        """Whom the next leader is named to dials it at once."""
+        self._leader = ""
+        self._news = asyncio.Event()
         self._store = store
         self._heartbeat_interval_seconds = heartbeat_interval_seconds
 
@@ -222,17 +242,50 @@ class Leadership:
         """Lead whenever nobody else does, until cancelled; gives up the leader's key when it ends."""
         value = json.dumps({"name": self.name, "address": self.address}).encode()
         while True:
-            term = await Election(self._store, value).campaign()
+            term = await Election(self._store, value, holder_changed=self._holder_changed).campaign()
             _log.info("leading: epoch %s", Epoch(ERA, term.create_revision))
             office = Office(self._store, term, self._heartbeat_interval_seconds)
             try:
                 self.office = office
-                await office.run()
+                opened = asyncio.create_task(self._tell_when_open(office), name="office-open")
+                try:
+                    await office.run()
+                finally:
+                    opened.cancel()
             finally:
                 self.office = None
+                self._leader = ""
                 await term.resign()
 
-    async def leader_address(self) -> str:
-        """Where the present leader can be reached; empty: nobody leads. Raises StoreError."""
-        item = (await self._store.read(LEADER_KEY, timeout=1.0)).items.get(LEADER_KEY)
-        return str(json.loads(item.value)["address"]) if item is not None else ""
+    @property
+    def leader(self) -> str:
+        """Where another controller that leads can be reached, as this one saw last in etcd; empty: it knows of none."""
+        return self._leader
+
+    async def find(self, tried: str, seconds: float) -> Office | str:
+        """The office, once this controller leads; else the address of a leader that is not `tried`, the one that the caller found
+        dead. After so many seconds: whatever is known."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    office = self.office
+                    if office is not None and office.open.is_set() and office.term.awake():
+                        return office
+                    if self.office is None and self._leader not in ("", tried):
+                        return self._leader
+                    await self._news.wait()
+        except TimeoutError:
+            return self._leader
+
+    async def _tell_when_open(self, office: Office) -> None:
+        await office.open.wait()
+        self._tell()
+
+    def _holder_changed(self, value: bytes) -> None:
+        address = str(json.loads(value)["address"]) if value else ""
+        self._leader = "" if address == self.address else address
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

@@ -227,6 +227,8 @@ class HostRecord(Record):
     given_labels: dict[str, str] = Field(default_factory=dict)
     """Of `host label`: they win; an empty value takes an agent's label away."""
     scheduling: Scheduling = Scheduling.OPEN
+    requests: tuple[str, ...] = ()
+    """The ids of the last changes by users, oldest first, which makes a repeated one find that it was done."""
 
     @property
     def labels(self) -> dict[str, str]:

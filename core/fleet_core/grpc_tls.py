@@ -12,7 +12,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def controller_channel(address: str, files: TlsFiles) -> grpc.aio.Channel:
-    """A channel to the controller at "host:port" that sends keepalive pings, so that a dead peer is noticed within 15 s.
+    """A channel to the controller at "host:port" that sends keepalive pings, so that a dead peer is noticed within 6 s.
 
     The caller closes it. Raises OSError when a certificate cannot be read.
     """
@@ -23,8 +23,11 @@ def controller_channel(address: str, files: TlsFiles) -> grpc.aio.Channel:
 
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.ssl_target_name_override", CONTROLLER_DNS_NAME),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # A controller that is frozen, or whose machine lost its power, is noticed within six seconds: another leads after four.
+    ("grpc.keepalive_time_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    # What counts in gRPC 1.85, where the keepalive's own timeout is without effect: an unanswered ping would wait 60 s.
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -40,7 +43,8 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
 SERVER_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     # Its pings after each message that arrives cost both sides more than the small messages of our streams themselves.
     ("grpc.http2.bdp_probe", 0),

@@ -1,5 +1,7 @@
 """fleet.v1.AgentService as the agent calls it; proto/fleet/v1/agent.proto is the contract."""
 
+from collections.abc import Sequence
+
 from fleet.v1 import agent_pb2
 from fleet_agent.controller_link.calls import Call, ControllerConnection, framed
 
@@ -15,8 +17,9 @@ class AgentServiceClient:
     def __init__(self, connection: ControllerConnection) -> None:
         self._connection = connection
 
-    def session(self) -> SessionCall:
-        return self._connection.call(f"/{_SERVICE}/Session", agent_pb2.AgentMessage, agent_pb2.ControllerMessage)
+    def session(self, metadata: Sequence[tuple[str, str]] = ()) -> SessionCall:
+        method = f"/{_SERVICE}/Session"
+        return self._connection.call(method, agent_pb2.AgentMessage, agent_pb2.ControllerMessage, metadata)
 
     def fetch_artifact(self, request: agent_pb2.FetchArtifactRequest) -> FetchCall:
         call = self._connection.call(

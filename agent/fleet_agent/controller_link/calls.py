@@ -8,7 +8,7 @@ its heartbeats: a session, which writes again and again, notices within 17 s tha
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, Protocol, Self, TypeVar
@@ -32,9 +32,9 @@ from fleet_agent.controller_link.wire import Ears, Wire, tls_context
 from fleet_core.tls import CONTROLLER_DNS_NAME, TlsFiles
 
 _CONNECT_SECONDS = 5.0
-_PING_SECONDS = 10.0
+_PING_SECONDS = 3.0
 """After so long a silence a ping goes along with the next message."""
-_PONG_SECONDS = 5.0
+_PONG_SECONDS = 2.5
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _MAX_WAITING_BYTES = 256 * 1024
 """A writer waits while the controller does not take so much."""
@@ -230,8 +230,10 @@ class ControllerConnection:
         self._wire.close()
         self._end("closed")
 
-    def call(self, method: str, request: type[_Request], reply: type[_Reply]) -> Call[_Request, _Reply]:
-        """Begin a call of "/package.Service/Method". Raises CallError."""
+    def call(
+        self, method: str, request: type[_Request], reply: type[_Reply], metadata: Sequence[tuple[str, str]] = ()
+    ) -> Call[_Request, _Reply]:
+        """Begin a call of "/package.Service/Method"; the names of metadata are in lower case. Raises CallError."""
         del request  # only for the type
         if self._ended:
             raise CallError(Code.UNAVAILABLE, self._ended)
@@ -243,6 +245,7 @@ class ControllerConnection:
                 (b":authority", CONTROLLER_DNS_NAME.encode()),
                 (b"te", b"trailers"),
                 (b"content-type", b"application/grpc"),
+                *((name.encode(), value.encode()) for name, value in metadata),
             ]
         )
         call = Call[_Request, _Reply](self, stream, reply)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc
+from fleet_controller.admission import Crowded
 from fleet_controller.hosts import ObservedHost
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
@@ -14,6 +15,7 @@ from fleet_controller.services.control_artifacts import ArtifactCalls
 from fleet_controller.services.log_relay import LogRelay
 from fleet_controller.services.streams import (
     MISSED_HEARTBEATS,
+    PATIENCE_SECONDS,
     Context,
     abort,
     check_hello,
@@ -46,7 +48,13 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request_iterator: AsyncIterator[agent_pb2.AgentMessage], context: Context
     ) -> AsyncIterator[agent_pb2.ControllerMessage]:
         identity = await require_role(context, Role.AGENT)
-        office = await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
+        code = grpc.StatusCode.FAILED_PRECONDITION
+        office = await require_office(context, self._leadership, code, PATIENCE_SECONDS)
+        try:
+            await office.admission.turn()
+        except Crowded:
+            text = f"controller {self._leadership.name} greets too many hosts at this moment: try again in a second"
+            await abort(context, grpc.StatusCode.UNAVAILABLE, text)
         hello = (await first(request_iterator, context)).hello
         await check_hello(context, identity, hello.host_name, hello, office)
         await self._refuse_double(hello, office, context)
@@ -78,6 +86,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         silence = MISSED_HEARTBEATS * office.heartbeat_interval_seconds
         try:
             async for message in converse(request_iterator, outbox, receive, silence):
+                await office.awake()
                 yield message
         finally:
             if office.hosts.leave(host, outbox):

@@ -14,6 +14,7 @@ from fleet_controller.outbox import Outbox
 from fleet_controller.records import BalancerRecord
 from fleet_controller.services.streams import (
     MISSED_HEARTBEATS,
+    PATIENCE_SECONDS,
     Context,
     abort,
     check_hello,
@@ -40,7 +41,8 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         self, request_iterator: AsyncIterator[balancer_pb2.BalancerMessage], context: Context
     ) -> AsyncIterator[balancer_pb2.UpstreamMessage]:
         identity = await require_role(context, Role.BALANCER)
-        office = await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
+        code = grpc.StatusCode.FAILED_PRECONDITION
+        office = await require_office(context, self._leadership, code, PATIENCE_SECONDS)
         hello = (await first(request_iterator, context)).hello
         await check_hello(context, identity, hello.name, hello, office)
         present = office.upstreams.balancers.get(hello.name)
@@ -67,6 +69,7 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         silence = MISSED_HEARTBEATS * office.heartbeat_interval_seconds
         try:
             async for message in converse(request_iterator, outbox, receive, silence):
+                await office.awake()
                 yield message
         finally:
             if office.upstreams.leave(balancer, outbox):

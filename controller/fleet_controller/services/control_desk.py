@@ -1,6 +1,7 @@
 """What the calls of ControlService have in common: who may call, what exists, and how a decision becomes durable."""
 
 import asyncio
+import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NoReturn, TypeVar
@@ -28,7 +29,7 @@ from fleet_controller.relocator import host_facts
 from fleet_controller.services.balancer_service import BalancerService
 from fleet_controller.services.presentation import rollout_message
 from fleet_controller.services.streams import Context, abort, require_office, require_role
-from fleet_controller.store.interface import Conflict, StoreError
+from fleet_controller.store.interface import Conflict, StoreError, StoreUnavailable
 from fleet_controller.time_of_day import time_of_day
 from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec
@@ -40,8 +41,11 @@ _CODES = {
     changes.EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     changes.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
 }
-_ATTEMPTS = 5
+_PATIENCE_SECONDS = 4.0
+"""So long a change waits for etcd to choose another leader, which takes it one to two seconds, before it is refused."""
+_COMMIT_SECONDS = 2.0
 _RETRY_SECONDS = 0.05
+_ETCD_SILENT = "etcd does not answer, so nothing can be changed now; what runs goes on: look at the etcd servers"
 _REPEAT_SECONDS = 1.0
 _T = TypeVar("_T")
 
@@ -175,9 +179,16 @@ class Desk:
         attempt: Callable[[], tuple[_T, Iterable[tuple[str, Record | None]]]],
         context: Context,
     ) -> _T:
-        """Answer as `attempt` says, once what it writes is written; anew when somebody changed what it `reads` meanwhile."""
+        """Answer as `attempt` says, once what it writes is written; anew when somebody changed what it `reads` meanwhile.
+
+        What `reads` names cannot be written twice from one state, so that a write whose answer was lost, as at the death of
+        etcd's leader, may be tried again: if it happened after all, `attempt` finds what it made.
+        """
         await self._check_request_id(request_id, context)
-        for _ in range(_ATTEMPTS):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_SECONDS
+        code, text = grpc.StatusCode.FAILED_PRECONDITION, _ETCD_SILENT
+        while True:
             try:
                 answer, writes = attempt()
             except Refused as refusal:
@@ -187,23 +198,23 @@ class Desk:
             writes = list(writes)
             if not writes:
                 return answer
-            if not office.term.provable():
-                text = (
-                    "etcd does not answer, so nothing can be changed now; what runs goes on: look at the etcd servers"
-                )
-                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
-            try:
-                await office.commit(reads, writes)
-            except Conflict:
-                if office.term.lost.is_set():
-                    break
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            except (StoreError, TimeoutError) as error:
-                text = f"etcd cannot be reached, so the change was not confirmed: see `fleetctl status` once it is back ({error})"
-                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
-            return answer
-        return await abort(context, grpc.StatusCode.ABORTED, "others are changing this at the same moment: ask again")
+            if office.term.provable():
+                try:
+                    await office.commit(reads, writes, timeout=_COMMIT_SECONDS)
+                except Conflict:
+                    code, text = grpc.StatusCode.ABORTED, "others are changing this at the same moment: ask again"
+                except (StoreUnavailable, TimeoutError) as error:
+                    code, text = grpc.StatusCode.FAILED_PRECONDITION, _unconfirmed(error)
+                except StoreError as error:
+                    await abort(context, grpc.StatusCode.FAILED_PRECONDITION, _unconfirmed(error))
+                else:
+                    return answer
+            if office.term.lost.is_set():
+                code = grpc.StatusCode.UNAVAILABLE
+                text = f"controller {self.leadership.name} does not lead any more"
+            if code is grpc.StatusCode.UNAVAILABLE or loop.time() > deadline:
+                await abort(context, code, text)
+            await asyncio.sleep(_RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (spreads contenders)
 
     async def refuse(self, context: Context, refusal: Refused) -> NoReturn:
         await abort(context, _CODES[refusal.kind], str(refusal))
@@ -213,3 +224,7 @@ class Desk:
             uuid.UUID(request_id)
         except ValueError:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "a mutation needs a request id, a UUID")
+
+
+def _unconfirmed(error: Exception) -> str:
+    return f"etcd cannot be reached, so the change was not confirmed: see `fleetctl status` once it is back ({error})"

@@ -24,6 +24,9 @@ from fleet_controller.services.presentation import drain_message, host_message
 from fleet_controller.services.streams import Context, abort
 from fleet_core.ids import check_label
 
+REQUESTS_REMEMBERED = 20
+"""Per host. Whoever lost an answer asks again within seconds."""
+
 
 class HostCalls:
     """The contract's names, as methods; see `control.proto` for what they promise."""
@@ -141,8 +144,11 @@ class HostCalls:
             record = office.desired.get(host_key(name), HostRecord)
             if record is None:
                 raise Refused(changes.NOT_FOUND, f"no host is named {name}: `fleetctl host ls` shows them")
-            changed = decide(record)
+            changed = record if request_id in record.requests else decide(record)
             answer = control_pb2.HostResponse(host=host_message(office, changed))
-            return answer, [] if changed == record else [(host_key(name), changed)]
+            if changed == record:
+                return answer, []
+            requests = (*record.requests, request_id)[-REQUESTS_REMEMBERED:]
+            return answer, [(host_key(name), changed.model_copy(update={"requests": requests}))]
 
         return await self._desk.commit(office, request_id, [host_key(name)], attempt, context)

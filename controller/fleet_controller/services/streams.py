@@ -9,20 +9,25 @@ import grpc
 
 from fleet.v1.agent_pb2 import AgentHello
 from fleet.v1.balancer_pb2 import BalancerHello
+from fleet_controller.admission import Crowded
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
-from fleet_controller.store.interface import StoreError
 from fleet_core.grpc_tls import peer_identity
 from fleet_core.ids import Epoch
+from fleet_core.leader_search import LEADER_METADATA, TRIED_METADATA
 from fleet_core.tls import Identity, Role
 from fleet_core.version import PROTOCOL_VERSION
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 HELLO_TIMEOUT_SECONDS = 5.0
-LEADER_METADATA = "fleet-leader"
+PATIENCE_SECONDS = 3.0
+"""So long a session that found no leader waits here for one: less than the five seconds in which its caller wants a welcome,
+and about as long as a dead leader's lease lasts, so that most callers need not dial again and again meanwhile."""
 MISSED_HEARTBEATS = 3
 """So many intervals without a word, and the peer counts as gone."""
+_STALL_SECONDS = 0.5
+"""A timer that comes so much too late shows that this process stood still: frozen, swapped out, or starved."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,21 +41,31 @@ async def require_role(context: Context, *roles: Role) -> Identity:
     return identity
 
 
-async def require_office(context: Context, leadership: Leadership, code: grpc.StatusCode) -> Office:
-    """The leader's office, if this controller leads; else the call ends with `code` and names the leader."""
-    office = leadership.office
-    if office is None or not office.open.is_set():
-        try:
-            address = await leadership.leader_address()
-        except StoreError as error:
-            await abort(
-                context, code, f"controller {leadership.name} does not lead, and cannot find the leader: {error}"
-            )
-        if address and address != leadership.address:
-            context.set_trailing_metadata(((LEADER_METADATA, address),))
-            await abort(context, code, f"controller {leadership.name} does not lead: the leader is at {address}")
-        await abort(context, code, f"controller {leadership.name} does not lead, and knows no leader at present")
-    return office
+async def require_office(
+    context: Context, leadership: Leadership, code: grpc.StatusCode, patience_seconds: float = 0.0
+) -> Office:
+    """The leader's office, if this controller leads or comes to lead in time; else the call ends with `code` and names who leads.
+
+    The caller may say (metadata `fleet-tried`) which leader it cannot reach: to be named that one again would not help it, so
+    while there is patience it waits here for the next.
+    """
+    found = await leadership.find(_tried(context), patience_seconds)
+    if isinstance(found, Office):
+        return found
+    if found and patience_seconds:
+        with suppress(Crowded):
+            await leadership.referrals.turn()
+    if found:
+        context.set_trailing_metadata(((LEADER_METADATA, found),))
+        await abort(context, code, f"controller {leadership.name} does not lead: the leader is at {found}")
+    return await abort(context, code, f"controller {leadership.name} does not lead, and knows no leader at present")
+
+
+def _tried(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == TRIED_METADATA:
+            return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return ""
 
 
 async def check_hello(
@@ -81,12 +96,22 @@ async def converse(
     """
 
     async def read() -> None:
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                async with asyncio.timeout(silence_seconds):
-                    message = await anext(requests)
-                await receive(message)
-        except (StopAsyncIteration, TimeoutError):
+                message = asyncio.ensure_future(anext(requests))
+                try:
+                    due = loop.time() + silence_seconds
+                    while not (await asyncio.wait((message,), timeout=due - loop.time()))[0]:
+                        if loop.time() - due < _STALL_SECONDS:
+                            return
+                        # It was us who slept: what was sent meanwhile is still to be read.
+                        due = loop.time() + silence_seconds
+                    heard = message.result()
+                finally:
+                    message.cancel()
+                await receive(heard)
+        except StopAsyncIteration:
             pass
         finally:
             outbox.close()
