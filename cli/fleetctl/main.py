@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Fleet": {
         "host": ("fleetctl.hosts:host", "The hosts: list them, drain one, label one."),
         "balancer": ("fleetctl.balancers:balancer", "The balancers and their upstream lists."),
+        "controller": ("fleetctl.controllers:controller", "The controllers: who leads, who can be reached."),
         "cert": ("fleetctl.certificates:cert", "Certificates: who is who in the fleet."),
     },
     "Other": {

@@ -34,6 +34,10 @@ def complete_workers(ctx: click.Context, _param: click.Parameter, incomplete: st
     return _known(ctx, incomplete, _workers)
 
 
+def complete_controllers(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _known(ctx, incomplete, _controllers)
+
+
 def complete_balancers(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return _known(ctx, incomplete, _balancers)
 
@@ -76,6 +80,11 @@ async def _hosts(connection: Connection) -> Iterable[str]:
 async def _workers(connection: Connection) -> Iterable[str]:
     response = await connection.call(lambda stub: stub.ListWorkers, control_pb2.ListWorkersRequest())
     return (views.worker_name(worker.id) for worker in response.workers)
+
+
+async def _controllers(connection: Connection) -> Iterable[str]:
+    response = await connection.call(lambda stub: stub.ListControllers, control_pb2.ListControllersRequest())
+    return (controller.name for controller in response.registered)
 
 
 async def _balancers(connection: Connection) -> Iterable[str]:

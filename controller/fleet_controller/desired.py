@@ -11,6 +11,7 @@ from fleet_controller.records import (
     PREFIX,
     AppRecord,
     BalancerRecord,
+    ControllerRecord,
     HostRecord,
     Record,
     RevisionRecord,
@@ -25,6 +26,7 @@ _KINDS: dict[str, type[Record]] = {
     "rollouts": RolloutRecord,
     "hosts": HostRecord,
     "balancers": BalancerRecord,
+    "controllers": ControllerRecord,
 }
 _R = TypeVar("_R", bound=Record)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -21,12 +22,14 @@ from fleet_controller.records import (
     PREFIX,
     AppRecord,
     BalancerRecord,
+    ControllerRecord,
     HostRecord,
     Record,
     RevisionRecord,
     RolloutRecord,
     app_key,
     balancer_key,
+    controller_key,
     host_key,
     revision_key,
     rollout_key,
@@ -41,6 +44,7 @@ ERA = 1
 _REPLACEMENTS = uuid.UUID("5b0ad5a4-4b4c-4a2f-8a57-0d1b3c3f8f10")
 _COPY_TIMEOUT_SECONDS = 5.0
 _WAKING_SECONDS = 0.1
+_REGISTER_SECONDS = 5.0
 GATHERING_SECONDS = 5.0
 """Agents reach a new leader within two seconds, unless something is wrong with them."""
 _R = TypeVar("_R", bound=Record)
@@ -65,6 +69,11 @@ class Office:
         self.admission = Admission()
         self.open = asyncio.Event()
         """Desired state was read: sessions may begin."""
+
+    @property
+    def age_seconds(self) -> float:
+        """Since this term began."""
+        return self.clock() - self._began
 
     async def run(self) -> None:
         """Lead until the term is lost or this is cancelled; then every session is told to end."""
@@ -240,6 +249,29 @@ class Leadership:
 
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled; gives up the leader's key when it ends."""
+        registering = asyncio.create_task(self._register(), name="register-controller")
+        try:
+            await self._campaign()
+        finally:
+            registering.cancel()
+
+    async def _register(self) -> None:
+        """Write once where others find this controller, unless etcd has it already; a key of its own, so no leader's fence."""
+        record = ControllerRecord(name=self.name, address=self.address)
+        key = controller_key(self.name)
+        while True:
+            try:
+                known = (await self._store.read(key)).items.get(key)
+                if known is None or known.value != record.encode():
+                    written = 0 if known is None else known.mod_revision
+                    await self._store.commit([Unchanged(key, written)], [Put(key, record.encode())])
+            except StoreError as error:
+                _log.warning("this controller is not registered yet: %s", error)
+            else:
+                return
+            await asyncio.sleep(_REGISTER_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+
+    async def _campaign(self) -> None:
         value = json.dumps({"name": self.name, "address": self.address}).encode()
         while True:
             term = await Election(self._store, value, holder_changed=self._holder_changed).campaign()

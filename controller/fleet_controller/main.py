@@ -24,6 +24,7 @@ from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.control_service import ControlService
 from fleet_controller.services.log_relay import LogRelay
 from fleet_controller.store.etcd import EtcdStore
+from fleet_controller.store.interface import Store
 from fleet_core import service_manager
 from fleet_core.config import ConfigError, ControllerConfig
 from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
@@ -71,7 +72,7 @@ async def serve(config: ControllerConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     store = EtcdStore(config.etcd, (config.etcd_tls or config.tls).files())
     leadership = Leadership(store, config.name, config.advertise or config.listen, config.heartbeat_interval_seconds)
-    server = _server(config, leadership)
+    server = _server(config, leadership, store)
     metrics = await serve_metrics(config.metrics, FleetCollector(leadership)) if config.metrics else None
     try:
         await server.start()
@@ -95,7 +96,7 @@ async def serve(config: ControllerConfig) -> None:
         await store.close()
 
 
-def _server(config: ControllerConfig, leadership: Leadership) -> grpc.aio.Server:
+def _server(config: ControllerConfig, leadership: Leadership, store: Store) -> grpc.aio.Server:
     logs = LogRelay()
     folder = config.artifact_dir or config.state_dir / "artifacts"
     artifacts = ArtifactCalls(ArtifactStore(folder, config.artifact_quota_bytes), leadership)
@@ -104,7 +105,7 @@ def _server(config: ControllerConfig, leadership: Leadership) -> grpc.aio.Server
     agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs, artifacts), server)
     balancer_pb2_grpc.add_BalancerServiceServicer_to_server(balancers, server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService(Desk(leadership, balancers), logs, artifacts, config.etcd), server
+        ControlService(Desk(leadership, balancers), logs, artifacts, store, config.etcd), server
     )
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

@@ -1,4 +1,4 @@
-"""Desired state as it lies in etcd: one JSON document a key. Only the leader writes them."""
+"""Desired state as it lies in etcd: one JSON document a key. Only the leader writes them, but for ControllerRecord."""
 
 from enum import StrEnum
 from functools import cached_property
@@ -11,6 +11,7 @@ from fleet.v1 import types_pb2
 from fleet_core.spec import AppSpec, spec_digest
 
 PREFIX = "/fleet/v1/"
+CONTROLLERS = f"{PREFIX}controllers/"
 
 
 class Record(BaseModel):
@@ -242,6 +243,14 @@ class BalancerRecord(Record):
     uid: str
 
 
+class ControllerRecord(Record):
+    """A controller, as it said of itself when it started."""
+
+    name: str
+    address: str
+    """ "host:port" others reach it at."""
+
+
 def app_key(name: str) -> str:
     return f"{PREFIX}apps/{name}"
 
@@ -260,3 +269,7 @@ def host_key(name: str) -> str:
 
 def balancer_key(name: str) -> str:
     return f"{PREFIX}balancers/{name}"
+
+
+def controller_key(name: str) -> str:
+    return f"{CONTROLLERS}{name}"

@@ -9,6 +9,7 @@ from fleet_controller.mutations.changes import Refused
 from fleet_controller.records import AppRecord, BalancerRecord, HostRecord, RolloutRecord, rollout_key
 from fleet_controller.services.control_apps import AppCalls
 from fleet_controller.services.control_artifacts import ArtifactCalls
+from fleet_controller.services.control_controllers import ControllerCalls
 from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.control_hosts import HostCalls
 from fleet_controller.services.log_relay import LogRelay
@@ -22,6 +23,7 @@ from fleet_controller.services.presentation import (
     worker_message,
 )
 from fleet_controller.services.streams import Context
+from fleet_controller.store.interface import Store
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _WATCH_SECONDS = 15.0
@@ -29,7 +31,9 @@ _WATCH_SECONDS = 15.0
 
 
 class ControlService(control_pb2_grpc.ControlServiceServicer):
-    def __init__(self, desk: Desk, logs: LogRelay, artifacts: ArtifactCalls, etcd_endpoints: Iterable[str]) -> None:
+    def __init__(
+        self, desk: Desk, logs: LogRelay, artifacts: ArtifactCalls, store: Store, etcd_endpoints: Iterable[str]
+    ) -> None:
         self._desk = desk
         self._leadership = desk.leadership
         self._logs = logs
@@ -37,10 +41,23 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self._artifacts = artifacts
         self._apps = AppCalls(desk, artifacts)
         self._hosts = HostCalls(desk)
+        self._controllers = ControllerCalls(desk, store)
+
+    # Controllers
+
+    async def ListControllers(  # noqa: N802 (the contract's names, here and below)
+        self, request: control_pb2.ListControllersRequest, context: Context
+    ) -> control_pb2.ListControllersResponse:
+        return await self._controllers.ls(request, context)
+
+    async def RemoveController(  # noqa: N802
+        self, request: control_pb2.RemoveControllerRequest, context: Context
+    ) -> control_pb2.RemoveControllerResponse:
+        return await self._controllers.remove(request, context)
 
     # Looking
 
-    async def GetInfo(  # noqa: N802 (the contract's names, here and below)
+    async def GetInfo(  # noqa: N802
         self, request: control_pb2.GetInfoRequest, context: Context
     ) -> control_pb2.GetInfoResponse:
         office = await self._desk.office(context)

@@ -41,6 +41,16 @@ class ControlServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.ListControllers = channel.unary_unary(
+                '/fleet.v1.ControlService/ListControllers',
+                request_serializer=fleet_dot_v1_dot_control__pb2.ListControllersRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.ListControllersResponse.FromString,
+                _registered_method=True)
+        self.RemoveController = channel.unary_unary(
+                '/fleet.v1.ControlService/RemoveController',
+                request_serializer=fleet_dot_v1_dot_control__pb2.RemoveControllerRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RemoveControllerResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/fleet.v1.ControlService/GetInfo',
                 request_serializer=fleet_dot_v1_dot_control__pb2.GetInfoRequest.SerializeToString,
@@ -182,6 +192,20 @@ class ControlServiceServicer:
     ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
     text says that the change could not be confirmed.
     """
+
+    def ListControllers(self, request, context):
+        """The controller that answers, and those registered in etcd. Answered by every controller, whether it leads or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveController(self, request, context):
+        """Forgets a controller that is gone for good; one that runs registers itself again. FAILED_PRECONDITION for the leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetInfo(self, request, context):
         """The controller itself.
@@ -366,6 +390,16 @@ class ControlServiceServicer:
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListControllers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListControllers,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.ListControllersRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.ListControllersResponse.SerializeToString,
+            ),
+            'RemoveController': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveController,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.RemoveControllerRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RemoveControllerResponse.SerializeToString,
+            ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
                     request_deserializer=fleet_dot_v1_dot_control__pb2.GetInfoRequest.FromString,
@@ -513,6 +547,60 @@ class ControlService:
     ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
     text says that the change could not be confirmed.
     """
+
+    @staticmethod
+    def ListControllers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/ListControllers',
+            fleet_dot_v1_dot_control__pb2.ListControllersRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.ListControllersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveController(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.v1.ControlService/RemoveController',
+            fleet_dot_v1_dot_control__pb2.RemoveControllerRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RemoveControllerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetInfo(request,

@@ -40,6 +40,10 @@ class ControlServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControlServiceAsyncStub: ...
+    ListControllers: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListControllersRequest, _control_pb2.ListControllersResponse]
+    """The controller that answers, and those registered in etcd. Answered by every controller, whether it leads or not."""
+    RemoveController: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveControllerRequest, _control_pb2.RemoveControllerResponse]
+    """Forgets a controller that is gone for good; one that runs registers itself again. FAILED_PRECONDITION for the leader."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetInfoRequest, _control_pb2.GetInfoResponse]
     """The controller itself."""
     ListApps: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListAppsRequest, _control_pb2.ListAppsResponse]
@@ -104,6 +108,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    ListControllers: _aio.UnaryUnaryMultiCallable[_control_pb2.ListControllersRequest, _control_pb2.ListControllersResponse]  # type: ignore[assignment]
+    """The controller that answers, and those registered in etcd. Answered by every controller, whether it leads or not."""
+    RemoveController: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveControllerRequest, _control_pb2.RemoveControllerResponse]  # type: ignore[assignment]
+    """Forgets a controller that is gone for good; one that runs registers itself again. FAILED_PRECONDITION for the leader."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_control_pb2.GetInfoRequest, _control_pb2.GetInfoResponse]  # type: ignore[assignment]
     """The controller itself."""
     ListApps: _aio.UnaryUnaryMultiCallable[_control_pb2.ListAppsRequest, _control_pb2.ListAppsResponse]  # type: ignore[assignment]
@@ -165,6 +173,22 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ABORTED (others change the object at the same time; ask again). Nothing was changed when an error is returned, unless its
     text says that the change could not be confirmed.
     """
+
+    @_abc_1.abstractmethod
+    def ListControllers(
+        self,
+        request: _control_pb2.ListControllersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListControllersResponse, _abc.Awaitable[_control_pb2.ListControllersResponse]]:
+        """The controller that answers, and those registered in etcd. Answered by every controller, whether it leads or not."""
+
+    @_abc_1.abstractmethod
+    def RemoveController(
+        self,
+        request: _control_pb2.RemoveControllerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemoveControllerResponse, _abc.Awaitable[_control_pb2.RemoveControllerResponse]]:
+        """Forgets a controller that is gone for good; one that runs registers itself again. FAILED_PRECONDITION for the leader."""
 
     @_abc_1.abstractmethod
     def GetInfo(

@@ -63,6 +63,12 @@ class FakeControl(ControlServiceServicer):
         answer = self.answers.get(method, default)
         return answer(request, context) if callable(answer) else answer
 
+    def ListControllers(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListControllers", request, context, control_pb2.ListControllersResponse())
+
+    def RemoveController(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RemoveController", request, context, control_pb2.RemoveControllerResponse())
+
     def GetInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("GetInfo", request, context, control_pb2.GetInfoResponse(controller="c1", version="1.2"))
 
