@@ -18,6 +18,9 @@ SEED ?=
 TIMESTAMPS ?=
 # `make faults-controller`: how often the controller dies.
 DEATHS ?= 30
+# `make faults-takeover`: how often the leading controller dies; `make faults-changes`: how much is changed meanwhile.
+RUNS ?= 20
+CHANGES ?= 1000
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -114,6 +117,12 @@ faults-hosts: $(VENV)/.installed ## SECONDS of random faults and operations on s
 faults-planted: $(VENV)/.installed ## four bugs, planted one at a time: each must be caught, and nothing without it
 	$(BIN)/python -m tests.faults.planted $(if $(SEED),--seed $(SEED))
 
+faults-takeover: $(VENV)/.installed ## kill -9 of the leading of three controllers, RUNS times (SEED): seconds until the next one acts, each below five
+	$(BIN)/python -m tests.faults.takeovers --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+
+faults-changes: $(VENV)/.installed ## CHANGES changes while leaders of etcd and controllers are killed (SEED): all are there, none twice
+	$(BIN)/python -m tests.faults.changes --changes $(CHANGES) $(if $(SEED),--seed $(SEED))
+
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
 
@@ -131,4 +140,4 @@ bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchma
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts .faults build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-controller faults-hosts faults-planted bench bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-controller faults-takeover faults-changes faults-hosts faults-planted bench bench-restarts bench-rollouts bench-upstreams bench-host clean

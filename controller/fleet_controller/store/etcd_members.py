@@ -18,6 +18,7 @@ _OPTIONS: list[tuple[str, int | str]] = [
     # etcd takes more than one ping in 5 s (--grpc-keepalive-min-time), and pings without a call, for abuse.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 100),
