@@ -53,7 +53,7 @@ class Takeover:
 
     @property
     def seconds(self) -> float:
-        return max(asdict(self).values())
+        return max(self.change, self.assignments, self.lists)
 
 
 def schedule(seed: int, runs: int, *, handover_every: int = 5) -> list[End]:
@@ -92,7 +92,7 @@ async def _watch_takeover(fleet: ManyControllers, term: int) -> Takeover:
         change = group.create_task(_changed(connection))
         assignments = group.create_task(_assigned(fleet, term))
         lists = group.create_task(_listed(connection))
-        times = {}
+        times: dict[str, float] = {}
         for name, task in (("change", change), ("assignments", assignments), ("lists", lists)):
             task.add_done_callback(lambda _, name=name: times.setdefault(name, clock() - began))  # type: ignore[misc]
     return Takeover(**{name: round(seconds, 3) for name, seconds in times.items()})

@@ -58,6 +58,12 @@ class MemoryStore(Store):
         self._history.clear()
         self._stir()
 
+    def take_over(self, key: str, value: bytes) -> int:
+        """The key is deleted and created anew by somebody else, before anybody here can notice; returns its create revision."""
+        self._write([Delete(key)])
+        self._write([Put(key, value)])
+        return self.revision
+
     def expire(self, lease: int) -> None:
         """End a lease as if its time had run out."""
         timer = self._leases.pop(lease, None)

@@ -88,6 +88,19 @@ def test_the_client_library_knows_no_terminal() -> None:
         todo += [module for module in own if module.is_file() and module not in seen]
 
 
+def test_only_whoever_carries_the_leaders_fence_writes_to_the_store() -> None:
+    """Guards invariant 4. The election writes its own key, and a controller what it says of itself (`Leadership._register`); all
+    else goes through `Office.commit`, or is a rollout's end, and both are tested against a replaced leader."""
+    writers = set()
+    for path in modules("controller/fleet_controller"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "commit":
+                owner = ast.unparse(node.value)
+                if owner.endswith("store") and "self" in owner:
+                    writers.add(path.name)
+    assert writers == {"leader.py", "leadership.py", "conductor.py"}
+
+
 @pytest.mark.parametrize("module", [*_PURE, *_PURE_FOLDERS])
 def test_decisions_touch_no_clock_and_no_wire(module: str) -> None:
     for path in modules(module) or [_ROOT / module]:
