@@ -34,7 +34,7 @@ LEADER_KEY = "/fleet/v1/leader"
 LEASE_SECONDS = 3
 _RENEWALS_PER_LEASE = 3
 _PROOF_MARGIN_SECONDS = 0.5
-_JITTER_SECONDS = 0.2
+_JITTER_SECONDS = 0.1
 _PAUSE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -142,6 +142,34 @@ class Term:
             self.lost.set()
 
 
+class _Watch:
+    """Who holds the key, as the store said last."""
+
+    def __init__(self) -> None:
+        self.known = False
+        self.holder: Item | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def vacant(self) -> bool:
+        return self.known and self.holder is None
+
+    def take(self, holder: Item | None) -> None:
+        self.known, self.holder = True, holder
+        self._news.set()
+
+    async def news(self, watching: asyncio.Task[None], seconds: float | None = None) -> None:
+        """Return at the next update, or after so many seconds. Raises what ended the watch."""
+        self._news.clear()
+        told = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait((told, watching), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+        if watching.done():
+            watching.result()
+
+
 class Election:
     """`value` is who we are, and is stored as the key's value: unique to one controller, and the same after its restart.
 
@@ -171,31 +199,43 @@ class Election:
 
     async def campaign(self) -> Term:
         """Wait, for as long as it takes and without writing, until nobody leads; then lead. To be cancelled at will."""
-        while True:
-            await self._vacancy()
-            try:
-                return await self._seize()
-            except Conflict:
-                continue
-            except StoreError as error:
-                _log.warning("cannot become the leader now: %s", error)
-                await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+        watch = _Watch()
+        watching = asyncio.create_task(self._watch(watch), name="leader-watch")
+        try:
+            while True:
+                await self._vacancy(watch, watching)
+                try:
+                    return await self._seize()
+                except Conflict:
+                    # Another was quicker, and the watch is about to say so.
+                    await watch.news(watching, _PAUSE_SECONDS)
+                except StoreError as error:
+                    _log.warning("cannot become the leader now: %s", error)
+                    await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
-    async def _vacancy(self) -> None:
+    async def _vacancy(self, watch: "_Watch", watching: asyncio.Task[None]) -> None:
+        waited = False
+        while True:
+            while not watch.vacant:
+                waited = waited or watch.known
+                await watch.news(watching)
+            if not waited:
+                return
+            # Everyone who waited saw the key go at the same moment.
+            waited = False
+            await watch.news(watching, random.uniform(0.0, _JITTER_SECONDS))  # noqa: S311
+
+    async def _watch(self, watch: "_Watch") -> None:
+        """Goes on while this controller tries to lead, so that it knows at once who was quicker."""
         async with aclosing(self._store.follow(self._key)) as updates:
-            holder: Item | None = None
             async for update in updates:
-                was_held = holder is not None
-                holder = _holder(self._key, update, holder)
-                self._holder_changed(b"" if holder is None else holder.value)
-                if holder is None:
-                    if was_held:
-                        # Everyone who waited saw the key go at the same moment.
-                        await asyncio.sleep(random.uniform(0.0, _JITTER_SECONDS))  # noqa: S311
-                    self._may_take_over = False
-                    return
-                if self._may_take_over and holder.value == self._value:
-                    await self._take_over(holder)
+                watch.take(_holder(self._key, update, watch.holder))
+                self._holder_changed(b"" if watch.holder is None else watch.holder.value)
+                if self._may_take_over and watch.holder is not None and watch.holder.value == self._value:
+                    await self._take_over(watch.holder)
                 self._may_take_over = False
 
     async def _take_over(self, holder: Item) -> None:
