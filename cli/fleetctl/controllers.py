@@ -11,7 +11,7 @@ from rich.text import Text
 from fleet.v1 import control_pb2
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode, UnavailableError
+from fleetctl.errors import UnavailableError
 from fleetctl.names import complete_controllers
 from fleetctl.operation import new_request_id
 from fleetctl.output import Column, Output
@@ -102,7 +102,7 @@ controller.add_command(remove)
 
 
 async def _look(settings: Settings) -> list[Seen]:
-    """Every controller that is configured or registered, by name. Raises CliError where none answers."""
+    """Every controller that is configured or registered, by name. Raises FleetError where none answers."""
     async with Connection.open(settings) as connection:
         seen = dict(await _ask(connection, connection.addresses))
         registered = {known.name: known for each in seen.values() for known in each.registered}
@@ -113,7 +113,7 @@ async def _look(settings: Settings) -> list[Seen]:
             seen[address].name = name
     if all(each.answer is None for each in seen.values()):
         tried = ", ".join(f"{each.address} ({each.error})" for each in seen.values())
-        raise UnavailableError(ExitCode.UNREACHABLE, f"no controller can be reached: {tried}")
+        raise UnavailableError(f"no controller can be reached: {tried}")
     # One that is known by two addresses is shown once.
     by_name = {each.view()["name"] or address: each for address, each in seen.items()}
     return [by_name[name] for name in sorted(by_name)]
@@ -129,9 +129,7 @@ async def _ask_one(connection: Connection, address: str) -> Seen:
         answer = await connection.ask_one(
             address, lambda stub: stub.ListControllers, control_pb2.ListControllersRequest()
         )
-    except CliError as error:
-        if not isinstance(error, UnavailableError):
-            raise
+    except UnavailableError as error:
         return Seen(address, error=error.message)
     return Seen(address, answer=answer.answering, registered=list(answer.registered))
 

@@ -24,7 +24,7 @@ from random import Random
 
 from fleet.v1 import control_pb2
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError, ExitCode
+from fleetctl.errors import ExitCode, FleetError
 from tests.faults.change_judge import Change, Kind, Recorder, judge
 from tests.faults.many_controllers import ManyControllers
 from tests.integration.fleet.harness import PLAIN_SERVER
@@ -103,6 +103,9 @@ class Run:
         """Calls made for them, repeated ones included."""
         self.kills: list[str] = []
         self._progress = asyncio.Event()
+        self._go = asyncio.Event()
+        """Not set: clients wait until it is known who is to be killed, so that changes are under way when they are."""
+        self._go.set()
 
     async def run(self, changes: list[list[Asking]], faults: list[Fault]) -> list[str]:
         """Everything that was broken, in words."""
@@ -110,8 +113,7 @@ class Run:
             async with asyncio.TaskGroup() as group:
                 clients = [group.create_task(self._client(planned)) for planned in changes]
                 killer = group.create_task(self._kill(faults))
-                await asyncio.wait(clients)
-                killer.cancel()
+                await asyncio.wait({*clients, killer})
             last = await self._last_revision()
             await recorder.reach(last)
         planned = [asking.change for client in changes for asking in client]
@@ -121,9 +123,10 @@ class Run:
         async with self._fleet.connection() as connection:
             for asking in planned:
                 await asyncio.sleep(asking.pause)
+                await self._go.wait()
                 if asking.patience is not None:
                     self.asked += 1
-                    with suppress(TimeoutError, CliError):
+                    with suppress(TimeoutError, FleetError):
                         async with asyncio.timeout(asking.patience):
                             await _ask(connection, asking.change)
                 async with asyncio.timeout(_ACKNOWLEDGED_WITHIN_SECONDS):
@@ -136,7 +139,7 @@ class Run:
             self.asked += 1
             try:
                 await _ask(connection, change)
-            except CliError as error:
+            except FleetError as error:
                 if error.exit_code not in _DOUBTFUL:
                     raise AssertionError(f"{change}: {error.message}") from error
                 await asyncio.sleep(0.1)
@@ -148,12 +151,14 @@ class Run:
             while len(self.acknowledged) < fault.at:
                 self._progress.clear()
                 await self._progress.wait()
+            self._go.clear()
             daemons = await asyncio.to_thread(self._fleet.daemons)
             names = []
             if fault.victim is not Victim.ETCD:
                 names += [name for name, each in (await self._controllers()).items() if each["leads"]]
             if fault.victim is not Victim.CONTROLLER:
                 names += [name for name in [await self._fleet.etcd_leader()] if name]
+            self._go.set()
             if fault.for_good:
                 with self._fleet.manager_away():
                     self._strike(names, daemons)

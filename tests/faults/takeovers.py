@@ -23,7 +23,7 @@ from random import Random
 
 from fleet.v1 import control_pb2
 from fleetctl.connection import Connection
-from fleetctl.errors import CliError
+from fleetctl.errors import FleetError
 from tests.faults.many_controllers import ManyControllers
 from tests.integration.fleet.harness import PLAIN_SERVER, wait_for
 
@@ -114,7 +114,7 @@ async def _changed(connection: Connection) -> None:
     while True:
         try:
             await connection.call(lambda stub: stub.LabelHost, request, mutation=True)
-        except CliError:
+        except FleetError:
             continue
         return
 
@@ -129,7 +129,7 @@ async def _listed(connection: Connection) -> None:
     while True:
         try:
             answer = await connection.call(lambda stub: stub.ListBalancers, control_pb2.ListBalancersRequest())
-        except CliError:
+        except FleetError:
             continue
         if all(each.pools and each.pools_current == each.pools for each in answer.balancers):
             return

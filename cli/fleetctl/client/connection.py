@@ -6,6 +6,7 @@ asked next. Every call has a deadline. Errors become FleetError, in the controll
 
 import asyncio
 import os
+import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ import grpc
 from fleet.v1.control_pb2_grpc import ControlServiceStub
 from fleet_core.contexts import ContextError, load_contexts
 from fleet_core.grpc_tls import controller_channel
+from fleet_core.leader_search import LEADER_METADATA
 from fleet_core.tls import TlsFiles
 from fleetctl.client.errors import FleetError, NotFound, Refused, UnavailableError, Unreachable, UsageError
 from fleetctl.wording import printable
@@ -30,10 +32,11 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _CONNECT_SECONDS = 3.0
+_FIRST_CONNECT_SECONDS = 1.0
+"""So long one of several controllers may take before another is asked; it may go on connecting, and is asked again last."""
 _PAUSE_SECONDS = 0.2
 _PATIENCE_SECONDS = 6.0
 """Another controller leads within 5 s of the leader's death (DESIGN: when something dies)."""
-_LEADER = "fleet-leader"
 _ACCEPTED = "fleet-accepted"
 """Initial metadata: the first message of a stream was accepted, the rest may come."""
 
@@ -95,6 +98,8 @@ class Connection:
         self._patient = patient
         self._answered: set[str] = set()
         """Addresses whose certificate and ours are known to fit."""
+        self._silent: set[str] = set()
+        """Addresses that took too long to connect to."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -145,14 +150,38 @@ class Connection:
             except _NobodyAnsweredError as error:
                 if not (worth_waiting or error.leaderless) or clock() + _PAUSE_SECONDS > give_up:
                     raise error.final() from None
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (spreads retries, guards no secret)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those configured."""
+        return self._addresses
+
+    async def ask_one(
+        self,
+        address: str,
+        method: "Callable[[ControlServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]",
+        request: Request,
+    ) -> Response:
+        """The answer of the controller at `address`, whether it leads or not. Raises FleetError; the whole message of an
+        UnavailableError is what makes it unreachable."""
+        if reason := await self._reach(address):
+            raise UnavailableError(reason)
+        try:
+            return await method(self._stub(address))(request, timeout=min(_CONNECT_SECONDS, self._call_seconds))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise UnavailableError("no answer") from error
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise UnavailableError(self._why_unavailable(address, error)[0]) from error
+            raise _translated(error, address) from error
 
     async def stream(
         self,
         method: "Callable[[ControlServiceAsyncStub], grpc.aio.UnaryStreamMultiCallable[Request, Response]]",
         request: Request,
     ) -> AsyncGenerator[Response, None]:
-        """The leader's messages; the channel's keepalive notices a dead peer within 15 s. Raises UnavailableError when the
+        """The leader's messages; the channel's keepalive notices a dead peer within 6 s. Raises UnavailableError when the
         stream breaks or no controller answers: ask again as long as it makes sense. Close it (`contextlib.aclosing`)."""
         reasons: dict[str, str] = {}
         leaderless = False
@@ -186,7 +215,7 @@ class Connection:
         messages: AsyncIterator[Request],
     ) -> Response:
         """The answer of the leader, as the call before found it, to a stream of messages, the first of which it accepts before
-        the rest is sent; the channel's keepalive notices a dead peer within 15 s.
+        the rest is sent; the channel's keepalive notices a dead peer within 6 s.
 
         Raises UnavailableError when the stream breaks, other FleetErrors as `call`.
         """
@@ -239,11 +268,15 @@ class Connection:
         raise _NobodyAnsweredError(reasons, leaderless=leaderless)
 
     def _turns(self) -> Iterator[str]:
-        """Addresses to ask, each once: the known leader, those configured, and a leader that is named on the way."""
-        asked: set[str] = set()
+        """Addresses to ask: the known leader, those configured, and a leader that is named on the way; silent ones last, and more
+        patiently."""
+        asked: dict[str, None] = {}
         while left := [a for a in (self._leader, *self._addresses) if a and a not in asked]:
-            asked.add(left[0])
-            yield left[0]
+            address = min(left, key=self._silent.__contains__)
+            asked[address] = None
+            yield address
+        if len(asked) > 1:
+            yield from [address for address in asked if address in self._silent]
 
     def _stub(self, address: str) -> "ControlServiceAsyncStub":
         return ControlServiceStub(self._channels[address])
@@ -260,20 +293,26 @@ class Connection:
             self._channels[address] = controller_channel(address, self._files)
         channel = self._channels[address]
         try:
-            async with asyncio.timeout(min(_CONNECT_SECONDS, self._call_seconds)):
+            async with asyncio.timeout(min(self._patience_with(address), self._call_seconds)):
                 state = channel.get_state(try_to_connect=True)
                 while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
                     await channel.wait_for_state_change(state)
                     state = channel.get_state(try_to_connect=True)
         except TimeoutError:
+            self._silent.add(address)
             return "no answer"
+        self._silent.discard(address)
         # A failed channel is not given up here: its call fails at once, and says why.
         return ""
+
+    def _patience_with(self, address: str) -> float:
+        others = any(each not in (address, *self._silent) for each in self._addresses)
+        return _FIRST_CONNECT_SECONDS if others and address not in self._silent else _CONNECT_SECONDS
 
     def _why_unavailable(self, address: str, error: grpc.aio.AioRpcError) -> tuple[str, bool]:
         """(why, the controller was reached and does not lead)."""
         details = printable(error.details() or "")
-        leader = dict(error.trailing_metadata() or ()).get(_LEADER, "")
+        leader = dict(error.trailing_metadata() or ()).get(LEADER_METADATA, "")
         if leader:
             self._leader = leader.decode() if isinstance(leader, bytes) else leader
         # UNAVAILABLE over a connection that stands was not made here: the controller said so.
