@@ -50,7 +50,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Fleet": {
         "host": ("fleetctl.hosts:host", "The hosts: list them, drain one, label one."),
         "balancer": ("fleetctl.balancers:balancer", "The balancers and their upstream lists."),
-        "controller": ("fleetctl.controllers:controller", "The controllers: who leads, who can be reached."),
+        "controller": (
+            "fleetctl.controllers:controller",
+            "The controllers: who leads, who can be reached, whom etcd answers.",
+        ),
         "cert": ("fleetctl.certificates:cert", "Certificates: who is who in the fleet."),
     },
     "Other": {

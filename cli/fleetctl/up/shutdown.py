@@ -59,7 +59,9 @@ class Shutdown:
         await self._stop(topology.balancers)
         failures += await asyncio.gather(*(self._run(name, topology.stop_balancer, name) for name in balancers))
         await self._stop([*topology.supervisors, *topology.controllers])
-        await self._stop(topology.etcd)
+        for member in topology.etcd:
+            # One by one: the leader hands over before it ends, and waits seconds for a member that is ending too.
+            await self._stop([member])
         return [failure for failure in failures if failure] + await _sweep(topology.settings.fleet_id)
 
     def _did_work(self, service: str) -> bool:
