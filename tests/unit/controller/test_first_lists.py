@@ -24,6 +24,9 @@ class Lease:
     def provable(self) -> bool:
         return True
 
+    def awake(self) -> bool:
+        return True
+
     def fence(self) -> Created:
         return Created("leader", 1)
 
