@@ -63,9 +63,7 @@ async def _epochs(folder: Path, dice: Random) -> list[str]:
     try:
         await host.supervisor.start()
         with log.open("wb") as file:
-            host.agent = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "fleet_agent.program", "run", "--config", str(host.config)), stderr=file
-            )
+            await host.start_agent(file)
         await old.until_session()
         old.assign(target(spec, 1), target(spec, 2), specs=(spec,))
         for slot in (1, 2):

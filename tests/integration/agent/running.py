@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import IO
 
 from fleet_core.authority import create_authority, issue
 from fleet_core.tls import Identity, Role
@@ -43,9 +44,10 @@ class RunningHost:
         await self.supervisor.start()
         await self.start_agent()
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, log: IO[bytes] | None = None) -> None:
+        """`log`: what it says goes there, not to the test's own standard error."""
         self.agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fleet_agent.main", "run", "--config", str(self.config)
+            *(sys.executable, "-m", "fleet_agent.main", "run", "--config", str(self.config)), stderr=log
         )
 
     async def end_agent(self, number: int = signal.SIGTERM) -> int:
