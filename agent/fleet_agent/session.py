@@ -131,7 +131,9 @@ class Session:
             self._host.changed.clear()
             held, statuses = self._host.held, dict(self._host.statuses)
             version = (held.epoch, held.sequence)
-            changed = [key for key, status in statuses.items() if sent.get(key) != status]
+            changed = [
+                key for key, status in statuses.items() if (said := sent.get(key)) is not status and said != status
+            ]
             removed = [sent[key].id for key in sent.keys() - statuses.keys()]
             if sent_version is None or changed or removed or version != sent_version:
                 report = agent_pb2.WorkerReport(

@@ -7,7 +7,7 @@ from its `hello` what changed meanwhile.
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class SupervisorClient:
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._events: deque[Event] = deque()
+        self._hand_over: Callable[[Event], None] | None = None
         self._arrived = asyncio.Event()
         self._ended = "not connected"
 
@@ -154,6 +155,18 @@ class SupervisorClient:
         """Returns when every worker is down."""
         await self.request("stop_all", grace_seconds + _STOP_ALL_MARGIN_SECONDS, grace_seconds=grace_seconds)
 
+    async def hand_events_to(self, take: Callable[[Event], None]) -> None:
+        """Call `take` with each event as it is read, in their order. Raises SupervisorUnavailable when the connection ended."""
+        while self._events:
+            take(self._events.popleft())
+        self._hand_over = take
+        while not self._ended:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._reading is not None and self._reading.done() and not self._reading.cancelled():
+            self._reading.result()  # what `take` raised
+        raise SupervisorUnavailable(f"fleet-supervisor is not connected: {self._ended}")
+
     async def events(self) -> AsyncIterator[Event]:
         """Events in their order, for one reader. Raises SupervisorUnavailable when the connection ended, after the last."""
         while True:
@@ -182,13 +195,19 @@ class SupervisorClient:
             if answer is not None and not answer.done():
                 answer.set_result(message)
             return
-        if len(self._events) >= _MAX_EVENTS_WAITING:
-            raise ProtocolError(f"{_MAX_EVENTS_WAITING} events were left unread")
         if message.get("event") == "worker":
-            self._events.append(WorkerEvent(worker_from_json(message.get("worker", {}))))
+            self._tell(WorkerEvent(worker_from_json(message.get("worker", {}))))
         elif message.get("event") == "removed":
-            self._events.append(RemovedEvent(key_from_json(message.get("key", {}))))
-        self._arrived.set()
+            self._tell(RemovedEvent(key_from_json(message.get("key", {}))))
+
+    def _tell(self, event: Event) -> None:
+        if self._hand_over is not None:
+            self._hand_over(event)
+        elif len(self._events) >= _MAX_EVENTS_WAITING:
+            raise ProtocolError(f"{_MAX_EVENTS_WAITING} events were left unread")
+        else:
+            self._events.append(event)
+            self._arrived.set()
 
     def _end(self, reason: str) -> None:
         if self._ended:

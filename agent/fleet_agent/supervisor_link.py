@@ -14,7 +14,13 @@ from fleet_agent.readiness import Failed, Ready, Unready, Verdict
 from fleet_agent.reconcile import Command, Run, Stop
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor.protocol import Key
-from fleet_agent.supervisor_client import RemovedEvent, SupervisorClient, SupervisorRefusedError, SupervisorUnavailable
+from fleet_agent.supervisor_client import (
+    Event,
+    RemovedEvent,
+    SupervisorClient,
+    SupervisorRefusedError,
+    SupervisorUnavailable,
+)
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.05
@@ -76,14 +82,16 @@ class SupervisorLink:
         """Raises SupervisorUnavailable when the connection ended."""
         commanding = asyncio.create_task(self._command(client), name="supervisor-commands")
         try:
-            async for event in client.events():
-                if isinstance(event, RemovedEvent):
-                    self._host.take_removed(event.key)
-                else:
-                    self._host.take(event.worker)
+            await client.hand_events_to(self._take)
         finally:
             commanding.cancel()
             await asyncio.gather(commanding, return_exceptions=True)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, RemovedEvent):
+            self._host.take_removed(event.key)
+        else:
+            self._host.take(event.worker)
 
     def _watch(self) -> None:
         self._probes.watch(self._host.workers, self._host.rules())

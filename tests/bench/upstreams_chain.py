@@ -11,20 +11,24 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
 
 from fleet_core.authority import issue
-from fleet_core.grpc_tls import controller_channel, server_credentials
+from fleet_core.grpc_tls import SERVER_OPTIONS, controller_channel, server_credentials
 from fleet_core.tls import Identity, Role
 from tests.bench.upstreams_floor import ask
 
 _REPORT = "/bench.Chain/Report"
 _LISTS = "/bench.Chain/Lists"
 _WORD_SECONDS = 0.001
-"""From a worker's end to its restart, so that the word of it is on its way: making a process holds up everything else here."""
+"""From a worker's end to its restart, so that the word of it is under way before anything else wants the processor."""
+
+Said = tuple[bytes, Callable[[], object]]
+"""A word, and what to do once gRPC has sent it."""
 
 
 class Worker:
@@ -59,9 +63,11 @@ class Worker:
 class Host:
     """Watches workers, starts each again, and says so."""
 
-    def __init__(self, command: Sequence[str], ports: Sequence[int]) -> None:
+    def __init__(self, command: Sequence[str], ports: Sequence[int], *, at_once: bool) -> None:
+        """`at_once`: start a worker again as soon as the word of its end is sent."""
         self._workers = {port: Worker(command, port) for port in ports}
-        self._said: asyncio.Queue[bytes] = asyncio.Queue()
+        self._at_once = at_once
+        self._said: asyncio.Queue[Said] = asyncio.Queue()
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         for port in self._workers:
@@ -75,7 +81,9 @@ class Host:
 
     async def _reports(self) -> AsyncIterator[bytes]:
         while True:
-            yield await self._said.get()
+            word, then = await self._said.get()
+            yield word
+            then()
 
     def _start(self, port: int) -> None:
         loop, worker = asyncio.get_running_loop(), self._workers[port]
@@ -84,7 +92,7 @@ class Host:
         def on_word() -> None:
             loop.remove_reader(words.fileno())
             if words.recv(4096):
-                self._said.put_nowait(f"up {port}".encode())
+                self._said.put_nowait((f"up {port}".encode(), lambda: None))
                 loop.add_reader(words.fileno(), on_end)
             else:
                 words.close()
@@ -95,9 +103,11 @@ class Host:
 
         def on_death() -> None:
             loop.remove_reader(worker.pidfd)
-            self._said.put_nowait(f"down {port}".encode())
+            start = partial(self._start, port)
+            self._said.put_nowait((f"down {port}".encode(), start if self._at_once else lambda: None))
             worker.end()
-            loop.call_later(_WORD_SECONDS, self._start, port)
+            if not self._at_once:
+                loop.call_later(_WORD_SECONDS, start)
 
         loop.add_reader(words.fileno(), on_word)
         loop.add_reader(worker.pidfd, on_death)
@@ -157,13 +167,14 @@ async def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("address")
     parser.add_argument("--ports", type=int, nargs="+", default=[])
+    parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--stats", type=Path)
     parser.add_argument("--slots", type=int, nargs="+", default=[])
     parser.add_argument("--backends", nargs="+", default=[])
     parser.add_argument("--command", nargs=argparse.REMAINDER, default=[])
     arguments = parser.parse_args()
     if arguments.role == "controller":
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=SERVER_OPTIONS)
         server.add_generic_rpc_handlers((Controller(),))
         files = issue(arguments.folder, Identity(Role.CONTROLLER, "chain"), ["127.0.0.1"])
         server.add_secure_port(arguments.address, server_credentials(files))
@@ -177,7 +188,7 @@ async def main() -> None:
             slots = dict(zip(arguments.ports, arguments.slots, strict=True))
             await balance(channel, arguments.stats, slots, arguments.backends)
             return
-        host = Host(arguments.command, arguments.ports)
+        host = Host(arguments.command, arguments.ports, at_once=arguments.at_once)
         print("ready", flush=True)
         watching = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         running = asyncio.create_task(host.run(channel))
