@@ -380,3 +380,15 @@ def test_bad_input_is_one_clear_line_and_changes_nothing(
     assert result.out == ""
     changes = (control_pb2.StartAppRequest, control_pb2.SetSizeRequest, control_pb2.StopAppRequest)
     assert not any(isinstance(request, changes) for request in control.requests)
+
+
+@pytest.mark.parametrize(
+    ("ready", "said"), [(0, "none of its workers is ready; look with"), (1, "what was good runs on; look with")]
+)
+def test_a_start_that_failed_says_whether_anything_of_it_runs(
+    fleetctl: Fleetctl, control: FakeControl, ready: int, said: str
+) -> None:
+    control.answers["WatchRollout"] = [fake.ended("failed", "start", steps_done=ready, message="exit code 1")]
+    result = fleetctl("start", "true", "-n", "my-app")
+    assert result.code == 1
+    assert said in result.err
