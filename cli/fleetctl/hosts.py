@@ -1,6 +1,7 @@
 """`host`: the hosts, what each may take, its labels, and forgetting one. `host drain` lies beside this."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -87,9 +88,18 @@ def cordon(settings: Settings, host: str) -> None:
 @fleet_command("uncordon")
 @click.argument("host", shell_complete=complete_hosts)
 def uncordon(settings: Settings, host: str) -> None:
-    """Let a host take new workers again; calls a drain off."""
-    if _cordon(settings, host, cordoned=False) is not None:
-        Output(settings).line((host, "bold"), " open: it takes new workers again")
+    """Let a host take new workers again; calls a drain off.
+
+    What moved away stays where it is. For each app of which others have at least two workers more than this host, the command is
+    shown that spreads it evenly again: `fleetctl set-size` with the size it has.
+    """
+    opened = _cordon(settings, host, cordoned=False)
+    if opened is None:
+        return
+    output = Output(settings)
+    output.line((host, "bold"), " open: it takes new workers again")
+    for app in uneven(asyncio.run(_fetch_apps(settings)), opened):
+        output.line(f"  {app.name} would be more even: `fleetctl set-size {app.name} {app.size}` spreads it again")
 
 
 @fleet_command("label")
@@ -146,6 +156,18 @@ for _command in (ls, cordon, uncordon, drain, label, remove):
     host.add_command(_command)
 
 
+def uneven(apps: Iterable[control_pb2.App], host: control_pb2.Host) -> list[control_pb2.App]:
+    """Floating apps that `host` may run, and of which it has fewer workers than an even spread would give it."""
+    return [
+        app
+        for app in sorted(apps, key=lambda app: app.name)
+        if app.state == control_pb2.APP_STATE_RUNNING
+        and app.size_mode == control_pb2.SIZE_MODE_FLOATING
+        and all(host.labels.get(key) == value for key, value in app.spec.placement.labels.items())
+        and max(app.placement.values(), default=0) - app.placement.get(host.name, 0) > 1
+    ]
+
+
 def _row(host: control_pb2.Host) -> list[str | Text]:
     word = views.host_state(host)
     away = f" for {duration(int(host.unheard_seconds))}" if host.unheard_seconds >= 1 else ""
@@ -181,6 +203,11 @@ def _tell_structured(settings: Settings, changed: control_pb2.Host) -> control_p
         Output(settings).document(views.host_view(changed))
         return None
     return None if settings.quiet else changed
+
+
+async def _fetch_apps(settings: Settings) -> list[control_pb2.App]:
+    async with Connection.open(settings) as connection:
+        return list((await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())).apps)
 
 
 async def _fetch(settings: Settings) -> list[control_pb2.Host]:

@@ -164,6 +164,28 @@ def test_a_host_is_cordoned_and_opened(fleetctl: Fleetctl, control: FakeControl)
     assert json.loads(fleetctl("host", "cordon", "host1", "-o", "json").out)["scheduling"] == "cordoned"
 
 
+def test_opening_a_host_names_the_apps_that_could_be_spread_over_it_again_and_how(
+    fleetctl: Fleetctl, control: FakeControl
+) -> None:
+    """What a drain moved away stays where it is."""
+    elsewhere = {"host2": 3, "host3": 3}
+    labelled = fake.app("labelled", placement=elsewhere, size=6)
+    labelled.spec.placement.labels["disk"] = "fast"
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(
+        apps=[
+            fake.app("web", placement=elsewhere, size=6),
+            fake.app("even", placement={"host1": 2, "host2": 3, "host3": 3}, size=8),
+            fake.app("pinned", placement=elsewhere, size=6, size_mode=control_pb2.SIZE_MODE_PINNED),
+            fake.app("stopped", placement=elsewhere, size=6, state=control_pb2.APP_STATE_STOPPED),
+            labelled,
+        ]
+    )
+    assert fleetctl("host", "uncordon", "host1").out.splitlines() == [
+        "host1 open: it takes new workers again",
+        "  web would be more even: `fleetctl set-size web 6` spreads it again",
+    ]
+
+
 def test_a_host_that_is_being_drained_stays_so_when_cordoned(fleetctl: Fleetctl, control: FakeControl) -> None:
     host = fake.host("host1", scheduling=control_pb2.HOST_SCHEDULING_DRAINING)
     control.answers["CordonHost"] = control_pb2.HostResponse(host=host)
