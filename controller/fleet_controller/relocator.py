@@ -9,7 +9,7 @@ from typing import Protocol
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
 from fleet_controller.mutations.changes import Ask, Refused
-from fleet_controller.mutations.operations import move
+from fleet_controller.mutations.operations import move, move_while_going_back
 from fleet_controller.planning.placement import HostFact
 from fleet_controller.planning.relocation import Move, Placed, Relocation, Watch, relocate
 from fleet_controller.records import (
@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _MOVES = uuid.UUID("c2d7a3f8-5f55-4a46-9a42-0f9e0b6f3a71")
 _RETRY_SECONDS = 0.5
 
+Writes = Iterable[tuple[str, Record | None]]
 Commit = Callable[[Iterable[str], Iterable[tuple[str, Record | None]]], Awaitable[None]]
 """As `Office.commit`."""
 
@@ -119,16 +120,32 @@ class Relocator:
         """Begin a move; False: it could not be written now."""
         if not self._lease.provable():
             return False
-        app = decided.app
+        if decided.within is not None:
+            return await self._write(decided, decided.within.id, self._on_the_way_back)
         request = self._request(decided)
         if self._desired.get(rollout_key(request), RolloutRecord) is not None:
             return True
-        ask = Ask(request, tuple(self._desired.rollouts_of(app.name)), cause=decided.cause, at=time_of_day())
-        reads = [app_key(app.name), rollout_key(request), *(host_key(name) for name in decided.hosts)]
+        return await self._write(decided, request, self._as_a_rollout)
+
+    def _as_a_rollout(self, decided: Move, request: str) -> Writes:
+        ask = Ask(request, tuple(self._desired.rollouts_of(decided.app.name)), cause=decided.cause, at=time_of_day())
+        return move(ask, decided.app, decided.placement).writes()
+
+    def _on_the_way_back(self, decided: Move, rollout: str) -> Writes:
+        present = self._desired.get(rollout_key(rollout), RolloutRecord)
+        if present is None or present != decided.within:
+            return ()  # its change is news
+        app, going = move_while_going_back(decided.app, present, decided.placement, decided.cause)
+        return [(app_key(app.name), app), (rollout_key(rollout), going)]
+
+    async def _write(self, decided: Move, rollout: str, decide: Callable[[Move, str], Writes]) -> bool:
+        app = decided.app
+        reads = [app_key(app.name), rollout_key(rollout), *(host_key(name) for name in decided.hosts)]
         if self._desired.get(app_key(app.name), AppRecord) != app:
             return True  # it changed while another move was written, and the change is news
         try:
-            await self._commit(reads, move(ask, app, decided.placement).writes())
+            if writes := list(decide(decided, rollout)):
+                await self._commit(reads, writes)
         except Refused:
             return True  # another rollout began meanwhile: its end is news
         except (StoreError, TimeoutError) as error:

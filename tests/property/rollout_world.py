@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from fleet.v1 import agent_pb2, balancer_pb2, types_pb2
 from fleet_controller.balancers import ObservedBalancer, Upstreams
-from fleet_controller.hosts import Hosts
+from fleet_controller.hosts import Hosts, ObservedHost
 from fleet_controller.mutations import endings, operations, revisions
 from fleet_controller.mutations.changes import Ask, Change, Refused
 from fleet_controller.outbox import Outbox
@@ -18,7 +18,7 @@ from fleet_controller.planning.placement import HostFact, without
 from fleet_controller.planning.rollout import plan
 from fleet_controller.planning.trial import on_trial
 from fleet_controller.planning.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
-from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, RolloutRecord
+from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, RolloutRecord, RolloutState
 from fleet_core.ids import Epoch, WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
 
@@ -152,11 +152,22 @@ class World:
             del self.revisions[number]
 
     def move(self, leaving: str) -> None:
-        """The relocator moves a host's share, unless another rollout is under way or no host is there to take it."""
-        taking = self.connected - {leaving}
-        if self.rollout is not None or not taking or leaving not in self.app.placement:
+        """The relocator moves a host's share, unless another rollout is under way or no host is there to take it.
+
+        A lost host's it also moves while one goes back.
+        """
+        taking, rollout = self.connected - {leaving}, self.rollout
+        if not taking or leaving not in self.app.placement:
             return
         placement = without(self.app.placement, {leaving}, taking, {})
+        if rollout is not None:
+            if rollout.state is not RolloutState.ROLLING_BACK or rollout.kind is RolloutKind.MOVE:
+                return
+            if leaving not in self.connected:
+                self.app, self.rollouts[rollout.id] = operations.move_while_going_back(
+                    self.app, rollout, placement, f"host {leaving} was lost"
+                )
+            return
         self.change(
             lambda ask, app: operations.move(replace(ask, supersede=False, ignored_balancers=()), app, placement)
         )
@@ -299,7 +310,7 @@ class World:
         """The agent's session begins; its complete report arrives."""
         host = self.hosts.join(agent_pb2.AgentHello(host_name=name, host_uid=name, cpus=2), Outbox())
         self.connected.add(name)
-        self.hosts.report(host, agent_pb2.WorkerReport(complete=True, workers=self._statuses(name)))
+        self._take_report(host, agent_pb2.WorkerReport(complete=True, workers=self._statuses(name)))
 
     def disconnect(self, name: str) -> None:
         host = self.hosts.get(name)
@@ -311,7 +322,13 @@ class World:
         """What changed reaches the leader, if the host is connected."""
         host = self.hosts.get(name)
         if host is not None and host.connected:
-            self.hosts.report(host, agent_pb2.WorkerReport(workers=self._statuses(name)))
+            self._take_report(host, agent_pb2.WorkerReport(workers=self._statuses(name)))
+
+    def _take_report(self, host: ObservedHost, report: agent_pb2.WorkerReport) -> None:
+        """As the conductor does: who cannot serve leaves the list before anything is planned."""
+        self.hosts.report(host, report)
+        gone = {identity for identity, worker in host.workers.items() if not worker.view.listable}
+        self.upstreams.withdraw("app", gone)
 
     def _statuses(self, name: str) -> list[types_pb2.WorkerStatus]:
         return [
@@ -414,20 +431,25 @@ class World:
             if self.balancers[name].mailbox is None:
                 self.subscribe(name)
         for step in range(1200):
-            answer = self.think()
-            for identity in list(self.processes):
-                self.progress(identity)
-            for name in HOSTS:
-                self.report(name)
-            for name in BALANCERS:
-                self.end_requests(name)
-                self.apply_lists(name)
-                self.acknowledge(name)
-            self.now += 1.0
+            answer = self.pass_a_second()
             if answer.settled and self.rollout is None and self.think().settled:
                 return answer
             self._operate(answer, step)
         raise AssertionError(f"never settled: {self.think()}")
+
+    def pass_a_second(self) -> Plan:
+        """Everything happens that can, on the hosts that are connected; returns the plan it began with."""
+        answer = self.think()
+        for identity in list(self.processes):
+            self.progress(identity)
+        for name in HOSTS:
+            self.report(name)
+        for name in BALANCERS:
+            self.end_requests(name)
+            self.apply_lists(name)
+            self.acknowledge(name)
+        self.now += 1.0
+        return answer
 
     def _operate(self, answer: Plan, step: int) -> None:
         """What an operator does who reads `status`."""

@@ -185,3 +185,28 @@ TestRolloutHistories.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_a_way_back_ends_although_a_host_it_had_reached_is_lost_for_good() -> None:
+    """Guards invariants 1 and 6: the lost host's new worker serves nobody, and the others may not go below the size either."""
+    world = World(RolloutPolicy(bake_seconds=0, min_ready_seconds=0, progress_deadline_seconds=600), len(HOSTS))
+    world.settle()
+    world.requests += 1  # so that the spec is another one
+    world.update(Behaviour.GOOD)
+    # Two slots are replaced in full: one of them stays within reach, to be taken back.
+    for _ in range(30):
+        if sum(process.life is Life.READY and process.revision == 1 for process in world.processes.values()) == 1:
+            break
+        world.pass_a_second()
+    reached = sorted(i.host for i, p in world.processes.items() if p.revision == 2 and p.life is Life.READY)
+    assert len(reached) == 2
+    world.disconnect(reached[0])
+    world.steer(endings.aborted)
+    for _ in range(200):
+        world.pass_a_second()
+    assert world.rollout is not None, "held by invariant 1: too few others serve"
+    world.move(reached[0])
+    for _ in range(30):
+        world.pass_a_second()
+    assert world.rollout is None
+    assert world.settle().settled

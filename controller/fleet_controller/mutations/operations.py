@@ -16,7 +16,15 @@ from fleet_controller.mutations.changes import (
     next_generation,
 )
 from fleet_controller.planning.placement import MAX_WORKERS_PER_HOST, HostFact, moved, no_host, spread, with_host
-from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, Scheduling, SizeMode
+from fleet_controller.records import (
+    AppRecord,
+    AppState,
+    RevisionRecord,
+    RolloutKind,
+    RolloutRecord,
+    Scheduling,
+    SizeMode,
+)
 from fleet_core.ids import SlotId
 from fleet_core.spec import AppSpec, parse_address
 
@@ -191,6 +199,15 @@ def move(ask: Ask, app: AppRecord, placement: Mapping[str, int]) -> Change:
     relocated = app.model_copy(update={"placement": dict(placement)})
     steps = moved(app.placement, placement) if app.state is AppState.RUNNING else {}
     return begun(ask, RolloutKind.MOVE, app, relocated, steps)
+
+
+def move_while_going_back(
+    app: AppRecord, rollout: RolloutRecord, placement: Mapping[str, int], cause: str
+) -> tuple[AppRecord, RolloutRecord]:
+    """Give the app this placement as part of the way back of a rollout, which says so in its message."""
+    told = f"{cause}, so its workers were started elsewhere"
+    message = f"{rollout.message}; {told}" if rollout.message else told
+    return app.model_copy(update={"placement": dict(placement)}), rollout.model_copy(update={"message": message})
 
 
 def stop(ask: Ask, app: AppRecord, *, at_once: bool, remove: bool) -> Change:

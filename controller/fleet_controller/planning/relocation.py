@@ -59,6 +59,8 @@ class Move:
     app: AppRecord
     placement: Mapping[str, int]
     cause: str
+    within: RolloutRecord | None = None
+    """The rollout under way, where the move is part of its way back; else the move is a rollout of its own."""
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -139,7 +141,7 @@ def relocate(apps: Iterable[Placed], hosts: Mapping[str, HostFact], watch: Watch
             continue
         load.subtract(placed.app.placement)
         load.update(placement)
-        found.moves.append(Move(placed.app, placement, cause))
+        found.moves.append(Move(placed.app, placement, cause, placed.rollout if _under_way(placed) else None))
     wake_at = min((wake for wake in found.wakes if wake > now), default=None)
     return Relocation(tuple(found.moves), found.notices, brake, watch, wake_at)
 
@@ -174,7 +176,7 @@ def _hindrance(
     app, rollout = placed.app, placed.rollout
     if not taking:
         return f"no other host takes workers: {no_host(hosts, placed.policy.labels)}"
-    if rollout is not None and rollout.state.under_way:
+    if rollout is not None and rollout.state.under_way and not _needs_others_to_go_back(rollout, leaving, hosts):
         return f"they wait until the rollout under way ended (`fleetctl rollout status {app.name}`)"
     if rollout is not None and rollout.kind is RolloutKind.MOVE and rollout.state is RolloutState.ABORTED:
         told_since = any(name in hosts and hosts[name].written_at > placed.rollout_written_at for name in leaving)
@@ -183,6 +185,15 @@ def _hindrance(
     if under_way >= MOST_MOVES_AT_ONCE:
         return f"they wait until one of {under_way} other apps has moved"
     return ""
+
+
+def _needs_others_to_go_back(rollout: RolloutRecord, leaving: Collection[str], hosts: Mapping[str, HostFact]) -> bool:
+    """A rollout that goes back stops no worker until enough others serve, and a lost host's may never do so again: where it
+    waited for the end of the rollout to be replaced, each would wait for the other. A move that a user takes back is left alone.
+    """
+    if rollout.state is not RolloutState.ROLLING_BACK or rollout.kind is RolloutKind.MOVE:
+        return False
+    return any(name in hosts and hosts[name].lost_since is not None for name in leaving)
 
 
 def _under_way(placed: Placed) -> RolloutKind | None:

@@ -120,10 +120,16 @@ class _Planning:
             doing={host: text for host in remaining if (text := self._doing_on(host))},
             waiting=waiting.text,
             failure=found,
-            settled=not remaining and not self.starts and not (self.app.state is AppState.REMOVING and self._held()),
+            settled=self._settled(remaining),
             awaits_promotion=self.trial.awaits_promotion,
             wake_at=min((wake for wake in self.wakes if wake > self.now), default=None),
         )
+
+    def _settled(self, remaining: dict[str, int]) -> bool:
+        """Nothing is left to do or to wait for. Canaries are waited for also where they are all the workers there are."""
+        if remaining or self.starts or self.trial.awaits_promotion:
+            return False
+        return not (self.app.state is AppState.REMOVING and self._held())
 
     def _progress(self, remaining: dict[str, int], *, waits: bool) -> tuple[object, float]:
         """What is left and under way, and since when nothing of it changed. A rollout that waits for a person may stand still."""

@@ -38,7 +38,8 @@ def waiting_for(
     `held_back`: why a worker that shall leave may not yet, empty where none is.
     """
     rollout, name = situation.rollout, situation.app.name
-    if not remaining and not (rollout is not None and rollout.kind is RolloutKind.REMOVE):
+    removing = rollout is not None and rollout.kind is RolloutKind.REMOVE
+    if not remaining and not removing and not trial.awaits_promotion:
         return Waiting()
     if rollout is not None and rollout.paused:
         why = f" ({rollout.message})" if rollout.message else ""

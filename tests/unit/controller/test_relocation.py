@@ -188,6 +188,39 @@ def test_when_the_brake_is_released_the_last_lost_host_is_given_time_to_follow()
     assert len(late.moves) == 1
 
 
+def test_the_share_of_a_lost_host_is_started_elsewhere_while_a_rollout_goes_back() -> None:
+    """Guards invariant 6: the way back waits for enough workers to serve, which the lost host's may never do again."""
+    hosts = fleet("a", "b", "c")
+    hosts["c"] = lost(hosts["c"], LOST_AFTER)
+    going_back = rollout(RolloutKind.UPDATE, RolloutState.ROLLING_BACK)
+    (decided,) = decide(floating(a=1, b=1, c=1), hosts, newest=going_back).moves
+    assert (decided.placement, decided.within) == ({"a": 2, "b": 1}, going_back)
+    app, going = operations.move_while_going_back(decided.app, going_back, decided.placement, decided.cause)
+    assert (app.placement, going.state, going.message) == (
+        {"a": 2, "b": 1},
+        RolloutState.ROLLING_BACK,
+        "host c was lost for 150 s, so its workers were started elsewhere",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "is_lost"),
+    [
+        (RolloutKind.UPDATE, RolloutState.RUNNING, True),
+        (RolloutKind.MOVE, RolloutState.ROLLING_BACK, True),
+        (RolloutKind.UPDATE, RolloutState.ROLLING_BACK, False),
+    ],
+)
+def test_what_does_not_keep_a_way_back_from_its_end_waits_for_it(
+    kind: RolloutKind, state: RolloutState, is_lost: bool
+) -> None:
+    hosts = fleet("a", "b", "c")
+    hosts["c"] = lost(hosts["c"], LOST_AFTER) if is_lost else drained(hosts["c"])
+    answer = decide(floating(a=1, b=1, c=1), hosts, newest=rollout(kind, state))
+    assert answer.moves == ()
+    assert "fleetctl rollout status app" in answer.notices["app"][0]
+
+
 def test_nothing_moves_while_another_rollout_is_under_way() -> None:
     hosts = fleet("a", "b")
     hosts["a"] = drained(hosts["a"])

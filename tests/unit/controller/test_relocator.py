@@ -180,6 +180,29 @@ async def test_the_move_waits_for_the_rollout_under_way_and_begins_at_its_end(sc
     await until(lambda: not scene.relocator.notices("app0"))
 
 
+async def test_a_lost_host_s_share_moves_within_the_rollout_that_goes_back(scene: Scene) -> None:
+    await scene.furnish("a", "b", "c", lost_after=0.2)
+    going = RolloutRecord(
+        id="r",
+        app="app0",
+        kind=RolloutKind.UPDATE,
+        state=RolloutState.ROLLING_BACK,
+        revision=1,
+        generation=2,
+        message="aborted",
+    )
+    app = AppRecord(name="app0", placement={"a": 1, "b": 1, "c": 1}, rollout="r")
+    await scene.write((rollout_key("r"), going), (app_key("app0"), app))
+    scene.lose("c")
+    await scene.until_written()
+    await settled()
+    moved = scene.desired.get(app_key("app0"), AppRecord)
+    assert moved == app.model_copy(update={"placement": {"a": 2, "b": 1}})
+    message = "aborted; host c was lost for 0.2 s, so its workers were started elsewhere"
+    assert scene.rollouts() == [going.model_copy(update={"message": message})]
+    assert scene.reads == [{app_key("app0"), rollout_key("r"), host_key("a"), host_key("c")}]
+
+
 async def test_the_end_of_one_app_s_move_lets_the_next_app_s_begin(scene: Scene) -> None:
     await scene.furnish("a", "b", apps=10)
     await scene.drain("a")

@@ -185,10 +185,24 @@ def test_a_new_leader_tries_no_other_slot_before_it_knows_which_was_tried() -> N
     assert started(plan(heard, NOW), heard) == [1]
 
 
-def test_more_canaries_than_workers_are_all_workers() -> None:
+def test_more_canaries_than_workers_are_all_workers_and_wait_as_well() -> None:
+    """Who asks for canaries asks to be waited for: also where no old worker is left beside them."""
     policy = RolloutPolicy(bake_seconds=0, min_ready_seconds=0, canary=9)
     everything = updating(policy, *(worker(slot, 2) for slot in range(1, SIZE + 1)), old=())
-    assert plan(everything, NOW).settled
+    answer = plan(everything, NOW)
+    assert (answer.settled, answer.awaits_promotion, answer.remaining) == (False, True, {})
+    assert "fleetctl rollout promote app" in answer.waiting
+    assert everything.rollout is not None
+    promoted = replace(everything, rollout=everything.rollout.model_copy(update={"promoted": True}))
+    assert plan(promoted, NOW).settled
+
+
+def test_canaries_that_are_all_workers_and_have_a_time_go_on_by_themselves() -> None:
+    policy = RolloutPolicy(bake_seconds=0, min_ready_seconds=0, canary=9, canary_seconds=30)
+    everything = updating(policy, *(worker(slot, 2, since=NOW - 29) for slot in range(1, SIZE + 1)), old=())
+    answer = plan(everything, NOW)
+    assert (answer.settled, answer.wake_at) == (False, NOW + 1)
+    assert plan(replace(everything, memory=answer.memory), NOW + 1).settled
 
 
 def test_a_good_revision_needs_no_trial() -> None:
