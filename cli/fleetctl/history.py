@@ -104,12 +104,13 @@ def _revision_row(summary: control_pb2.RevisionSummary) -> list[str | Text]:
 def _rollout_row(rollout: control_pb2.Rollout) -> list[str | Text]:
     under_way = views.under_way(rollout)
     word = standing(rollout) or views.rollout_state(rollout)
+    whole = rollout.state == control_pb2.ROLLOUT_STATE_DONE
     return [
         views.rollout_kind(rollout),
         _time_of_day(rollout.began_at),
         Text(word, "yellow") if under_way else state(word),
         str(rollout.revision),
-        f"{rollout.steps_done}/{rollout.steps}" if under_way else str(rollout.steps),
+        str(rollout.steps) if whole else f"{rollout.steps_done}/{rollout.steps}",
         duration(rollout.seconds),
     ]
 

@@ -40,7 +40,7 @@ def what_runs(rollout: control_pb2.Rollout) -> str:
         return f"revision {rollout.previous_revision} runs again"
     if rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
         return "what was before is restored" if rollout.previous_revision else "its workers were stopped"
-    if rollout.kind == control_pb2.ROLLOUT_KIND_START:
+    if rollout.kind == control_pb2.ROLLOUT_KIND_START and not rollout.steps_done:
         return "nothing ran before it"
     return "what was good runs on"
 

@@ -43,8 +43,8 @@ GRACE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 0.7
 """So long a failed rollout waits for what the worker printed last; agents read it from the log, which is written first."""
 _RETRY_SECONDS = 0.5
-_REMOVED_APPS_REMEMBERED = 50
 
+_REPLACING = (RolloutKind.UPDATE, RolloutKind.ROLLBACK, RolloutKind.RESTART)
 _PHASES = {Phase.RUN: types_pb2.PHASE_RUN, Phase.STOP: types_pb2.PHASE_STOP}
 
 
@@ -303,9 +303,10 @@ class Conductor:
         if failure is not None:
             policy = self._policy_of(app).on_failure
             worker = await self._failed_worker(failure)
-            new_app, new_rollout = endings.failed(app, rollout, failure.text, worker, policy, seconds)
+            stopped = self.as_far_as_it_is(rollout)
+            new_app, new_rollout = endings.failed(app, stopped, failure.text, worker, policy, seconds)
         else:
-            new_app, new_rollout = endings.done(app, rollout, seconds)
+            new_app, new_rollout = endings.done(app, rollout, seconds, self._replaced(rollout))
         expectations: list[Unchanged | Created] = [self._term.fence(), *read]
         writes: list[Put | Delete] = [Put(rollout_key(rollout.id), new_rollout.encode())]
         if rollout.kind is RolloutKind.REMOVE and new_rollout.state is RolloutState.DONE:
@@ -323,6 +324,27 @@ class Conductor:
             _log.info("rollout %s of %s: %s %s", rollout.id, app.name, new_rollout.state, new_rollout.message)
             return
         asyncio.get_running_loop().call_soon(self.touch, [app.name])
+
+    def as_far_as_it_is(self, rollout: RolloutRecord) -> RolloutRecord:
+        """The rollout with how much of it is done, if it is under way and does not go back: what is to be known once it ended."""
+        progress = self.apps.get(rollout.app)
+        if rollout.state is not RolloutState.RUNNING or progress is None or progress.plan is None:
+            return rollout
+        if progress.rollout != rollout.id:
+            return rollout
+        left = progress.plan.remaining
+        done = {host: max(0, steps - left.get(host, 0)) for host, steps in rollout.host_steps.items()}
+        return rollout.model_copy(update={"host_steps_done": done})
+
+    def _replaced(self, rollout: RolloutRecord) -> int | None:
+        """How many workers run because of a rollout that replaces; None: it is of another kind.
+
+        It may have left some alone: those an update taken back had not reached, and those whose slot went meanwhile.
+        """
+        if rollout.kind not in _REPLACING or rollout.previous is None:
+            return None
+        newest = rollout.previous.generation
+        return sum(worker.live and worker.id.generation > newest for worker in self._hosts.workers_of(rollout.app))
 
     def _policy_of(self, app: AppRecord) -> RolloutPolicy:
         revision = self._desired.get(revision_key(app.name, app.revision), RevisionRecord)
@@ -357,11 +379,19 @@ class Conductor:
         known = {record.name for record in self._desired.all(AppRecord)}
         removals = [r for r in self._desired.all(RolloutRecord) if r.app not in known]
         removals.sort(key=lambda record: self._desired.written_at(rollout_key(record.id)))
-        keys += [rollout_key(r.id) for r in removals[: max(0, len(removals) - _REMOVED_APPS_REMEMBERED)]]
+        keys += [rollout_key(identifier) for identifier in endings.forgotten_removals(removals, self._may_run)]
         return [Delete(key) for key in keys]
 
+    def _may_run(self, app: str) -> bool:
+        """A host runs it, or is away and may."""
+        hosts = [self._hosts.get(record.name) for record in self._desired.all(HostRecord)]
+        return any(
+            host is None or not host.connected or any(identity.app == app for identity in host.workers)
+            for host in hosts
+        )
+
     def _removed_apps(self) -> set[str]:
-        """Those a user removed, of the last ones remembered: a host that was away meanwhile may still run them."""
+        """Those a user removed, as far as they are remembered: a host that was away meanwhile may still run them."""
         return {
             record.app
             for record in self._desired.all(RolloutRecord)

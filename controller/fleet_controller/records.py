@@ -203,6 +203,8 @@ class RolloutRecord(Record):
     host_steps: dict[str, int] = Field(default_factory=dict)
     sequence: int = 0
     """Orders the rollouts of an app: the newest has the highest."""
+    host_steps_done: dict[str, int] = Field(default_factory=dict)
+    """Of those, how many were done when it stopped going on: it failed, was aborted, or another took its place."""
     replaced: int = 0
     seconds: float = 0.0
     message: str = ""

@@ -1,5 +1,7 @@
 """How a rollout ends, goes back, or is steered by a user. Pure: records in, records out, or a refusal in words."""
 
+from collections.abc import Callable, Sequence
+
 from fleet_controller.mutations.changes import NOT_FOUND, PRECONDITION, Refused, next_generation
 from fleet_controller.planning.trial import on_trial
 from fleet_controller.records import (
@@ -13,6 +15,8 @@ from fleet_controller.records import (
 from fleet_core.spec import OnFailure
 
 GOOD_REVISIONS_KEPT = 20
+REMOVALS_KEPT = 50
+MOST_REMOVALS_KEPT = 1_000
 
 
 def failed(
@@ -93,8 +97,13 @@ def promoted(app: AppRecord, rollout: RolloutRecord) -> tuple[AppRecord, Rollout
     return app, rollout.model_copy(update={"promoted": True})
 
 
-def done(app: AppRecord, rollout: RolloutRecord, seconds: float) -> tuple[AppRecord, RolloutRecord]:
-    """End a rollout that reached its aim, or went back; generations nothing can run any more are forgotten."""
+def done(
+    app: AppRecord, rollout: RolloutRecord, seconds: float, replaced: int | None = None
+) -> tuple[AppRecord, RolloutRecord]:
+    """End a rollout that reached its aim, or went back; generations nothing can run any more are forgotten.
+
+    `replaced`: workers it replaced, started or stopped; None: one a step.
+    """
     kept = {
         generation: revision
         for generation, revision in app.generations.items()
@@ -111,7 +120,20 @@ def done(app: AppRecord, rollout: RolloutRecord, seconds: float) -> tuple[AppRec
         others = tuple(number for number in app.good_revisions if number != app.revision)
         update["good_revisions"] = (*others, app.revision)[-GOOD_REVISIONS_KEPT:]
     ended = _ended(rollout, RolloutState.DONE, "", seconds)
-    return app.model_copy(update=update), ended.model_copy(update={"replaced": rollout.steps})
+    return app.model_copy(update=update), ended.model_copy(
+        update={"replaced": rollout.steps if replaced is None else replaced}
+    )
+
+
+def forgotten_removals(removals: Sequence[RolloutRecord], may_run: Callable[[str], bool]) -> list[str]:
+    """Ids of the rollouts of removed apps that need not be remembered any more; `removals`: the oldest first.
+
+    A host that was away during the removal may still run the app, and is only told to stop what is known to be removed: so the
+    oldest are kept, up to a bound, for as long as some host `may_run` them.
+    """
+    surplus = max(0, len(removals) - REMOVALS_KEPT)
+    beyond = max(0, len(removals) - MOST_REMOVALS_KEPT)
+    return [record.id for index, record in enumerate(removals[:surplus]) if index < beyond or not may_run(record.app)]
 
 
 def running_rollout(app: AppRecord, rollout: RolloutRecord | None, wanted: str) -> RolloutRecord:

@@ -187,7 +187,7 @@ class AppCalls:
             if rollout is not None and rollout.steered_by == request.request_id:
                 return control_pb2.RolloutResponse(rollout=rollout_message(office, rollout)), []
             running = endings.running_rollout(present, rollout, request.rollout)
-            new_app, new_rollout = action(present, running)
+            new_app, new_rollout = action(present, office.conductor.as_far_as_it_is(running))
             new_rollout = new_rollout.model_copy(update={"steered_by": request.request_id})
             answer = control_pb2.RolloutResponse(rollout=rollout_message(office, new_rollout))
             return answer, [(app_key(app.name), new_app), (key, new_rollout)]

@@ -101,7 +101,7 @@ class Desk:
                 raise Refused(changes.NOT_FOUND, f"no balancer is named {name}: `fleetctl balancer ls` shows them")
         return Ask(
             request=request_id,
-            past=tuple(office.desired.rollouts_of(app)),
+            past=tuple(map(office.conductor.as_far_as_it_is, office.desired.rollouts_of(app))),
             supersede=options.supersede,
             ignored_balancers=tuple(options.ignore_balancers),
             cause=cause,

@@ -100,7 +100,7 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
         kind=_ROLLOUT_KINDS[rollout.kind],
         state=_ROLLOUT_STATES[rollout.state],
         steps=rollout.steps,
-        steps_done=rollout.steps if rollout.state is RolloutState.DONE else 0,
+        steps_done=rollout.steps if rollout.state is RolloutState.DONE else sum(rollout.host_steps_done.values()),
         replaced=rollout.replaced,
         seconds=rollout.seconds,
         message=rollout.message,
@@ -116,7 +116,9 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
     if not rollout.state.under_way:
         done = rollout.state is RolloutState.DONE
         for host, steps in sorted(rollout.host_steps.items()):
-            message.hosts.add(host=host, steps=steps, steps_done=steps if done else 0)
+            message.hosts.add(
+                host=host, steps=steps, steps_done=steps if done else rollout.host_steps_done.get(host, 0)
+            )
         return message
     remaining: dict[str, int] = dict(rollout.host_steps)
     doing: dict[str, str] = {}

@@ -10,6 +10,7 @@ from fleet_controller.records import (
     AppState,
     FailedWorkerRecord,
     RevisionRecord,
+    RolloutKind,
     RolloutRecord,
     RolloutState,
 )
@@ -173,3 +174,38 @@ def test_a_stop_and_a_removal_need_no_such_word(remove: bool) -> None:
     first = operations.restart(Ask("r2"), BEFORE, None, at_once=False)
     stop = operations.stop(Ask("r3", (first.rollout,)), first.app, at_once=False, remove=remove)
     assert stop.superseded is not None
+
+
+def removals(count: int) -> list[RolloutRecord]:
+    return [
+        RolloutRecord(
+            id=f"r{n}", app=f"app{n}", kind=RolloutKind.REMOVE, state=RolloutState.DONE, revision=1, generation=1
+        )
+        for n in range(count)
+    ]
+
+
+def test_old_removals_are_forgotten_but_not_of_apps_a_host_may_still_run() -> None:
+    """Guards invariant 6: a host that returns is told to stop what was removed while it was away, however many came after."""
+    assert endings.forgotten_removals(removals(50), lambda _: False) == []
+    assert endings.forgotten_removals(removals(53), lambda _: False) == ["r0", "r1", "r2"]
+    assert endings.forgotten_removals(removals(53), lambda app: app == "app1") == ["r0", "r2"]
+
+
+def test_of_removals_that_a_lost_host_holds_only_so_many_are_kept() -> None:
+    forgotten = endings.forgotten_removals(removals(endings.MOST_REMOVALS_KEPT + 2), lambda _: True)
+    assert forgotten == ["r0", "r1"]
+
+
+def test_what_was_done_before_it_failed_is_remembered() -> None:
+    change = updated()
+    stopped = change.rollout.model_copy(update={"host_steps_done": {"host1": 1}})
+    _, ended = endings.done(*endings.failed(change.app, stopped, "it dies", None, OnFailure.ROLLBACK, 1.0), 2.0)
+    assert (ended.state, ended.host_steps_done, ended.replaced) == (RolloutState.FAILED, {"host1": 1}, 0)
+
+
+def test_a_rollout_counts_what_it_replaced_and_not_its_steps() -> None:
+    """Guards invariant 10: a rollback of an update that had only begun leaves most workers alone."""
+    change = updated()
+    _, ended = endings.done(change.app, change.rollout, 2.0, replaced=0)
+    assert (ended.state, ended.steps, ended.replaced) == (RolloutState.DONE, 2, 0)
