@@ -143,12 +143,13 @@ class Host:
         """A worker's record changed."""
         before = self.workers.get(worker.key)
         self.workers[worker.key] = worker
+        # First of all, so that whoever sends it is also woken first.
+        if before is not None and before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
+            self._report_end(worker)
         if before is None or before.pid != worker.pid:
             self.look_due.set()
         if before is not None:
             self._note_end(before, worker)
-            if before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
-                self._report_end(worker)
         if worker.state == "exited":
             self._told.pop(worker.key, None)
         self._refresh_soon()

@@ -5,7 +5,10 @@ are its end → HAProxy would choose it no more, and the word → the new proces
 with it, each with an HAProxy of the same configuration:
 
 - the chain (`upstreams_chain`): the least that does this job over the same way, so three processes joined by two gRPC streams
-  with mTLS; its workers are killed and started again, too;
+  with mTLS; its workers are killed and started again, too, a millisecond after the word of their end. This is the floor that the
+  target is about;
+- the chain at once: the same, but the next process is started as soon as gRPC has sent that word, for fleetctl starts it at once.
+  What it takes longer than the other is what a booting Node costs on this machine, whoever starts it;
 - the datagram (`upstreams_floor`): one tiny process that gives HAProxy the same commands when a datagram tells it to. Nothing
   ends and nothing boots meanwhile.
 
