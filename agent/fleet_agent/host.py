@@ -34,8 +34,9 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_WATCH_SECONDS = 60.0
 _LOG_SECONDS = 0.05
 """From a process's end until what it printed last is in its log."""
-_REPORT_SECONDS = 0.001
-"""So long planning leaves the loop to the report of an end."""
+_REPORT_SECONDS = 0.003
+"""So long planning leaves the processor to the report of an end, here and on its way to the balancers: a small host may have all
+of them."""
 _UNASKED_ENDS = frozenset({"starting", "backoff", "failed"})
 """States of a worker without a process that was not stopped."""
 _Content = TypeVar("_Content")

@@ -152,13 +152,17 @@ class Upstreams:
         pool.health_path = health_path
         self._issue(pool, dict(endpoints), addresses)
 
-    def withdraw(self, name: str, gone: Collection[WorkerId]) -> None:
-        """Take these out of the pool's list now, before the planner, whose next list lacks them too, had its turn."""
+    def withdraw(self, name: str, gone: Collection[WorkerId]) -> bool:
+        """Take these out of the pool's list now, before the planner, whose next list lacks them too, had its turn.
+
+        False: none is in it, and nothing is sent.
+        """
         pool = self.lists.get(name)
         if pool is None or pool.endpoints.keys().isdisjoint(gone):
-            return
+            return False
         endpoints = {worker: state for worker, state in pool.endpoints.items() if worker not in gone}
         self._issue(pool, endpoints, {worker: pool.addresses[worker] for worker in endpoints})
+        return True
 
     def _issue(
         self, pool: UpstreamList, endpoints: dict[WorkerId, EndpointState], addresses: dict[WorkerId, Address]

@@ -43,6 +43,8 @@ GRACE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 0.7
 """So long a failed rollout waits for what the worker printed last; agents read it from the log, which is written first."""
 _RETRY_SECONDS = 0.5
+_WITHDRAWAL_SECONDS = 0.002
+"""So long planning leaves the processor to an endpoint's way off the lists: balancers may run on this machine, too."""
 
 _REPLACING = (RolloutKind.UPDATE, RolloutKind.ROLLBACK, RolloutKind.RESTART)
 _PHASES = {Phase.RUN: types_pb2.PHASE_RUN, Phase.STOP: types_pb2.PHASE_STOP}
@@ -80,6 +82,7 @@ class Conductor:
         self._clock = clock
         self._began = clock()
         self._touched: set[str] = set()
+        self._rest_until = 0.0
         self._news = asyncio.Event()
         self._commits: dict[str, asyncio.Task[None]] = {}
         self._sequence = 0
@@ -99,7 +102,8 @@ class Conductor:
             if identity.app in gone and not worker.view.listable:
                 gone[identity.app].add(identity)
         for app, workers in gone.items():
-            self._upstreams.withdraw(app, workers)
+            if self._upstreams.withdraw(app, workers):
+                self._rest_until = self._clock() + _WITHDRAWAL_SECONDS
         self.touch(gone)
 
     async def run(self) -> None:
@@ -112,12 +116,12 @@ class Conductor:
                 if self._term.awake():
                     touched, self._touched = self._touched, set()
                     self._pass(touched)
-                rested = self._clock() + (self._clock() - began)
+                self._rest_until = self._clock() + (self._clock() - began)
                 async with self.planned:
                     self.planned.notify_all()
                 await self._wait()
                 # Reports of many workers come one by one: never plan more than half of the time, and take what came together.
-                await asyncio.sleep(max(0.0, rested - self._clock()))
+                await asyncio.sleep(max(0.0, self._rest_until - self._clock()))
         finally:
             after_grace.cancel()
             for task in self._commits.values():

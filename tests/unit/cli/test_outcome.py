@@ -52,6 +52,7 @@ def test_a_rollout_that_does_not_simply_go_on_says_so(shown: control_pb2.Rollout
         (rollout(state="aborted"), "revision 2 runs again"),
         (rollout("restart", state="failed", previous_revision=3), "what was good runs on"),
         (rollout("start", state="failed", previous_revision=0), "nothing ran before it"),
+        (rollout("start", state="failed", previous_revision=0, steps_done=1), "what was good runs on"),
         (rollout("start", state="aborted", previous_revision=0), "its workers were stopped"),
         (rollout("set_size", state="aborted", previous_revision=3), "what was before is restored"),
         (
