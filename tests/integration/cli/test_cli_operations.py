@@ -383,7 +383,7 @@ def test_bad_input_is_one_clear_line_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("ready", "said"), [(0, "none of its workers is ready; look with"), (1, "what was good runs on; look with")]
+    ("ready", "said"), [(0, "nothing ran before it; look with"), (1, "what was good runs on; look with")]
 )
 def test_a_start_that_failed_says_whether_anything_of_it_runs(
     fleetctl: Fleetctl, control: FakeControl, ready: int, said: str
