@@ -251,7 +251,8 @@ class World:
             for worker in workers
             if worker.ready
             and worker.ready_since is not None
-            and self.now - worker.ready_since >= self.policy.bake_seconds
+            and worker.ready_since + self.policy.bake_seconds
+            <= self.now  # as the planner counts: a difference rounds otherwise
         }
 
     def _judge_trial(self, identity: WorkerId, process: Process) -> None:
