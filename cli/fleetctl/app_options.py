@@ -15,6 +15,7 @@ UNLIMITED = -1
 _UNLIMITED_WORDS = frozenset({"unlimited", "infinity"})
 
 _ENVIRONMENT = "Environment"
+_ROUTE = "Routes"
 LISTENING = "Listening and readiness"
 _STOP = "Stopping and restarting"
 _LIMITS = "Identity and limits"
@@ -156,6 +157,19 @@ _OPTIONS = (
         collect=str,
         type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
         help="Its working directory; default: this one.",
+    ),
+    # Routes
+    _option(
+        "--hostname", section=_ROUTE, field="route.hosts", multiple=True, metavar="NAME",
+        help="Only requests for this name (*.example.com: one label more) are its; may be repeated.",
+    ),
+    _option(
+        "--path", section=_ROUTE, field="route.paths", multiple=True, metavar="PREFIX",
+        help="Only requests for this path and those below it are its; may be repeated.",
+    ),
+    _option(
+        "--strip-path", section=_ROUTE, field="route.strip_path", is_flag=True, default=None,
+        help="It sees paths without their prefix.",
     ),
     # Environment
     _option(

@@ -116,7 +116,7 @@ def _show(output: Output, upstream: control_pb2.Upstream) -> None:
     )
     output.line(
         (upstream.pool, "bold"),
-        f"  {upstream.route.http or 'no route'}  version {upstream.version}  ",
+        f"  {views.route_words(upstream.route) or 'no route'}  version {upstream.version}  ",
         (acknowledged or "acknowledged by nobody yet", "" if acknowledged else "yellow"),
     )
     if not upstream.endpoints:

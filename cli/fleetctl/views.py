@@ -65,6 +65,22 @@ def worker_name(worker: types_pb2.WorkerId) -> str:
     return f"{worker.app}/{worker.host}/{worker.slot}"
 
 
+def route_view(route: types_pb2.RoutePolicy) -> dict[str, Any] | None:
+    """How clients reach an app; None: they do not."""
+    if not route.http:
+        return None
+    return {"http": route.http or None, "hosts": list(route.hosts), "paths": list(route.paths)}
+
+
+def route_words(route: types_pb2.RoutePolicy) -> str:
+    """In a few words, ":80 a.test/api"; empty: clients do not reach it."""
+    if not route.http:
+        return ""
+    names = [f"{host}{path}" for host in route.hosts or [""] for path in route.paths or [""]]
+    shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return f"{route.http} {shown}".rstrip()
+
+
 def app_view(app: control_pb2.App) -> dict[str, Any]:
     return {
         "name": app.name,
@@ -78,6 +94,7 @@ def app_view(app: control_pb2.App) -> dict[str, Any]:
         "size_mode": size_mode(app.size_mode),
         "placement": dict(sorted(app.placement.items())),
         "http": app.spec.route.http or None,
+        "route": route_view(app.spec.route),
         "notices": list(app.notices),
     }
 
@@ -141,6 +158,7 @@ def upstream_view(upstream: control_pb2.Upstream) -> dict[str, Any]:
         "pool": upstream.pool,
         "version": upstream.version,
         "http": upstream.route.http or None,
+        "route": route_view(upstream.route),
         "endpoints": [
             {
                 "worker": worker_name(endpoint.worker),

@@ -96,6 +96,14 @@ class Wish:
                 "--http needs something that listens: it does not go with --listen none",
             ),
             (
+                (("route", "hosts") in values or ("route", "paths") in values) and not values.get(("route", "http")),
+                "--hostname and --path say which requests of an address are its: they need --http",
+            ),
+            (
+                ("route", "strip_path") in values and ("route", "paths") not in values,
+                "--strip-path takes away what --path says: give it one",
+            ),
+            (
                 ("declared_port",) in values and listen == ListenMode.NONE,
                 "--port says what to listen on: it does not go with --listen none",
             ),

@@ -7,6 +7,7 @@ from fleet.v1 import balancer_pb2, types_pb2
 from fleet_controller.outbox import Outbox
 from fleet_controller.planning.views import BalancerView, EndpointState, WorkerView
 from fleet_core.ids import Epoch, WorkerId
+from fleet_core.route import RoutePolicy
 
 _VERSIONS_REMEMBERED = 256
 _STATES = {
@@ -26,7 +27,7 @@ class UpstreamList:
     """One pool: the newest list, and older ones until nobody can acknowledge them any more."""
 
     name: str
-    route: str
+    route: RoutePolicy
     health_path: str = ""
     version: int = 0
     endpoints: dict[WorkerId, EndpointState] = field(default_factory=dict)
@@ -35,7 +36,7 @@ class UpstreamList:
 
     def message(self) -> balancer_pb2.Pool:
         pool = balancer_pb2.Pool(name=self.name, version=self.version, health_path=self.health_path)
-        pool.route.http = self.route
+        pool.route.CopyFrom(self.route.to_proto())
         pool.endpoints.extend(self.endpoint_messages())
         return pool
 
@@ -137,7 +138,7 @@ class Upstreams:
     def update(
         self,
         name: str,
-        route: str,
+        route: RoutePolicy,
         endpoints: Mapping[WorkerId, EndpointState],
         workers: Mapping[WorkerId, WorkerView],
         health_path: str = "",

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 from msgspec import Meta, field
 from msgspec.structs import force_setattr
 
+from fleet_core.addresses import EVERYWHERE, check_address
 from fleet_core.checked import Checked, CheckError, RuleError
 from fleet_core.ids import check_name
-from fleet_core.spec import EVERYWHERE, check_address
 from fleet_core.tls import TlsFiles
 
 

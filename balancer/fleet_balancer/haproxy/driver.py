@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
+from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Route, Target
 from fleet_balancer.haproxy import process as processes
 from fleet_balancer.haproxy import slots
 from fleet_balancer.haproxy.binary import Binary
-from fleet_balancer.haproxy.config import Layout, PoolLayout, render
+from fleet_balancer.haproxy.config import render, render_map, skeleton
 from fleet_balancer.haproxy.instance import Files, Instance, Structure
+from fleet_balancer.haproxy.layout import Layout, PoolLayout, entrances, frontend
 from fleet_balancer.haproxy.listeners import Listeners, probe
 from fleet_balancer.haproxy.routes import clash, clashes
 from fleet_balancer.haproxy.runtime import RuntimeApiError
@@ -57,6 +58,7 @@ class HaproxyDriver(Driver):
         self._current: Instance | None = None
         self._retired: dict[Instance, asyncio.Task[None]] = {}
         self._standing: dict[str, Pool] = {}
+        self._known_skeleton: tuple[dict[str, tuple[Route | None, str]], str] = {}, skeleton({}, threads)
         self._numbers = 0
         self._lock = asyncio.Lock()
         self._replaced = asyncio.Event()
@@ -77,7 +79,7 @@ class HaproxyDriver(Driver):
             refused = await self._apply(pools)
             if self._current is None:
                 await self._replace({})
-            self._listeners.keep_only(self._routes(self._standing).values())
+            self._listeners.keep_only(_addresses(self._standing))
         self._watch = asyncio.create_task(self._keep_running(), name="haproxy")
         return refused
 
@@ -86,10 +88,9 @@ class HaproxyDriver(Driver):
             problem = clash(pool, self._standing.values())
             if problem:
                 raise DriverError(problem)
-            if pool.route is None:
-                return
-            if pool.route not in self._listeners and not self._served(pool.route):
-                probe(pool.route)
+            for address in pool.route.addresses if pool.route is not None else ():
+                if address not in self._listeners and not self._served(address):
+                    probe(address)
 
     async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
@@ -199,18 +200,17 @@ class HaproxyDriver(Driver):
 
     # Lists
 
-    @staticmethod
-    def _routes(pools: Mapping[str, Pool]) -> dict[str, Target]:
-        return {name: pool.route for name, pool in pools.items() if pool.route is not None}
-
     async def _apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         refused = clashes(pools, self._standing)
         for name, pool in pools.items():
-            if pool.route is not None and name not in refused and not self._served(pool.route):
-                try:
-                    self._listeners.bind(pool.route)
-                except DriverError as error:
-                    refused[name] = str(error)
+            if pool.route is None or name in refused:
+                continue
+            try:
+                for address in pool.route.addresses:
+                    if not self._served(address):
+                        self._listeners.bind(address)
+            except DriverError as error:
+                refused[name] = str(error)
         wanted = {name: pool for name, pool in pools.items() if name not in refused}
         wanted.update((name, self._standing[name]) for name in refused if name in self._standing)
         # The standing version of a refused pool may hold a route that another one was about to get.
@@ -221,20 +221,20 @@ class HaproxyDriver(Driver):
             await self._make_true(wanted)
         except (DriverError, RuntimeApiError) as error:
             refused.update((name, str(error)) for name in pools if pools[name] != self._standing.get(name))
-            self._listeners.keep_only(self._routes(self._standing).values())
+            self._listeners.keep_only(_addresses(self._standing))
             return refused
         self._standing = wanted
-        self._listeners.keep_only(self._routes(wanted).values())
+        self._listeners.keep_only(_addresses(wanted))
         return refused
 
     async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
         newest = self._current
         for instance in self._retired:
             await self._bring_up_to_date(instance, wanted)
-        if newest is None or not newest.process.alive or not newest.structure.fits(wanted):
+        if newest is None or not newest.process.alive or newest.structure.skeleton != self._skeleton(wanted):
             await self._replace(wanted)
             return
-        for name in newest.structure.routes:
+        for name in newest.structure.pools:
             missing = await newest.apply(name, wanted[name].targets())
             if missing:
                 _log.info("%s needs more server slots: haproxy is replaced", name)
@@ -243,7 +243,7 @@ class HaproxyDriver(Driver):
 
     async def _bring_up_to_date(self, instance: Instance, wanted: Mapping[str, Pool]) -> None:
         """Apply to a retired process; targets it has no slot for are the newest one's business."""
-        for name in instance.structure.routes:
+        for name in instance.structure.pools:
             try:
                 await instance.apply(name, wanted[name].targets() if name in wanted else {})
             except RuntimeApiError:
@@ -254,7 +254,7 @@ class HaproxyDriver(Driver):
 
     async def _replace(self, wanted: Mapping[str, Pool]) -> None:
         """Start a process for `wanted`, then retire the one before. Raises DriverError; then the one before goes on."""
-        for address in self._routes(wanted).values():
+        for address in _addresses(wanted):
             self._listeners.bind(address)
         instance = await self._started(wanted)
         before, self._current = self._current, instance
@@ -272,16 +272,17 @@ class HaproxyDriver(Driver):
     async def _started(self, wanted: Mapping[str, Pool]) -> Instance:
         self._numbers += 1
         files = Files(self._runtime_dir, self._numbers)
-        routes = self._routes(wanted)
+        layout = self._layout(files, wanted)
         structure = Structure(
-            routes,
-            {address: self._listeners.descriptor(address) for address in routes.values()},
-            {name: wanted[name].health_path for name in routes if wanted[name].health_path},
+            layout.listeners,
+            tuple(map(frontend, entrances(layout.pools))),
+            {pool.name: pool.health_path for pool in layout.pools},
+            self._skeleton(wanted),
         )
         descriptors = tuple(structure.listeners.values())
         process: processes.HaproxyProcess | None = None
         try:
-            files.write(render(self._layout(files, wanted, structure)).encode(), structure.dump())
+            files.write(render(layout), render_map(layout.pools), structure.dump())
             process = processes.spawn(self._binary, files.configuration, files.log, descriptors)
             instance = Instance(process, files, structure)
             await instance.await_ready()
@@ -295,14 +296,23 @@ class HaproxyDriver(Driver):
             raise
         return instance
 
-    def _layout(self, files: Files, wanted: Mapping[str, Pool], structure: Structure) -> Layout:
+    def _layout(self, files: Files, wanted: Mapping[str, Pool]) -> Layout:
         pools = []
-        for name, route in sorted(structure.routes.items()):
-            targets = wanted[name].targets()
-            table = slots.initial(targets, slots.capacity(len(targets)))
-            pools.append(PoolLayout(name, structure.listeners[route], table, structure.health_paths.get(name, "")))
-        servers = sum(len(layout.slots) for layout in pools)
-        return Layout(files.socket, self._threads, _max_connections(servers), tuple(pools))
+        for name, pool in sorted(wanted.items()):
+            if pool.route is not None:
+                targets = pool.targets()
+                table = slots.initial(targets, slots.capacity(len(targets)))
+                pools.append(PoolLayout(name, pool.route, table, pool.health_path))
+        listeners = {address: self._listeners.descriptor(address) for address in _addresses(wanted)}
+        most = _max_connections(sum(len(pool.slots) for pool in pools))
+        return Layout(files.socket, files.map.name, self._threads, most, listeners, tuple(pools))
+
+    def _skeleton(self, pools: Mapping[str, Pool]) -> str:
+        """As config.skeleton: rendered anew only where something in it changed."""
+        shapes = {name: (pool.route, pool.health_path) for name, pool in pools.items()}
+        if shapes != self._known_skeleton[0]:
+            self._known_skeleton = shapes, skeleton(pools, self._threads)
+        return self._known_skeleton[1]
 
     async def _retire(self, instance: Instance) -> None:
         self._retired[instance] = asyncio.create_task(self._see_off(instance), name=f"haproxy {instance.files.number}")
@@ -395,6 +405,11 @@ async def _closing(
     finally:
         for process in found.values():
             process.close()
+
+
+def _addresses(pools: Mapping[str, Pool]) -> set[Target]:
+    """All that are listened on."""
+    return {address for pool in pools.values() if pool.route is not None for address in pool.route.addresses}
 
 
 def _max_connections(servers: int) -> int:

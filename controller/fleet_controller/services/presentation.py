@@ -250,7 +250,7 @@ def balancer_message(
 
 def upstream_message(pool: UpstreamList, balancers: dict[str, ObservedBalancer]) -> control_pb2.Upstream:
     message = control_pb2.Upstream(pool=pool.name, version=pool.version)
-    message.route.http = pool.route
+    message.route.CopyFrom(pool.route.to_proto())
     message.endpoints.extend(pool.endpoint_messages())
     for name, balancer in balancers.items():
         if pool.name in balancer.pools:

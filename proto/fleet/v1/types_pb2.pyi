@@ -724,21 +724,37 @@ Global___PlacementPolicy: _TypeAlias = PlacementPolicy  # noqa: Y015
 
 @_typing.final
 class RoutePolicy(_message.Message):
-    """Where clients reach the app."""
+    """Where clients reach the app, and what is done with their requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    STRIP_PATH_FIELD_NUMBER: _builtins.int
     http: _builtins.str
-    """"ADDRESS:PORT" the balancers listen on for this app; empty: the app has no route."""
+    """"ADDRESS:PORT" the balancers listen on for this app, for HTTP; no address at all: the app has no route."""
+    strip_path: _builtins.bool
+    """The app sees the path without its prefix."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names clients ask for, in lower case; "*.example.com" is each name with one label more. Empty: any."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Prefixes of paths, whole segments. Empty: every path. Of routes that match, the most precise host wins, then the longest path."""
+
     def __init__(
         self,
         *,
         http: _builtins.str = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+        strip_path: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["http", b"http"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "http", b"http", "paths", b"paths", "strip_path", b"strip_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

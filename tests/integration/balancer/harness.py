@@ -6,11 +6,14 @@ import itertools
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
-from fleet_balancer.driver import Endpoint, Pool, Target
+from fleet_balancer.driver import Endpoint, Pool, Route, Target
 from fleet_core.ids import WorkerId
+from fleet_core.route import RoutePolicy
 
 HEALTH_PATH = "/healthz"
 
@@ -38,7 +41,8 @@ async def eventually(
 
 class Backend:
     """Answers with its name, after `delay` seconds; not at all until `thawed`, as a process that is stopped. While it is `ill`, a
-    check gets 503. `/hold` waits for `release`; `/stream` sends chunks until then; Upgrade becomes an echo.
+    check gets 503. With `X-Echo: request` it answers the request's head. `/hold` waits for `release`; `/stream` sends chunks
+    until then; Upgrade becomes an echo.
 
     POST bodies are recorded in `posts`: a body seen twice anywhere is a replay.
     """
@@ -125,6 +129,8 @@ class Backend:
         if self.delay:
             await asyncio.sleep(self.delay)
         answer = headers.get("x-forwarded-for", "") if path == "/forwarded" else self.name
+        if headers.get("x-echo") == "request":
+            answer = head.strip()
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode())
         await writer.drain()
         return True
@@ -147,10 +153,13 @@ def pool(
     name: str = "web",
     draining: Iterable[Backend] = (),
     health_path: str = "",
+    **settings: Any,
 ) -> Pool:
+    """Reached at port `route`; `settings`: what else its RoutePolicy says."""
     listed = [one.endpoint(name) if isinstance(one, Backend) else one for one in endpoints]
     listed += [backend.endpoint(name, draining=True) for backend in draining]
-    return Pool(name, None if route is None else Target("127.0.0.1", route), tuple(listed), health_path)
+    policy = RoutePolicy(**({} if route is None else {"http": f"127.0.0.1:{route}"}), **settings)
+    return Pool(name, Route.of(policy), tuple(listed), health_path)
 
 
 class Connection:
@@ -207,6 +216,38 @@ class Connection:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+async def ask(
+    port: int,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    host: str = "test",
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Answer:
+    """One request on a connection of its own, and the whole answer."""
+    fields = {"Host": host, "Content-Length": str(len(body)), "Connection": "close", **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            answered = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+            length = answered.get("content-length")
+            content = await (reader.read() if length is None else reader.readexactly(int(length)))
+        finally:
+            writer.close()
+    return Answer(int(lines[0].split(" ")[1]), answered, content.decode())
 
 
 async def get(port: int, path: str = "/", method: str = "GET", body: bytes = b"") -> tuple[int, str]:

@@ -1,0 +1,101 @@
+"""The backends of a pool. Pure.
+
+`NAME.replay` takes requests of safe methods (RFC 9110 §9.2.1): they reuse pooled connections and are sent again when a connection
+ends without an answer. `NAME.once` takes all others: each gets a fresh connection, so none can meet a pooled connection its
+server is just closing, and none is ever sent twice; only a connection that could not be made is tried elsewhere. The servers of
+`NAME.once` track those of `NAME.replay`, so a state is set once. See docs/adr/0002-haproxy-by-slots.md.
+
+Where the app has a health path, the servers are asked for it, and each has a reserve: a backup server at the same address, used
+only when every other one is hidden, and hidden itself only when it cannot be connected to. `NAME.tcp` holds the checks of the
+reserves; no request ever goes there. See docs/adr/0012-checks-hide-and-never-empty-a-pool.md.
+
+What a route says of its requests (docs/adr/0018-routes.md) is one function for each setting, and the same in both backends.
+"""
+
+import re
+from collections.abc import Iterable
+
+from fleet_balancer.driver import Target
+from fleet_balancer.haproxy.layout import PoolLayout, backends, quoted, reserve_backend, server_id, server_name
+from fleet_balancer.haproxy.slots import Slot, SlotState
+
+_CONNECT_CHECK = "check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1"
+# A freeze is noticed within inter + timeout check < 3 s. One miss hides: what a mistake costs is 250 ms elsewhere.
+_HTTP_CHECK = "check inter 1s fastinter 250ms downinter 250ms fall 1 rise 1"
+_HTTP_CHECK_TIMEOUT = "1900ms"
+_NOWHERE = Target("127.0.0.1", 1)
+
+
+def pool_backends(pool: PoolLayout) -> Iterable[str]:
+    replay, once = backends(pool.name)
+    yield f"backend {replay}"
+    yield from _settings(pool)
+    yield "    http-reuse always"
+    yield "    retry-on conn-failure empty-response"
+    yield "    default-server pool-purge-delay 500ms"
+    # Before the checks, which are not for them: a server that tracks another has none of its own.
+    yield from _reserves(pool)
+    yield from _check(pool)
+    # A worker that died has the fewest connections, so leastconn would choose it for every retry: one refused connection hides
+    # it until a check, at most 250 ms later, finds it alive.
+    yield "    default-server observe layer4 error-limit 1 on-error mark-down"
+    yield from _servers(pool)
+    yield ""
+    yield f"backend {once}"
+    yield from _settings(pool)
+    yield "    option http-server-close"
+    yield "    http-reuse never"
+    yield "    retry-on conn-failure"
+    yield "    http-request disable-l7-retry"
+    for slot in pool.slots:
+        yield f"    server {_server(slot)} track {replay}/{server_name(slot.number)}"
+    yield from _reserves(pool)
+    yield ""
+    if pool.health_path:
+        yield f"backend {reserve_backend(pool.name)}"
+        yield f"    default-server {_CONNECT_CHECK}"
+        yield from _servers(pool, reserve=True)
+        yield ""
+
+
+def _settings(pool: PoolLayout) -> Iterable[str]:
+    """What the route says of every request, in the order in which it is done."""
+    yield from _strip_path(pool)
+
+
+def _strip_path(pool: PoolLayout) -> Iterable[str]:
+    policy = pool.route.policy
+    if policy.strip_path and set(policy.paths) != {"/"}:
+        prefixes = sorted({path.rstrip("/") for path in policy.paths} - {""}, key=lambda path: (-len(path), path))
+        # Inside single quotes nothing has a meaning (Configuration Manual §2.2), and no path holds one.
+        yield f"    http-request replace-path '^({'|'.join(map(re.escape, prefixes))})(/(.*))?$' '/\\3'"
+
+
+def _check(pool: PoolLayout) -> Iterable[str]:
+    if not pool.health_path:
+        yield f"    default-server {_CONNECT_CHECK}"
+        return
+    yield "    option httpchk"
+    path = quoted(pool.health_path)
+    yield f'    http-check send meth GET uri "{path}" ver HTTP/1.1 hdr Host {pool.name} hdr User-Agent fleet-balancer'
+    yield "    http-check expect status 200-399"
+    yield f"    timeout check {_HTTP_CHECK_TIMEOUT}"
+    yield f"    default-server {_HTTP_CHECK}"
+
+
+def _servers(pool: PoolLayout, *, reserve: bool = False) -> Iterable[str]:
+    for slot in pool.slots:
+        yield f"    server {_server(slot, reserve=reserve)}{'' if slot.state is SlotState.ACTIVE else ' disabled'}"
+
+
+def _reserves(pool: PoolLayout) -> Iterable[str]:
+    if pool.health_path:
+        yield "    option allbackups"
+        for slot in pool.slots:
+            checked = f"{reserve_backend(pool.name)}/{server_name(slot.number, reserve=True)}"
+            yield f"    server {_server(slot, reserve=True)} backup track {checked}"
+
+
+def _server(slot: Slot, *, reserve: bool = False) -> str:
+    name, identifier = server_name(slot.number, reserve=reserve), server_id(slot.number, reserve=reserve)
+    return f"{name} {slot.target or _NOWHERE} id {identifier}"
