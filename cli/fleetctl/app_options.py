@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fleet_core.route import Forwarded
 from fleet_core.spec import ListenMode, OnFailure, ReadyMethod
 from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
 
@@ -159,6 +160,18 @@ _OPTIONS = (
         help="Its working directory; default: this one.",
     ),
     # Routes
+    _option(
+        "--https", section=_ROUTE, field="route.https", metavar="ADDR",
+        help="Where clients reach it by HTTPS: :8443, :443.",
+    ),
+    _option(
+        "--redirect-https", section=_ROUTE, field="route.redirect_https", is_flag=True, default=None,
+        help="Send requests that come by --http to --https.",
+    ),
+    _option(
+        "--forwarded", section=_ROUTE, field="route.forwarded", type=click.Choice([way.value for way in Forwarded]),
+        help="X-Forwarded-For, -Proto, -Host: believe nobody, add to what a proxy before said, or let pass. Default: replace.",
+    ),
     _option(
         "--hostname", section=_ROUTE, field="route.hosts", multiple=True, metavar="NAME",
         help="Only requests for this name (*.example.com: one label more) are its; may be repeated.",

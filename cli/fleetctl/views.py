@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from fleet.v1 import control_pb2, types_pb2
+from fleet_core.route import Protocol
 from fleetctl.wording import state_word
 
 
@@ -67,18 +68,24 @@ def worker_name(worker: types_pb2.WorkerId) -> str:
 
 def route_view(route: types_pb2.RoutePolicy) -> dict[str, Any] | None:
     """How clients reach an app; None: they do not."""
-    if not route.http:
+    addresses = {protocol.value: getattr(route, protocol) or None for protocol in Protocol}
+    if not any(addresses.values()):
         return None
-    return {"http": route.http or None, "hosts": list(route.hosts), "paths": list(route.paths)}
+    return {**addresses, "hosts": list(route.hosts), "paths": list(route.paths)}
 
 
 def route_words(route: types_pb2.RoutePolicy) -> str:
     """In a few words, ":80 a.test/api"; empty: clients do not reach it."""
-    if not route.http:
+    addresses = [
+        address if protocol is Protocol.HTTP else f"{protocol} {address}"
+        for protocol in Protocol
+        if (address := getattr(route, protocol))
+    ]
+    if not addresses:
         return ""
     names = [f"{host}{path}" for host in route.hosts or [""] for path in route.paths or [""]]
     shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
-    return f"{route.http} {shown}".rstrip()
+    return f"{' and '.join(addresses)} {shown}".rstrip()
 
 
 def app_view(app: control_pb2.App) -> dict[str, Any]:

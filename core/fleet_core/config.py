@@ -130,6 +130,9 @@ class BalancerConfig(DaemonConfig, frozen=True, kw_only=True):
     """The IP address routes without an address are served on. One other than 0.0.0.0 is this balancer's own: routes with another
     address are then left to other balancers."""
 
+    certificates_dir: Path | None = None
+    """Holds the certificates, with their keys, of what is reached by HTTPS; absent: `certificates` in `state_dir`."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         try:

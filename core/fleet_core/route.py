@@ -29,28 +29,51 @@ class Protocol(StrEnum):
     """What is spoken at an address; the field of RoutePolicy that names the address is called the same."""
 
     HTTP = "http"
+    HTTPS = "https"
+
+
+class Forwarded(StrEnum):
+    """What becomes of X-Forwarded-For, -Proto and -Host."""
+
+    REPLACE = "replace"
+    APPEND = "append"
+    OFF = "off"
 
 
 class RoutePolicy(Checked, frozen=True):
     http: str = ""
+    https: str = ""
     hosts: Several = ()
     """Lower case; "*.example.com" is each name with exactly one label more."""
     paths: Several = ()
     """Prefixes, whole segments: "/api" is /api and /api/…, and not /apis. None: every path."""
     strip_path: bool = False
+    redirect_https: bool = False
+    forwarded: Forwarded = Forwarded.REPLACE
 
     def __post_init__(self) -> None:
         for protocol, address in self.written.items():
             check_address(address, protocol.value)
+        self._check_ports()
         for host in self.hosts:
             _check_host(host)
         for path in self.paths:
             _check_path(path)
         for several in ("hosts", "paths"):
             if getattr(self, several) and not self.routed:
-                raise RuleError(f"{several} without an address: say where it listens with http", several)
+                raise RuleError(f"{several} without an address: say where it listens with http or https", several)
         if self.strip_path and not self.paths:
             raise RuleError("strip_path without paths: there is nothing to take away", "strip_path")
+
+        if self.redirect_https and not (self.http and self.https):
+            raise RuleError("redirect_https needs both http, where it redirects, and https, where to", "redirect_https")
+
+    def _check_ports(self) -> None:
+        """No two of its addresses may be one socket."""
+        register = Register()
+        for protocol, address in self.addresses.items():
+            if register.enter(protocol, Places({protocol: _literal(address)}, self.matches)):
+                raise RuleError(f"another of its addresses has port {address[1]} already: give each its own", protocol)
 
     def to_proto(self) -> types_pb2.RoutePolicy:
         return wire.filled(types_pb2.RoutePolicy(), self.plain())

@@ -33,6 +33,9 @@ def entered(*routes: RoutePolicy) -> list[str]:
         ({"http": ":80", "paths": ("/a b",)}, "is not valid"),
         ({"http": ":80", "paths": ("//",)}, "is not valid"),
         ({"hosts": ("a.test",)}, "hosts: hosts without an address: say where it listens"),
+        ({"http": ":80", "https": "127.0.0.1:80"}, "https: another of its addresses has port 80 already"),
+        ({"https": ":80", "redirect_https": True}, "redirect_https: redirect_https needs both http"),
+        ({"http": ":80", "forwarded": "never"}, "forwarded"),
         ({"http": ":80", "strip_path": True}, "strip_path: strip_path without paths"),
     ],
 )
@@ -43,7 +46,15 @@ def test_a_mistake_is_told_with_its_field(fields: dict[str, Any], words: str) ->
 
 
 def test_a_route_crosses_the_wire_unchanged() -> None:
-    one = route(http=":80", hosts=("a.test", "*.b.test"), paths=("/api", "/v1/"), strip_path=True)
+    one = route(
+        http=":80",
+        https=":443",
+        hosts=("a.test", "*.b.test"),
+        paths=("/api", "/v1/"),
+        strip_path=True,
+        redirect_https=True,
+        forwarded="append",
+    )
     assert RoutePolicy.from_proto(one.to_proto()) == one
     assert RoutePolicy.from_proto(RoutePolicy().to_proto()) == RoutePolicy()
 
@@ -74,6 +85,12 @@ def test_the_same_host_and_path_cannot_be_had_twice(first: dict[str, Any], secon
     assert told[0] == ""
     assert told[1].startswith(words)
     assert told[1].endswith("give b another address, host or path")
+
+
+def test_an_address_speaks_one_language() -> None:
+    told = entered(route(http=":80", hosts=("a.test",)), route(https=":80", hosts=("b.test",)))
+    assert told == ["", "0.0.0.0:80 speaks http for a already: give b another address"]
+    assert entered(route(http=":80", https=":443"), route(https=":443", hosts=("b.test",))) == ["", ""]
 
 
 @pytest.mark.parametrize("other", [":80", "[::]:80"])

@@ -18,11 +18,13 @@ from collections.abc import Iterable
 from fleet_balancer.driver import Target
 from fleet_balancer.haproxy.layout import PoolLayout, backends, quoted, reserve_backend, server_id, server_name
 from fleet_balancer.haproxy.slots import Slot, SlotState
+from fleet_core.route import Forwarded, Protocol, RoutePolicy
 
 _CONNECT_CHECK = "check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1"
 # A freeze is noticed within inter + timeout check < 3 s. One miss hides: what a mistake costs is 250 ms elsewhere.
 _HTTP_CHECK = "check inter 1s fastinter 250ms downinter 250ms fall 1 rise 1"
 _HTTP_CHECK_TIMEOUT = "1900ms"
+_HTTPS_PORT = 443
 _NOWHERE = Target("127.0.0.1", 1)
 
 
@@ -60,11 +62,34 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
 
 def _settings(pool: PoolLayout) -> Iterable[str]:
     """What the route says of every request, in the order in which it is done."""
-    yield from _strip_path(pool)
+    yield from _redirect(pool.route.policy)
+    yield from _forwarded(pool.route.policy)
+    yield from _strip_path(pool.route.policy)
 
 
-def _strip_path(pool: PoolLayout) -> Iterable[str]:
-    policy = pool.route.policy
+def _redirect(policy: RoutePolicy) -> Iterable[str]:
+    if policy.redirect_https:
+        _, port = policy.addresses[Protocol.HTTPS]
+        place = f"https://%[req.hdr(host),host_only]{'' if port == _HTTPS_PORT else f':{port}'}%[pathq]"
+        yield "    http-request deny deny_status 400 if !{ ssl_fc } !{ req.hdr(host) -m found }"
+        yield f"    http-request redirect code 308 location {place} if !{{ ssl_fc }}"
+
+
+def _forwarded(policy: RoutePolicy) -> Iterable[str]:
+    if policy.forwarded is Forwarded.OFF:
+        return
+    facts = {"X-Forwarded-Proto": "%[ssl_fc,iif(https,http)]", "X-Forwarded-Host": "%[req.hdr(host)]"}
+    if policy.forwarded is Forwarded.APPEND:
+        yield "    http-request add-header X-Forwarded-For %[src]"
+        for name, fact in facts.items():
+            yield f"    http-request set-header {name} {fact} if !{{ req.hdr({name}) -m found }}"
+        return
+    yield "    http-request del-header Forwarded"
+    for name, fact in {"X-Forwarded-For": "%[src]", **facts}.items():
+        yield f"    http-request set-header {name} {fact}"
+
+
+def _strip_path(policy: RoutePolicy) -> Iterable[str]:
     if policy.strip_path and set(policy.paths) != {"/"}:
         prefixes = sorted({path.rstrip("/") for path in policy.paths} - {""}, key=lambda path: (-len(path), path))
         # Inside single quotes nothing has a meaning (Configuration Manual §2.2), and no path holds one.

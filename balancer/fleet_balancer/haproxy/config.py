@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fleet_balancer.certificates.store import Selection
 from fleet_balancer.driver import Pool
 from fleet_balancer.haproxy.backends import pool_backends
 from fleet_balancer.haproxy.frontends import frontends, map_lines
 from fleet_balancer.haproxy.layout import BACKLOG, Layout, PoolLayout, quoted
 
+CERTIFICATES = "certificates"
+"""The folder, beside the configuration, of the certificates that HAProxy reads when it starts."""
 _DEFAULTS = f"""\
 defaults
     mode http
@@ -26,7 +29,6 @@ defaults
     timeout http-keep-alive 60s
     retries 6
     option redispatch 1
-    option forwardfor
     option http-no-delay
     option idle-close-on-response
     http-error status 503 content-type "text/plain" string "No worker is ready for this request.\\n" hdr Retry-After 1
@@ -55,13 +57,26 @@ def render_map(pools: Iterable[PoolLayout]) -> str:
     return "".join(f"{line}\n" for line in map_lines(pools))
 
 
-def skeleton(pools: Mapping[str, Pool], threads: int) -> str:
+def render_certificates(selection: Selection) -> str:
+    """The file that the configuration names as `Layout.certificates`; the certificates' own files lie in CERTIFICATES."""
+    return "".join(f"{CERTIFICATES}/{one.digest}.pem\n" for one in selection.certificates)
+
+
+def skeleton(pools: Mapping[str, Pool], threads: int, certificates: Selection) -> str:
     """A digest of all that takes another process to change: of the configuration for `pools` without servers and descriptors."""
     bare = tuple(
         PoolLayout(name, pool.route, (), pool.health_path)
         for name, pool in sorted(pools.items())
         if pool.route is not None
     )
-    listeners = {address: 0 for pool in bare for address in pool.route.addresses}
-    text = render(Layout(Path(), "", threads, 0, listeners, bare)) + render_map(bare)
-    return hashlib.sha256(text.encode()).hexdigest()
+    layout = Layout(
+        socket=Path(),
+        map="",
+        certificates="",
+        threads=threads,
+        max_connections=0,
+        listeners={address: 0 for pool in bare for address in pool.route.addresses},
+        pools=bare,
+    )
+    text = render(layout) + render_map(bare)
+    return hashlib.sha256((text + render_certificates(certificates)).encode()).hexdigest()

@@ -7,20 +7,18 @@ to all of them, because a client that keeps its connection to a retired process 
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Route, Target
+from fleet_balancer.certificates.store import CertificateStore
+from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
 from fleet_balancer.haproxy import process as processes
-from fleet_balancer.haproxy import slots
 from fleet_balancer.haproxy.binary import Binary
-from fleet_balancer.haproxy.config import render, render_map, skeleton
 from fleet_balancer.haproxy.instance import Files, Instance, Structure
-from fleet_balancer.haproxy.layout import Layout, PoolLayout, entrances, frontend
 from fleet_balancer.haproxy.listeners import Listeners, probe
+from fleet_balancer.haproxy.preparation import Preparation, addresses
 from fleet_balancer.haproxy.routes import clash, clashes
 from fleet_balancer.haproxy.runtime import RuntimeApiError
 from fleet_core.ids import WorkerId
@@ -28,13 +26,13 @@ from fleet_core.ids import WorkerId
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_CONNECTIONS = 10_000
-_SPARE_DESCRIPTORS = 500
 _RETIRED_FOR = 3600.0
 """Seconds a retired process may go on with what it has: as long as `timeout tunnel`."""
 _RETIREMENT_CHECK = 0.5
 _RESTART_DELAYS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE = 10.0
+_CERTIFICATE_CHECK = 2.0
+"""Seconds between two looks at the folder of certificates."""
 
 
 class HaproxyDriver(Driver):
@@ -47,22 +45,26 @@ class HaproxyDriver(Driver):
         *,
         threads: int = 1,
         stored: Mapping[str, list[int]] | None = None,
+        certificates: CertificateStore | None = None,
     ) -> None:
-        """`stored`: descriptors from the service manager's fd store; the driver takes them all."""
+        """`stored`: descriptors from the service manager's fd store; the driver takes them all.
+
+        `certificates`: for what is reached by HTTPS; None: the driver makes its own.
+        """
         # Processes are recognised by this path: one spelling only.
         self._runtime_dir = runtime_dir.resolve()
         self._binary = binary
-        self._threads = threads
         self._listeners = Listeners()
         self._listeners.take_stored(stored or {})
         self._current: Instance | None = None
         self._retired: dict[Instance, asyncio.Task[None]] = {}
         self._standing: dict[str, Pool] = {}
-        self._known_skeleton: tuple[dict[str, tuple[Route | None, str]], str] = {}, skeleton({}, threads)
+        certificates = certificates or CertificateStore(self._runtime_dir / "given", self._runtime_dir / "made")
+        self._preparation = Preparation(self._runtime_dir, threads, self._listeners, certificates)
         self._numbers = 0
         self._lock = asyncio.Lock()
         self._replaced = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     @property
     def version(self) -> str:
@@ -79,8 +81,11 @@ class HaproxyDriver(Driver):
             refused = await self._apply(pools)
             if self._current is None:
                 await self._replace({})
-            self._listeners.keep_only(_addresses(self._standing))
-        self._watch = asyncio.create_task(self._keep_running(), name="haproxy")
+            self._listeners.keep_only(addresses(self._standing))
+        self._watches = [
+            asyncio.create_task(self._keep_running(), name="haproxy"),
+            asyncio.create_task(self._keep_certificates(), name="certificates"),
+        ]
         return refused
 
     async def validate(self, pool: Pool) -> None:
@@ -129,7 +134,7 @@ class HaproxyDriver(Driver):
         return [Observed(pool, row.target, row.draining, row.hidden) for pool, row in rows if not row.maintenance]
 
     async def close(self) -> None:
-        for task in [*self._retired.values(), *([self._watch] if self._watch is not None else [])]:
+        for task in [*self._retired.values(), *self._watches]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -138,7 +143,7 @@ class HaproxyDriver(Driver):
                 await instance.close()
             self._current = None
             self._retired.clear()
-            self._watch = None
+            self._watches = []
         self._listeners.close()
 
     async def stop(self, grace: float) -> None:
@@ -221,17 +226,22 @@ class HaproxyDriver(Driver):
             await self._make_true(wanted)
         except (DriverError, RuntimeApiError) as error:
             refused.update((name, str(error)) for name in pools if pools[name] != self._standing.get(name))
-            self._listeners.keep_only(_addresses(self._standing))
+            self._listeners.keep_only(addresses(self._standing))
             return refused
         self._standing = wanted
-        self._listeners.keep_only(_addresses(wanted))
+        self._listeners.keep_only(addresses(wanted))
         return refused
 
     async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
         newest = self._current
+        await self._preparation.choose_certificates(wanted)
         for instance in self._retired:
             await self._bring_up_to_date(instance, wanted)
-        if newest is None or not newest.process.alive or newest.structure.skeleton != self._skeleton(wanted):
+        if (
+            newest is None
+            or not newest.process.alive
+            or newest.structure.skeleton != self._preparation.skeleton(wanted)
+        ):
             await self._replace(wanted)
             return
         for name in newest.structure.pools:
@@ -254,7 +264,7 @@ class HaproxyDriver(Driver):
 
     async def _replace(self, wanted: Mapping[str, Pool]) -> None:
         """Start a process for `wanted`, then retire the one before. Raises DriverError; then the one before goes on."""
-        for address in _addresses(wanted):
+        for address in addresses(wanted):
             self._listeners.bind(address)
         instance = await self._started(wanted)
         before, self._current = self._current, instance
@@ -272,18 +282,10 @@ class HaproxyDriver(Driver):
     async def _started(self, wanted: Mapping[str, Pool]) -> Instance:
         self._numbers += 1
         files = Files(self._runtime_dir, self._numbers)
-        layout = self._layout(files, wanted)
-        structure = Structure(
-            layout.listeners,
-            tuple(map(frontend, entrances(layout.pools))),
-            {pool.name: pool.health_path for pool in layout.pools},
-            self._skeleton(wanted),
-        )
-        descriptors = tuple(structure.listeners.values())
         process: processes.HaproxyProcess | None = None
         try:
-            files.write(render(layout), render_map(layout.pools), structure.dump())
-            process = processes.spawn(self._binary, files.configuration, files.log, descriptors)
+            structure = self._preparation.write(files, wanted)
+            process = processes.spawn(self._binary, files.configuration, files.log, structure.listeners.values())
             instance = Instance(process, files, structure)
             await instance.await_ready()
         except BaseException as error:
@@ -296,23 +298,17 @@ class HaproxyDriver(Driver):
             raise
         return instance
 
-    def _layout(self, files: Files, wanted: Mapping[str, Pool]) -> Layout:
-        pools = []
-        for name, pool in sorted(wanted.items()):
-            if pool.route is not None:
-                targets = pool.targets()
-                table = slots.initial(targets, slots.capacity(len(targets)))
-                pools.append(PoolLayout(name, pool.route, table, pool.health_path))
-        listeners = {address: self._listeners.descriptor(address) for address in _addresses(wanted)}
-        most = _max_connections(sum(len(pool.slots) for pool in pools))
-        return Layout(files.socket, files.map.name, self._threads, most, listeners, tuple(pools))
-
-    def _skeleton(self, pools: Mapping[str, Pool]) -> str:
-        """As config.skeleton: rendered anew only where something in it changed."""
-        shapes = {name: (pool.route, pool.health_path) for name, pool in pools.items()}
-        if shapes != self._known_skeleton[0]:
-            self._known_skeleton = shapes, skeleton(pools, self._threads)
-        return self._known_skeleton[1]
+    async def _keep_certificates(self) -> None:
+        """Bring what changed on disk before clients, by a process that takes over hitlessly."""
+        while True:
+            await asyncio.sleep(_CERTIFICATE_CHECK)
+            async with self._lock:
+                try:
+                    if await self._preparation.choose_certificates(self._standing, anew=True):
+                        _log.info("certificates changed: haproxy is replaced")
+                        await self._make_true(self._standing)
+                except (DriverError, RuntimeApiError) as error:
+                    _log.error("%s", error)
 
     async def _retire(self, instance: Instance) -> None:
         self._retired[instance] = asyncio.create_task(self._see_off(instance), name=f"haproxy {instance.files.number}")
@@ -405,16 +401,3 @@ async def _closing(
     finally:
         for process in found.values():
             process.close()
-
-
-def _addresses(pools: Mapping[str, Pool]) -> set[Target]:
-    """All that are listened on."""
-    return {address for pool in pools.values() if pool.route is not None for address in pool.route.addresses}
-
-
-def _max_connections(servers: int) -> int:
-    """What the descriptor limit allows: a client takes two, itself and its server's; a server one for its checks."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        return _CONNECTIONS
-    return max(100, min(_CONNECTIONS, (hard - servers - _SPARE_DESCRIPTORS) // 2))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from fleet_balancer.driver import Entrance
 from fleet_balancer.haproxy.layout import SAFE_METHODS, Layout, PoolLayout, backends, entrances, frontend
+from fleet_core.route import Protocol
 
 _UNSAFE = f"!{{ method {' '.join(SAFE_METHODS)} }}"
 _POOL = "var(txn.pool)"
@@ -42,7 +43,10 @@ def map_lines(pools: Iterable[PoolLayout]) -> Iterable[str]:
 
 
 def _bind(layout: Layout, entrance: Entrance) -> Iterable[str]:
-    yield f"    bind fd@{layout.listeners[entrance.address]}"
+    bind = f"    bind fd@{layout.listeners[entrance.address]}"
+    if entrance.protocol is Protocol.HTTPS:
+        bind += f" ssl crt-list {layout.certificates} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
+    yield bind
 
 
 def _unconditional(pools: Sequence[PoolLayout]) -> bool:

@@ -48,15 +48,12 @@ class Files:
     def map(self) -> Path:
         return self.runtime_dir / f"haproxy-{self.number}.map"
 
-    def write(self, configuration: str, map_: str, structure: bytes) -> None:
-        """Before the process starts. Not synced: a machine that goes down takes the process along. Raises OSError."""
-        contents = {self.configuration: configuration.encode(), self.map: map_.encode(), self.structure: structure}
-        for path, content in contents.items():
-            path.touch(mode=0o600)
-            path.write_bytes(content)
+    @property
+    def certificates(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.certificates"
 
     def remove(self) -> None:
-        for path in (self.configuration, self.map, self.socket, self.structure, self.log):
+        for path in (self.configuration, self.map, self.certificates, self.socket, self.structure, self.log):
             path.unlink(missing_ok=True)
 
 

@@ -24,13 +24,15 @@ class PoolLayout:
     health_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Everything in the configuration that differs from one process to the next."""
 
     socket: Path
     map: str
     """The file name of the map from hosts and paths to pools, beside the configuration."""
+    certificates: str
+    """The file name of the list of certificates, as `map`."""
     threads: int
     max_connections: int
     listeners: Mapping[Target, int]

@@ -163,6 +163,34 @@ ON_FAILURE_PAUSE: OnFailure.ValueType  # 2
 """It stops where it is and waits for `rollout resume` or `rollout abort`."""
 Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
 
+class _ForwardedHeaders:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ForwardedHeadersEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ForwardedHeaders.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FORWARDED_HEADERS_UNSPECIFIED: _ForwardedHeaders.ValueType  # 0
+    """As REPLACE."""
+    FORWARDED_HEADERS_REPLACE: _ForwardedHeaders.ValueType  # 1
+    """The app sees what the balancer knows; what a client sent of them, or as Forwarded, is taken out."""
+    FORWARDED_HEADERS_APPEND: _ForwardedHeaders.ValueType  # 2
+    """For a balancer behind another proxy: its peer is added to X-Forwarded-For, the others are set where they are missing."""
+    FORWARDED_HEADERS_OFF: _ForwardedHeaders.ValueType  # 3
+    """They pass as they came."""
+
+class ForwardedHeaders(_ForwardedHeaders, metaclass=_ForwardedHeadersEnumTypeWrapper):
+    """What becomes of X-Forwarded-For, -Proto and -Host."""
+
+FORWARDED_HEADERS_UNSPECIFIED: ForwardedHeaders.ValueType  # 0
+"""As REPLACE."""
+FORWARDED_HEADERS_REPLACE: ForwardedHeaders.ValueType  # 1
+"""The app sees what the balancer knows; what a client sent of them, or as Forwarded, is taken out."""
+FORWARDED_HEADERS_APPEND: ForwardedHeaders.ValueType  # 2
+"""For a balancer behind another proxy: its peer is added to X-Forwarded-For, the others are set where they are missing."""
+FORWARDED_HEADERS_OFF: ForwardedHeaders.ValueType  # 3
+"""They pass as they came."""
+Global___ForwardedHeaders: _TypeAlias = ForwardedHeaders  # noqa: Y015
+
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -729,13 +757,20 @@ class RoutePolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_FIELD_NUMBER: _builtins.int
+    HTTPS_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     STRIP_PATH_FIELD_NUMBER: _builtins.int
+    REDIRECT_HTTPS_FIELD_NUMBER: _builtins.int
+    FORWARDED_FIELD_NUMBER: _builtins.int
     http: _builtins.str
-    """"ADDRESS:PORT" the balancers listen on for this app, for HTTP; no address at all: the app has no route."""
+    """"ADDRESS:PORT" the balancers listen on for this app, for HTTP and for HTTP in TLS; no address at all: the app has no route."""
+    https: _builtins.str
     strip_path: _builtins.bool
     """The app sees the path without its prefix."""
+    redirect_https: _builtins.bool
+    """Requests that come by HTTP are sent to the same place at `https` (308)."""
+    forwarded: Global___ForwardedHeaders.ValueType
     @_builtins.property
     def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names clients ask for, in lower case; "*.example.com" is each name with one label more. Empty: any."""
@@ -748,13 +783,16 @@ class RoutePolicy(_message.Message):
         self,
         *,
         http: _builtins.str = ...,
+        https: _builtins.str = ...,
         hosts: _abc.Iterable[_builtins.str] | None = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         strip_path: _builtins.bool = ...,
+        redirect_https: _builtins.bool = ...,
+        forwarded: Global___ForwardedHeaders.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "http", b"http", "paths", b"paths", "strip_path", b"strip_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "paths", b"paths", "redirect_https", b"redirect_https", "strip_path", b"strip_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,15 +158,16 @@ def pool(
     """Reached at port `route`; `settings`: what else its RoutePolicy says."""
     listed = [one.endpoint(name) if isinstance(one, Backend) else one for one in endpoints]
     listed += [backend.endpoint(name, draining=True) for backend in draining]
-    policy = RoutePolicy(**({} if route is None else {"http": f"127.0.0.1:{route}"}), **settings)
+    policy = RoutePolicy.model_validate(({} if route is None else {"http": f"127.0.0.1:{route}"}) | settings)
     return Pool(name, Route.of(policy), tuple(listed), health_path)
 
 
 class Connection:
     """One client connection, kept alive."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "test") -> None:
         self._port = port
+        self._host = host
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def open(self) -> "Connection":
@@ -177,7 +178,7 @@ class Connection:
     async def send(self, method: str = "GET", path: str = "/", body: bytes = b"", headers: str = "") -> None:
         await self.open()
         assert self._streams is not None
-        head = f"{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         self._streams[1].write(head.encode() + body)
         await self._streams[1].drain()
 
@@ -266,6 +267,7 @@ class Load:
     clients: int = 8
     post_share: int = 5
     pause: float = 0.002
+    host: str = "test"
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     total: int = 0
@@ -289,7 +291,7 @@ class Load:
         await eventually(lambda: self.total >= goal, f"{count} more requests", 30)
 
     async def _client(self, index: int) -> None:
-        connection = Connection(self.port)
+        connection = Connection(self.port, self.host)
         while not self._over:
             number = next(self._numbers)
             is_post = self.post_share > 0 and number % self.post_share == 0

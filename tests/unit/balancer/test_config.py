@@ -27,7 +27,13 @@ def rendered() -> list[str]:
     route = Route.of(RoutePolicy(http=":80"))
     assert route is not None
     layout = Layout(
-        Path('/run/a "b" $c/s.sock'), "1.map", 2, 500, {Target("0.0.0.0", 80): 7}, (PoolLayout("web", route, slots),)
+        socket=Path('/run/a "b" $c/s.sock'),
+        map="1.map",
+        certificates="1.certificates",
+        threads=2,
+        max_connections=500,
+        listeners={Target("0.0.0.0", 80): 7},
+        pools=(PoolLayout("web", route, slots),),
     )
     return [line.strip() for line in render(layout).splitlines()]
 

@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 import click
 import pytest
 
+from fleet_core.route import Forwarded
 from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, RestartMode, Runtime
 from fleetctl.app_options import SpecOption
 from fleetctl.errors import CliError, ExitCode
@@ -39,6 +40,9 @@ def test_without_options_an_app_has_the_defaults_of_the_spec() -> None:
         (("--http", ":80", "--hostname", "a.test", "--hostname", "*.b.test"), "route.hosts", ("a.test", "*.b.test")),
         (("--http", ":80", "--path", "/api", "--path", "/v1"), "route.paths", ("/api", "/v1")),
         (("--http", ":80", "--path", "/api", "--strip-path"), "route.strip_path", True),
+        (("--https", ":443"), "route.https", ":443"),
+        (("--http", ":80", "--https", ":443", "--redirect-https"), "route.redirect_https", True),
+        (("--http", ":80", "--forwarded", "append"), "route.forwarded", Forwarded.APPEND),
         (("--user", "www"), "identity.user", "www"),
         (("--group", "www"), "identity.group", "www"),
         (("--umask", "027"), "identity.umask", "027"),
@@ -129,6 +133,9 @@ def test_one_value_sets_both_limits(text: str, name: str, soft: int, hard: int) 
         (("--ready", "tcp", "--no-port"), "--listen none"),
         (("--ready-path", "/", "--no-port"), "--listen none"),
         (("--http", ":80", "--no-port"), "--listen none"),
+        (("--https", ":443", "--no-port"), "--https needs something that listens"),
+        (("--http", ":80", "--redirect-https"), "--redirect-https needs --http"),
+        (("--http", ":80", "--https", ":80"), "--https: another of its addresses has port 80"),
         (("--hostname", "a.test"), "need --http"),
         (("--path", "/api"), "need --http"),
         (("--http", ":80", "--strip-path"), "give it one"),
