@@ -139,6 +139,12 @@ class Pool:
         path = message.health_path if _PLAIN_PATH.fullmatch(message.health_path) else ""
         return cls(check_name("pool", message.name), route, endpoints, path)
 
+    @property
+    def keeps_for(self) -> float:
+        """For how many seconds a worker that drains keeps the clients that stick to it; 0: there are none."""
+        policy = self.route.policy if self.route is not None else RoutePolicy()
+        return policy.sticky_drain_seconds if policy.sticky else 0.0
+
     def targets(self) -> dict[Target, bool]:
         """Every target and whether it drains. One that a ready and a draining worker share is ready."""
         draining: dict[Target, bool] = {}
@@ -174,6 +180,11 @@ class Driver(ABC):
     @abstractmethod
     def version(self) -> str:
         """The load balancer's own version."""
+
+    @property
+    @abstractmethod
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know of this balancer, in some twenty lines at most; it goes on serving."""
 
     @abstractmethod
     async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:

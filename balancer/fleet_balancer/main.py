@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import signal
@@ -103,6 +104,7 @@ async def _run(config: BalancerConfig) -> None:
         threads=config.threads,
         stored=service_manager.take_stored(),
         certificates=_certificates(config),
+        secret=hashlib.sha256(config.tls.authority.read_bytes()).digest(),
     )
     try:
         upstreams = Upstreams(driver, holdings, config.listen_address)

@@ -39,6 +39,11 @@ class Upstreams:
     def something_refused(self) -> bool:
         return bool(self._refused)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """As Driver.notices."""
+        return self._driver.notices
+
     async def apply(self, lists: balancer_pb2.UpstreamLists) -> dict[str, str]:
         """Make `lists` true and durable. Returns for every changed pool why it was refused, or "".
 

@@ -184,6 +184,22 @@ _OPTIONS = (
         "--strip-path", section=_ROUTE, field="route.strip_path", is_flag=True, default=None,
         help="It sees paths without their prefix.",
     ),
+    _option(
+        "--sticky", section=_ROUTE, field="route.sticky", is_flag=True, default=None,
+        help="Send a client to the same worker again, by a cookie.",
+    ),
+    _option(
+        "--sticky-drain", section=_ROUTE, field="route.sticky_drain_seconds", type=DURATION, metavar="TIME",
+        help="A worker that drains keeps the clients that stick to it for so long; default: 10s.",
+    ),
+    _option(
+        "--max-connections", section=_ROUTE, field="route.max_connections", type=WholeNumber(1, 100_000), metavar="N",
+        help="Requests a worker gets at a time from each balancer; others wait.",
+    ),
+    _option(
+        "--max-queue", section=_ROUTE, field="route.max_queue", type=WholeNumber(1, 100_000), metavar="N",
+        help="More than so many waiting requests are answered 503 at once.",
+    ),
     # Environment
     _option(
         "-e", "--env", section=_ENVIRONMENT, field="env", collect=dict, multiple=True, type=PairType(),

@@ -46,6 +46,8 @@ def ls(settings: Settings) -> None:
         for balancer in balancers:
             if balancer.error:
                 output.note(f"{balancer.name} refused: {balancer.error}")
+            for notice in balancer.notices:
+                output.note(f"{balancer.name}: {notice}")
 
 
 @fleet_command("upstreams")

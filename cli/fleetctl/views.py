@@ -157,6 +157,7 @@ def balancer_view(balancer: control_pb2.Balancer) -> dict[str, Any]:
         "pools": balancer.pools,
         "error": balancer.error,
         "absent_seconds": round(balancer.absent_seconds, 3),
+        "notices": list(balancer.notices),
     }
 
 

@@ -68,6 +68,8 @@ class ObservedBalancer:
     driver: str = ""
     driver_version: str = ""
     listen_address: str = ""
+    notices: tuple[str, ...] = ()
+    """What it said an operator should know of it."""
     outbox: Outbox[balancer_pb2.UpstreamMessage] | None = None
     left_at: float = 0.0
     """When its last subscription ended, by the leader's clock."""
@@ -113,6 +115,7 @@ class Upstreams:
         balancer.outbox = None
         balancer.left_at = self._clock()
         balancer.pools = {}
+        balancer.notices = ()
         return True
 
     def absent_seconds(self, name: str) -> float:
@@ -190,6 +193,7 @@ class Upstreams:
 
     def loads(self, balancer: ObservedBalancer, heartbeat: balancer_pb2.BalancerHeartbeat) -> set[str]:
         """Take the counts of a heartbeat; returns the pools whose counts changed."""
+        balancer.notices = tuple(heartbeat.notices)
         counts: dict[str, dict[WorkerId, int]] = {}
         for load in heartbeat.draining:
             counts.setdefault(load.pool, {})[WorkerId.from_proto(load.worker)] = load.in_flight

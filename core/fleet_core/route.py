@@ -22,6 +22,8 @@ _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _PATH = re.compile(r"(/[A-Za-z0-9._~%+@:,=-]+)+/?|/")
 _LONGEST_HOST = 253
 _LONGEST_PATH = 512
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Several = Annotated[tuple[str, ...], Meta(max_length=100)]
 
 
@@ -40,6 +42,16 @@ class Forwarded(StrEnum):
     OFF = "off"
 
 
+class TimeoutPolicy(Checked, frozen=True):
+    """How long nothing may happen."""
+
+    client_seconds: PositiveSeconds = 300
+    connect_seconds: PositiveSeconds = 1
+    queue_seconds: PositiveSeconds = 10
+    server_seconds: PositiveSeconds = 300
+    tunnel_seconds: PositiveSeconds = 3600
+
+
 class RoutePolicy(Checked, frozen=True):
     http: str = ""
     https: str = ""
@@ -50,6 +62,13 @@ class RoutePolicy(Checked, frozen=True):
     strip_path: bool = False
     redirect_https: bool = False
     forwarded: Forwarded = Forwarded.REPLACE
+    sticky: bool = False
+    sticky_drain_seconds: Seconds = 10
+    max_connections: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """0: no limit."""
+    max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """0: no limit."""
+    timeouts: TimeoutPolicy = TimeoutPolicy()
 
     def __post_init__(self) -> None:
         for protocol, address in self.written.items():
@@ -65,6 +84,8 @@ class RoutePolicy(Checked, frozen=True):
         if self.strip_path and not self.paths:
             raise RuleError("strip_path without paths: there is nothing to take away", "strip_path")
 
+        if self.max_queue and not self.max_connections:
+            raise RuleError("max_queue without max_connections: where nothing is limited nothing waits", "max_queue")
         if self.redirect_https and not (self.http and self.https):
             raise RuleError("redirect_https needs both http, where it redirects, and https, where to", "redirect_https")
 

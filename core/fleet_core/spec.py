@@ -16,14 +16,12 @@ from fleet.v1 import types_pb2
 from fleet_core import wire
 from fleet_core.checked import Checked, RuleError
 from fleet_core.ids import check_label, check_name
-from fleet_core.route import RoutePolicy
+from fleet_core.route import PositiveSeconds, RoutePolicy, Seconds
 
 MOST_WORD_BYTES = 128 * 1024 - 1
 """Of an argument or of NAME=VALUE (execve(2), MAX_ARG_STRLEN without the NUL, where pages have 4 KiB)."""
 MOST_ENVIRONMENT_BYTES = 512 * 1024
 """A revision lies in etcd, which takes 1.5 MiB at once, as JSON, where a character may take several bytes."""
-Seconds = Annotated[float, Meta(ge=0, le=86_400)]
-PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Runtime(StrEnum):
@@ -236,6 +234,11 @@ class AppSpec(Checked, frozen=True):
         self._check_readiness()
         if self.route.routed and self.listen_mode is ListenMode.NONE:
             raise RuleError("an app with a route must listen: listen_mode none has no endpoint to send requests to")
+
+        if self.route.sticky and self.route.sticky_drain_seconds >= self.rollout.drain_timeout_seconds:
+            raise RuleError(
+                "route.sticky_drain must be shorter than rollout.drain_timeout, when a worker that drains is stopped in any case"
+            )
 
     def _check_fields(self) -> None:
         try:

@@ -54,6 +54,11 @@ def test_a_route_crosses_the_wire_unchanged() -> None:
         strip_path=True,
         redirect_https=True,
         forwarded="append",
+        sticky=True,
+        sticky_drain_seconds=2.5,
+        max_connections=3,
+        max_queue=7,
+        timeouts={"server_seconds": 1.5},
     )
     assert RoutePolicy.from_proto(one.to_proto()) == one
     assert RoutePolicy.from_proto(RoutePolicy().to_proto()) == RoutePolicy()

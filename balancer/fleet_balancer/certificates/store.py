@@ -9,8 +9,8 @@ the store makes some that are signed by themselves, and keeps them, so that a cl
 import datetime
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet_balancer.certificates import pem
@@ -23,6 +23,7 @@ _OWN = ".default"
 """No host begins with a dot."""
 _LARGEST_FILE = 256 * 1024
 _MOST_FILES = 2000
+_MOST_NOTICES = 20
 EXPIRES_SOON = datetime.timedelta(days=14)
 
 _Stamp = tuple[tuple[str, int, int, int], ...]
@@ -34,6 +35,8 @@ class Selection:
     """What a load balancer shall have: the first is for clients whose name nothing covers."""
 
     certificates: tuple[Certificate, ...] = ()
+    notices: tuple[str, ...] = field(default=(), compare=False)
+    """What an operator should know, in lines."""
 
     @property
     def digest(self) -> str:
@@ -69,30 +72,26 @@ class CertificateStore:
         # Of two for one name HAProxy takes the first.
         given = sorted(self._given.values(), key=lambda one: (one.not_after, one.digest), reverse=True)
         found = [first, *given, *(self._self_made(host, (host,)) for host in uncovered)]
-        selection = Selection(tuple({one.digest: one for one in found}.values()))
-        self._tell(selection)
-        return selection
-
-    def notices(self, selection: Selection) -> list[str]:
-        """What an operator should know, in lines."""
-        lines = [f"certificate {name}: {problem}" for name, problem in sorted(self._problems.items())]
-        for one in selection.certificates:
-            left = one.not_after - self._clock()
-            if one.self_made and (one is not selection.certificates[0] or len(selection.certificates) == 1):
-                lines.append(
-                    f"{', '.join(sorted(one.names))}: no certificate is given, so one signed by itself is used"
-                )
-            elif not one.self_made and left < EXPIRES_SOON:
-                when = f"expires on {one.not_after:%Y-%m-%d}" if left.total_seconds() > 0 else "has expired"
-                lines.append(f"certificate {one.source} {when}")
-        return lines
-
-    def _tell(self, selection: Selection) -> None:
-        """Log each notice when it comes up."""
-        notices = frozenset(self.notices(selection))
-        for line in sorted(notices - self._told):
+        chosen = tuple({one.digest: one for one in found}.values())
+        notices = tuple(self._notices(chosen, uncovered))[:_MOST_NOTICES]
+        for line in sorted(set(notices) - self._told):
             _log.warning("%s", line)
-        self._told = notices
+        self._told = frozenset(notices)
+        return Selection(chosen, notices)
+
+    def _notices(self, chosen: Iterable[Certificate], uncovered: Sequence[str]) -> Iterator[str]:
+        for _, problem in sorted(self._problems.items()):
+            yield f"certificate {problem}"
+        for one in chosen:
+            left = one.not_after - self._clock()
+            if not one.self_made and left < EXPIRES_SOON:
+                when = f"expires on {one.not_after:%Y-%m-%d}" if left.total_seconds() > 0 else "has expired"
+                yield f"certificate {one.source} {when}"
+        if uncovered:
+            more = f" and {len(uncovered) - 3} more" if len(uncovered) > 3 else ""
+            yield f"no certificate is given for {', '.join(uncovered[:3])}{more}: clients get one signed by itself"
+        elif not self._given:
+            yield "no certificate is given: clients get one signed by itself"
 
     # Given
 

@@ -16,15 +16,28 @@ import re
 from collections.abc import Iterable
 
 from fleet_balancer.driver import Target
-from fleet_balancer.haproxy.layout import PoolLayout, backends, quoted, reserve_backend, server_id, server_name
+from fleet_balancer.haproxy.layout import (
+    UNSAFE,
+    USUAL_TIMEOUTS,
+    PoolLayout,
+    backends,
+    limited,
+    milliseconds,
+    quoted,
+    reserve_backend,
+    server_id,
+    server_name,
+)
 from fleet_balancer.haproxy.slots import Slot, SlotState
-from fleet_core.route import Forwarded, Protocol, RoutePolicy
+from fleet_core.route import Forwarded, Protocol, RoutePolicy, TimeoutPolicy
 
 _CONNECT_CHECK = "check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1"
 # A freeze is noticed within inter + timeout check < 3 s. One miss hides: what a mistake costs is 250 ms elsewhere.
 _HTTP_CHECK = "check inter 1s fastinter 250ms downinter 250ms fall 1 rise 1"
 _HTTP_CHECK_TIMEOUT = "1900ms"
 _HTTPS_PORT = 443
+_RESERVE_COOKIE = "none"
+"""Reserves have no digest, which would be that of the server whose reserve they are, and nobody sticks to them."""
 _NOWHERE = Target("127.0.0.1", 1)
 
 
@@ -47,8 +60,14 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     yield from _settings(pool)
     yield "    option http-server-close"
     yield "    http-reuse never"
-    yield "    retry-on conn-failure"
-    yield "    http-request disable-l7-retry"
+    if limited(pool):
+        # Every request comes here, so that the limit is one; those of safe methods are sent again as ever.
+        yield f"    default-server maxconn {pool.route.policy.max_connections}"
+        yield "    retry-on conn-failure empty-response"
+        yield f"    http-request disable-l7-retry if {UNSAFE}"
+    else:
+        yield "    retry-on conn-failure"
+        yield "    http-request disable-l7-retry"
     for slot in pool.slots:
         yield f"    server {_server(slot)} track {replay}/{server_name(slot.number)}"
     yield from _reserves(pool)
@@ -65,6 +84,9 @@ def _settings(pool: PoolLayout) -> Iterable[str]:
     yield from _redirect(pool.route.policy)
     yield from _forwarded(pool.route.policy)
     yield from _strip_path(pool.route.policy)
+    yield from _sticky(pool)
+    yield from _queue(pool)
+    yield from _timeouts(pool.route.policy.timeouts)
 
 
 def _redirect(policy: RoutePolicy) -> Iterable[str]:
@@ -87,6 +109,40 @@ def _forwarded(policy: RoutePolicy) -> Iterable[str]:
     yield "    http-request del-header Forwarded"
     for name, fact in {"X-Forwarded-For": "%[src]", **facts}.items():
         yield f"    http-request set-header {name} {fact}"
+
+
+def _sticky(pool: PoolLayout) -> Iterable[str]:
+    """A cookie with a keyed digest of the worker's address, not with its slot (Configuration Manual §4.2, dynamic-cookie-key)."""
+    policy = pool.route.policy
+    if policy.sticky:
+        secure = " secure" if policy.https and (policy.redirect_https or not policy.http) else ""
+        yield f"    cookie {_cookie(pool)} insert indirect nocache httponly{secure} attr SameSite=Lax dynamic"
+        yield f"    dynamic-cookie-key {pool.cookie_key}"
+        if pool.health_path:
+            # Not by ignore-persist, after which no cookie would be given either: a value that nobody has is replaced.
+            replaced = f"'(^|[; ]){_cookie(pool)}={_RESERVE_COOKIE}' '\\1{_cookie(pool)}=-'"
+            yield f"    http-request replace-header Cookie {replaced} if {{ req.cook({_cookie(pool)}) {_RESERVE_COOKIE} }}"
+
+
+def _queue(pool: PoolLayout) -> Iterable[str]:
+    policy = pool.route.policy
+    if policy.max_queue:
+        full = f"{{ queue ge {policy.max_queue} }}"
+        text = "Too many requests are waiting.\\n"
+        yield f'    http-request return status 503 content-type "text/plain" string "{text}" hdr Retry-After 1 if {full}'
+
+
+def _timeouts(timeouts: TimeoutPolicy) -> Iterable[str]:
+    """Those of a backend that are not what every section has."""
+    for name in ("connect", "queue", "server", "tunnel"):
+        seconds = getattr(timeouts, f"{name}_seconds")
+        if seconds != getattr(USUAL_TIMEOUTS, f"{name}_seconds"):
+            yield f"    timeout {name} {milliseconds(seconds)}"
+
+
+def _cookie(pool: PoolLayout) -> str:
+    """Its name: apps on one host must not overwrite each other's."""
+    return f"fleet-{pool.name}"
 
 
 def _strip_path(policy: RoutePolicy) -> Iterable[str]:
@@ -118,7 +174,8 @@ def _reserves(pool: PoolLayout) -> Iterable[str]:
         yield "    option allbackups"
         for slot in pool.slots:
             checked = f"{reserve_backend(pool.name)}/{server_name(slot.number, reserve=True)}"
-            yield f"    server {_server(slot, reserve=True)} backup track {checked}"
+            cookie = f" cookie {_RESERVE_COOKIE}" if pool.route.policy.sticky else ""
+            yield f"    server {_server(slot, reserve=True)} backup{cookie} track {checked}"
 
 
 def _server(slot: Slot, *, reserve: bool = False) -> str:

@@ -1,14 +1,14 @@
 """The configuration file of one HAProxy process, rendered from values: pure."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from fleet_balancer.certificates.store import Selection
-from fleet_balancer.driver import Pool
 from fleet_balancer.haproxy.backends import pool_backends
 from fleet_balancer.haproxy.frontends import frontends, map_lines
-from fleet_balancer.haproxy.layout import BACKLOG, Layout, PoolLayout, quoted
+from fleet_balancer.haproxy.layout import BACKLOG, USUAL_TIMEOUTS, Layout, PoolLayout, milliseconds, quoted
 
 CERTIFICATES = "certificates"
 """The folder, beside the configuration, of the certificates that HAProxy reads when it starts."""
@@ -17,13 +17,13 @@ defaults
     mode http
     balance leastconn
     backlog {BACKLOG}
-    timeout connect 1s
-    timeout client 5m
-    timeout server 5m
+    timeout connect {milliseconds(USUAL_TIMEOUTS.connect_seconds)}
+    timeout client {milliseconds(USUAL_TIMEOUTS.client_seconds)}
+    timeout server {milliseconds(USUAL_TIMEOUTS.server_seconds)}
     timeout client-fin 30s
     timeout server-fin 30s
-    timeout queue 10s
-    timeout tunnel 1h
+    timeout queue {milliseconds(USUAL_TIMEOUTS.queue_seconds)}
+    timeout tunnel {milliseconds(USUAL_TIMEOUTS.tunnel_seconds)}
     timeout check 1s
     timeout http-request 10s
     timeout http-keep-alive 60s
@@ -62,13 +62,9 @@ def render_certificates(selection: Selection) -> str:
     return "".join(f"{CERTIFICATES}/{one.digest}.pem\n" for one in selection.certificates)
 
 
-def skeleton(pools: Mapping[str, Pool], threads: int, certificates: Selection) -> str:
+def skeleton(pools: Iterable[PoolLayout], threads: int, certificates: Selection) -> str:
     """A digest of all that takes another process to change: of the configuration for `pools` without servers and descriptors."""
-    bare = tuple(
-        PoolLayout(name, pool.route, (), pool.health_path)
-        for name, pool in sorted(pools.items())
-        if pool.route is not None
-    )
+    bare = tuple(replace(pool, slots=()) for pool in pools)
     layout = Layout(
         socket=Path(),
         map="",

@@ -17,6 +17,7 @@ from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
 from fleet_balancer.haproxy import process as processes
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.instance import Files, Instance, Structure
+from fleet_balancer.haproxy.keeping import Keeping, Lists
 from fleet_balancer.haproxy.listeners import Listeners, probe
 from fleet_balancer.haproxy.preparation import Preparation, addresses
 from fleet_balancer.haproxy.routes import clash, clashes
@@ -46,10 +47,12 @@ class HaproxyDriver(Driver):
         threads: int = 1,
         stored: Mapping[str, list[int]] | None = None,
         certificates: CertificateStore | None = None,
+        secret: bytes = b"",
     ) -> None:
         """`stored`: descriptors from the service manager's fd store; the driver takes them all.
 
-        `certificates`: for what is reached by HTTPS; None: the driver makes its own.
+        `certificates`: for what is reached by HTTPS; None: the driver makes its own. `secret`: the same at every balancer of the
+        fleet, makes the cookies of sticky sessions.
         """
         # Processes are recognised by this path: one spelling only.
         self._runtime_dir = runtime_dir.resolve()
@@ -60,7 +63,9 @@ class HaproxyDriver(Driver):
         self._retired: dict[Instance, asyncio.Task[None]] = {}
         self._standing: dict[str, Pool] = {}
         certificates = certificates or CertificateStore(self._runtime_dir / "given", self._runtime_dir / "made")
-        self._preparation = Preparation(self._runtime_dir, threads, self._listeners, certificates)
+        self._preparation = Preparation(self._runtime_dir, threads, self._listeners, certificates, secret)
+        self._keeping = Keeping()
+        self._drain_began = asyncio.Event()
         self._numbers = 0
         self._lock = asyncio.Lock()
         self._replaced = asyncio.Event()
@@ -75,16 +80,21 @@ class HaproxyDriver(Driver):
         """The newest process's; 0 while none runs."""
         return self._current.process.pid if self._current is not None else 0
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._preparation.notices
+
     async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
             await self._adopt()
             refused = await self._apply(pools)
             if self._current is None:
-                await self._replace({})
+                await self._replace({}, {})
             self._listeners.keep_only(addresses(self._standing))
         self._watches = [
             asyncio.create_task(self._keep_running(), name="haproxy"),
             asyncio.create_task(self._keep_certificates(), name="certificates"),
+            asyncio.create_task(self._end_keeping(), name="sticky drains"),
         ]
         return refused
 
@@ -109,7 +119,12 @@ class HaproxyDriver(Driver):
                 if not draining:
                     continue
                 found = await self._answer(self._pool_in_flight(pool.name, {one.target for one in draining}))
-                counts.update(((pool.name, one.worker), found.get(one.target, 0)) for one in draining)
+                for one in draining:
+                    count = found.get(one.target, 0)
+                    # While clients are kept, the next request may come at any moment: it is not drained.
+                    counts[pool.name, one.worker] = (
+                        max(1, count) if self._keeping.keeps(pool.name, one.target) else count
+                    )
             return counts
 
     async def _pool_in_flight(self, pool: str, targets: set[Target]) -> dict[Target, int]:
@@ -235,38 +250,59 @@ class HaproxyDriver(Driver):
     async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
         newest = self._current
         await self._preparation.choose_certificates(wanted)
+        lists = self._keeping.lists(wanted, asyncio.get_running_loop().time())
         for instance in self._retired:
-            await self._bring_up_to_date(instance, wanted)
+            await self._bring_up_to_date(instance, wanted, lists)
         if (
             newest is None
             or not newest.process.alive
             or newest.structure.skeleton != self._preparation.skeleton(wanted)
         ):
-            await self._replace(wanted)
-            return
-        for name in newest.structure.pools:
-            missing = await newest.apply(name, wanted[name].targets())
-            if missing:
-                _log.info("%s needs more server slots: haproxy is replaced", name)
-                await self._replace(wanted)
-                return
+            await self._replace(wanted, lists)
+        else:
+            for name in newest.structure.pools:
+                if await newest.apply(name, lists[name], keeps=wanted[name].keeps_for > 0):
+                    _log.info("%s needs more server slots: haproxy is replaced", name)
+                    await self._replace(wanted, lists)
+                    break
+        self._keeping.stands(wanted, lists)
+        self._drain_began.set()
 
-    async def _bring_up_to_date(self, instance: Instance, wanted: Mapping[str, Pool]) -> None:
+    async def _bring_up_to_date(self, instance: Instance, wanted: Mapping[str, Pool], lists: Lists) -> None:
         """Apply to a retired process; targets it has no slot for are the newest one's business."""
         for name in instance.structure.pools:
             try:
-                await instance.apply(name, wanted[name].targets() if name in wanted else {})
+                if name in wanted:
+                    await instance.apply(name, lists[name], keeps=wanted[name].keeps_for > 0)
+                else:
+                    await instance.apply(name, {})
             except RuntimeApiError:
                 if instance.process.alive:
                     raise
 
+    async def _end_keeping(self) -> None:
+        """Take a draining worker from the clients that stick to it when their time is over."""
+        while True:
+            self._drain_began.clear()
+            end = self._keeping.next_end(self._standing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    await self._drain_began.wait()
+                    continue
+            async with self._lock:
+                try:
+                    await self._make_true(self._standing)
+                except (DriverError, RuntimeApiError) as error:
+                    _log.error("%s", error)
+                    await asyncio.sleep(_RETIREMENT_CHECK)
+
     # Processes
 
-    async def _replace(self, wanted: Mapping[str, Pool]) -> None:
+    async def _replace(self, wanted: Mapping[str, Pool], lists: Lists) -> None:
         """Start a process for `wanted`, then retire the one before. Raises DriverError; then the one before goes on."""
         for address in addresses(wanted):
             self._listeners.bind(address)
-        instance = await self._started(wanted)
+        instance = await self._started(wanted, lists)
         before, self._current = self._current, instance
         self._replaced.set()
         _log.info("started haproxy %d (pid %d)", instance.files.number, instance.process.pid)
@@ -277,9 +313,9 @@ class HaproxyDriver(Driver):
             return
         # From here on `wanted` is true in the new process; the old one must follow before anything is acknowledged.
         await self._retire(before)
-        await self._bring_up_to_date(before, wanted)
+        await self._bring_up_to_date(before, wanted, lists)
 
-    async def _started(self, wanted: Mapping[str, Pool]) -> Instance:
+    async def _started(self, wanted: Mapping[str, Pool], lists: Lists) -> Instance:
         self._numbers += 1
         files = Files(self._runtime_dir, self._numbers)
         process: processes.HaproxyProcess | None = None
@@ -288,6 +324,9 @@ class HaproxyDriver(Driver):
             process = processes.spawn(self._binary, files.configuration, files.log, structure.listeners.values())
             instance = Instance(process, files, structure)
             await instance.await_ready()
+            for name in structure.pools:
+                if wanted[name].keeps_for > 0:
+                    await instance.apply(name, lists[name], keeps=True)
         except BaseException as error:
             if process is not None:
                 await process.end(signal.SIGKILL, 5.0)
@@ -359,7 +398,7 @@ class HaproxyDriver(Driver):
                 failures += 1
                 _log.error("haproxy (pid %d) ended unexpectedly: starting it again", self._current.process.pid)
                 try:
-                    await self._replace(self._standing)
+                    await self._make_true(self._standing)
                 except (DriverError, RuntimeApiError) as error:
                     _log.error("%s", error)
 

@@ -9,10 +9,21 @@ prefixes end where a segment ends. So the work for a request does not grow with 
 from collections.abc import Iterable, Sequence
 
 from fleet_balancer.driver import Entrance
-from fleet_balancer.haproxy.layout import SAFE_METHODS, Layout, PoolLayout, backends, entrances, frontend
+from fleet_balancer.haproxy.layout import (
+    UNSAFE,
+    USUAL_TIMEOUTS,
+    Layout,
+    PoolLayout,
+    backends,
+    entrances,
+    frontend,
+    limited,
+    milliseconds,
+)
 from fleet_core.route import Protocol
 
-_UNSAFE = f"!{{ method {' '.join(SAFE_METHODS)} }}"
+_WORDS = 30
+"""Names on a line: HAProxy reads at most 64 words."""
 _POOL = "var(txn.pool)"
 _FOUND = f"{{ {_POOL} -m found }}"
 
@@ -21,14 +32,22 @@ def frontends(layout: Layout) -> Iterable[str]:
     for entrance, pools in entrances(layout.pools).items():
         yield f"frontend {frontend(entrance)}"
         yield from _bind(layout, entrance)
+        yield from _client_timeout(pools)
         if _unconditional(pools):
             replay, once = backends(pools[0].name)
-            yield f"    use_backend {once} if {_UNSAFE}"
-            yield f"    default_backend {replay}"
+            if limited(pools[0]):
+                yield f"    default_backend {once}"
+            else:
+                yield f"    use_backend {once} if {UNSAFE}"
+                yield f"    default_backend {replay}"
         else:
             yield from _found_pool(layout, entrance, pools)
             replay, once = backends(f"%[{_POOL}]")
-            yield f"    use_backend {once} if {_UNSAFE}"
+            if counted := [pool.name for pool in pools if limited(pool)]:
+                for start in range(0, len(counted), _WORDS):
+                    yield f"    acl counted {_POOL} -m str {' '.join(counted[start : start + _WORDS])}"
+                yield f"    use_backend {once} if counted"
+            yield f"    use_backend {once} if {UNSAFE}"
             yield f"    use_backend {replay}"
         yield ""
 
@@ -47,6 +66,13 @@ def _bind(layout: Layout, entrance: Entrance) -> Iterable[str]:
     if entrance.protocol is Protocol.HTTPS:
         bind += f" ssl crt-list {layout.certificates} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
     yield bind
+
+
+def _client_timeout(pools: Iterable[PoolLayout]) -> Iterable[str]:
+    """Known before the app is: the most patient one's."""
+    longest = max(pool.route.policy.timeouts.client_seconds for pool in pools)
+    if longest != USUAL_TIMEOUTS.client_seconds:
+        yield f"    timeout client {milliseconds(longest)}"
 
 
 def _unconditional(pools: Sequence[PoolLayout]) -> bool:

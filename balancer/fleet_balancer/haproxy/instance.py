@@ -202,21 +202,21 @@ class Instance:
         except (ValueError, KeyError) as error:
             raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
 
-    async def apply(self, pool: str, targets: Mapping[Target, bool]) -> tuple[Target, ...]:
-        """Make `targets` true in `pool` and read it back. Returns the ready targets that found no slot.
+    async def apply(self, pool: str, targets: Mapping[Target, bool], *, keeps: bool = False) -> tuple[Target, ...]:
+        """Make `targets` true in `pool` and read it back; `keeps` as slots.plan. Returns the ready targets that found no slot.
 
         Raises RuntimeApiError; the slots are then read anew at the next call.
         """
         table = self._slots.get(pool) or await self._reloaded(pool)
-        plan = slots.plan(table, targets)
+        plan = slots.plan(table, targets, keeps=keeps)
         if plan.missing and await self._release(pool):
-            plan = slots.plan(self._slots[pool], targets)
+            plan = slots.plan(self._slots[pool], targets, keeps=keeps)
         if plan.changes:
             # Until read back, what the slots hold is unknown.
             table = self._slots.pop(pool)
             await self._carry_out(pool, plan.changes)
             self._slots[pool] = slots.changed(table, plan.changes)
-        return plan.missing
+        return tuple(target for target in plan.missing if not targets[target])
 
     async def _reloaded(self, pool: str) -> tuple[Slot, ...]:
         await self.load()

@@ -6,12 +6,16 @@ from pathlib import Path
 
 from fleet_balancer.driver import Entrance, Route, Target
 from fleet_balancer.haproxy.slots import Slot
+from fleet_core.route import TimeoutPolicy
 
 BACKLOG = 4096
 """Connections that wait while no HAProxy accepts; Linux caps it at net.core.somaxconn."""
 RESERVE_IDS = 100_000
 """A reserve's server id is its slot's number and this."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+UNSAFE = f"!{{ method {' '.join(SAFE_METHODS)} }}"
+USUAL_TIMEOUTS = TimeoutPolicy()
+"""What every section has that says nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class PoolLayout:
     route: Route
     slots: tuple[Slot, ...]
     health_path: str = ""
+    cookie_key: str = ""
+    """Makes the cookies of sticky sessions: the same at every balancer, and not for clients to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,16 @@ def server_name(number: int, *, reserve: bool = False) -> str:
 
 def server_id(number: int, *, reserve: bool = False) -> int:
     return RESERVE_IDS + number if reserve else number
+
+
+def limited(pool: PoolLayout) -> bool:
+    """Its workers get so many requests at a time: then all go through one backend, whose servers count them."""
+    return pool.route.policy.max_connections > 0
+
+
+def milliseconds(seconds: float) -> str:
+    """As HAProxy writes it, and at least one: 0 would be for ever."""
+    return f"{max(1, round(seconds * 1000))}ms"
 
 
 def quoted(text: Path | str) -> str:

@@ -1,6 +1,7 @@
 """What a HAProxy process reads when it starts: chosen, compared with what runs, and written for it."""
 
 import asyncio
+import hashlib
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +26,14 @@ def addresses(pools: Mapping[str, Pool]) -> set[Target]:
 
 
 class Preparation:
-    def __init__(self, runtime_dir: Path, threads: int, listeners: Listeners, certificates: CertificateStore) -> None:
+    def __init__(
+        self, runtime_dir: Path, threads: int, listeners: Listeners, certificates: CertificateStore, secret: bytes
+    ) -> None:
         self._runtime_dir = runtime_dir
         self._threads = threads
         self._listeners = listeners
         self._certificates = certificates
+        self._secret = secret
         self._hosts: frozenset[str] | None = None
         """Those that certificates were chosen for; None: nothing is reached by HTTPS."""
         self._selection = Selection()
@@ -50,18 +54,19 @@ class Preparation:
             found = Selection() if hosts is None else await asyncio.to_thread(self._certificates.select, hosts)
         except OSError as error:
             raise DriverError(f"certificates: {error.filename or ''}: {error.strerror}") from error
-        self._hosts = hosts
-        if found.digest == before:
-            return False
-        self._selection = found
-        return True
+        self._hosts, self._selection = hosts, found
+        return found.digest != before
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._selection.notices
 
     def skeleton(self, pools: Mapping[str, Pool]) -> str:
         """As config.skeleton: rendered anew only where something in it changed."""
         shapes = {name: (pool.route, pool.health_path) for name, pool in pools.items()}
         known = self._known
-        if known is None or known[0] != shapes or known[1] is not self._selection:
-            known = shapes, self._selection, skeleton(pools, self._threads, self._selection)
+        if known is None or known[0] != shapes or known[1] != self._selection:
+            known = shapes, self._selection, skeleton(self._pools(pools), self._threads, self._selection)
             self._known = known
         return known[2]
 
@@ -94,13 +99,18 @@ class Preparation:
             path.unlink()
         return structure
 
-    def _layout(self, files: Files, wanted: Mapping[str, Pool]) -> Layout:
+    def _pools(self, wanted: Mapping[str, Pool]) -> tuple[PoolLayout, ...]:
         pools = []
         for name, pool in sorted(wanted.items()):
             if pool.route is not None:
                 targets = pool.targets()
                 table = slots.initial(targets, slots.capacity(len(targets)))
-                pools.append(PoolLayout(name, pool.route, table, pool.health_path))
+                key = hashlib.sha256(self._secret + name.encode()).hexdigest()[:32]
+                pools.append(PoolLayout(name, pool.route, table, pool.health_path, key))
+        return tuple(pools)
+
+    def _layout(self, files: Files, wanted: Mapping[str, Pool]) -> Layout:
+        pools = self._pools(wanted)
         return Layout(
             socket=files.socket,
             map=files.map.name,
@@ -108,7 +118,7 @@ class Preparation:
             threads=self._threads,
             max_connections=_max_connections(sum(len(pool.slots) for pool in pools)),
             listeners={address: self._listeners.descriptor(address) for address in addresses(wanted)},
-            pools=tuple(pools),
+            pools=pools,
         )
 
 

@@ -244,6 +244,7 @@ def balancer_message(
         message.driver_version = balancer.driver_version
         message.version = balancer.version
         message.pools_current = balancer.current(pools)
+        message.notices.extend(balancer.notices)
         message.error = next((state.error for state in balancer.pools.values() if state.error), "")
     return message
 

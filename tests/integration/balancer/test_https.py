@@ -26,11 +26,10 @@ async def names_shown(port: int, name: str | None) -> frozenset[str]:
         return client.names
 
 
-def echoed(answer: Answer | tuple[int, str]) -> dict[str, list[str]]:
+def echoed(answer: Answer) -> dict[str, list[str]]:
     """The headers the app got, by lower-case name."""
-    body = answer.body if isinstance(answer, Answer) else answer[1]
     found: dict[str, list[str]] = {}
-    for line in body.splitlines()[1:]:
+    for line in answer.body.splitlines()[1:]:
         name, _, value = line.partition(": ")
         found.setdefault(name.lower(), []).append(value)
     return found
@@ -195,7 +194,7 @@ async def test_the_app_is_told_who_asked_and_how(driver: HaproxyDriver) -> None:
             assert told["x-forwarded-host"] == told["host"] == ["a.test:81"]
             assert "forwarded" not in told
         async with TlsClient(port, "a.test") as client:
-            told = echoed(await client.get(host="a.test", headers="X-Echo: request\r\n"))
+            told = echoed(await client.ask(host="a.test", headers="X-Echo: request\r\n"))
         assert told["x-forwarded-proto"] == ["https"]
 
 

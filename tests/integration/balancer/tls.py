@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography import x509
 
 from fleet_balancer.certificates import pem
+from tests.integration.balancer.harness import Answer
 
 
 def give(folder: Path, file: str, *names: str) -> pem.Certificate:
@@ -56,10 +57,14 @@ class TlsClient:
     def names(self) -> frozenset[str]:
         return self.shown.names
 
-    async def get(self, path: str = "/", host: str = "test", headers: str = "") -> tuple[int, str]:
+    async def ask(self, path: str = "/", host: str = "test", headers: str = "") -> Answer:
         """On the same connection, which stays open."""
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode())
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         fields = {key.lower(): value for key, _, value in (line.partition(": ") for line in lines[1:])}
         body = await self._reader.readexactly(int(fields.get("content-length", "0")))
-        return int(lines[0].split(" ")[1]), body.decode()
+        return Answer(int(lines[0].split(" ")[1]), fields, body.decode())
+
+    async def get(self, path: str = "/", host: str = "test") -> tuple[int, str]:
+        answer = await self.ask(path, host)
+        return answer.status, answer.body

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet_balancer.certificates import pem
-from fleet_balancer.certificates.store import CertificateStore, Selection
+from fleet_balancer.certificates.store import CertificateStore
 
 _NOW = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
 _DAY = datetime.timedelta(days=1)
@@ -51,8 +51,8 @@ def test_hosts_that_nothing_covers_get_one_signed_by_itself(scene: Scene) -> Non
         named("*.x.test"),
         named("a.b.shop.test"),
     ]
-    told = scene.store.notices(scene.store.select(["shop.test", "other.test"]))
-    assert told == ["other.test: no certificate is given, so one signed by itself is used"]
+    told = list(scene.store.select(["shop.test", "other.test"]).notices)
+    assert told == ["no certificate is given for other.test: clients get one signed by itself"]
 
 
 def test_the_given_default_comes_first_and_once(scene: Scene) -> None:
@@ -109,9 +109,9 @@ def test_a_file_that_cannot_be_read_leaves_the_last_one_in_use_and_is_told(scene
         (scene.given / "a.pem").write_bytes(content)
         selection = scene.store.select(["a.test"])
         assert [one.pem for one in selection.certificates][1:] == [good.pem]
-        assert [words in line for line in scene.store.notices(selection)] == [True], words
+        assert [words in line for line in selection.notices] == [True], words
     (scene.given / "a.pem").write_bytes(good.pem)
-    assert scene.store.notices(scene.store.select(["a.test"])) == []
+    assert list(scene.store.select(["a.test"]).notices) == []
 
 
 def encrypted_key() -> bytes:
@@ -158,12 +158,9 @@ def test_who_expires_soon_is_told(scene: Scene) -> None:
         (-1, "has expired"),
     ):
         scene.give("a.pem", "a.test", expires=days * _DAY)
-        told = scene.store.notices(scene.store.select(["a.test"]))
+        told = list(scene.store.select(["a.test"]).notices)
         assert (told == []) if words is None else words in told[0]
 
 
 def test_no_certificate_at_all_is_told(scene: Scene) -> None:
-    assert scene.store.notices(scene.store.select([])) == [
-        "lb1: no certificate is given, so one signed by itself is used"
-    ]
-    assert scene.store.notices(Selection()) == []
+    assert list(scene.store.select([]).notices) == ["no certificate is given: clients get one signed by itself"]
