@@ -9,6 +9,9 @@ Where the app has a health path, the servers are asked for it, and each has a re
 only when every other one is hidden, and hidden itself only when it cannot be connected to. `NAME.tcp` holds the checks of the
 reserves; no request ever goes there. See docs/adr/0012-checks-hide-and-never-empty-a-pool.md.
 
+Where the route limits a worker's requests, `NAME.replay` gets them all, each with a fresh connection, and `NAME.once` none: two
+backends would count for themselves.
+
 What a route says of its requests (docs/adr/0018-routes.md) is one function for each setting, and the same in both backends.
 """
 
@@ -45,7 +48,7 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     replay, once = backends(pool.name)
     yield f"backend {replay}"
     yield from _settings(pool)
-    yield "    http-reuse always"
+    yield from _limit(pool) if limited(pool) else ("    http-reuse always",)
     yield "    retry-on conn-failure empty-response"
     yield "    default-server pool-purge-delay 500ms"
     # Before the checks, which are not for them: a server that tracks another has none of its own.
@@ -60,14 +63,8 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     yield from _settings(pool)
     yield "    option http-server-close"
     yield "    http-reuse never"
-    if limited(pool):
-        # Every request comes here, so that the limit is one; those of safe methods are sent again as ever.
-        yield f"    default-server maxconn {pool.route.policy.max_connections}"
-        yield "    retry-on conn-failure empty-response"
-        yield f"    http-request disable-l7-retry if {UNSAFE}"
-    else:
-        yield "    retry-on conn-failure"
-        yield "    http-request disable-l7-retry"
+    yield "    retry-on conn-failure"
+    yield "    http-request disable-l7-retry"
     for slot in pool.slots:
         yield f"    server {_server(slot)} track {replay}/{server_name(slot.number)}"
     yield from _reserves(pool)
@@ -122,6 +119,14 @@ def _sticky(pool: PoolLayout) -> Iterable[str]:
             # Not by ignore-persist, after which no cookie would be given either: a value that nobody has is replaced.
             replaced = f"'(^|[; ]){_cookie(pool)}={_RESERVE_COOKIE}' '\\1{_cookie(pool)}=-'"
             yield f"    http-request replace-header Cookie {replaced} if {{ req.cook({_cookie(pool)}) {_RESERVE_COOKIE} }}"
+
+
+def _limit(pool: PoolLayout) -> Iterable[str]:
+    """For the one backend that gets every request: so the limit is one, and those of unsafe methods are safe here too."""
+    yield f"    default-server maxconn {pool.route.policy.max_connections}"
+    yield "    option http-server-close"
+    yield "    http-reuse never"
+    yield f"    http-request disable-l7-retry if {UNSAFE}"
 
 
 def _queue(pool: PoolLayout) -> Iterable[str]:

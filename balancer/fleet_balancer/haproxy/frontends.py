@@ -35,18 +35,16 @@ def frontends(layout: Layout) -> Iterable[str]:
         yield from _client_timeout(pools)
         if _unconditional(pools):
             replay, once = backends(pools[0].name)
-            if limited(pools[0]):
-                yield f"    default_backend {once}"
-            else:
+            if not limited(pools[0]):
                 yield f"    use_backend {once} if {UNSAFE}"
-                yield f"    default_backend {replay}"
+            yield f"    default_backend {replay}"
         else:
             yield from _found_pool(layout, entrance, pools)
             replay, once = backends(f"%[{_POOL}]")
             if counted := [pool.name for pool in pools if limited(pool)]:
                 for start in range(0, len(counted), _WORDS):
                     yield f"    acl counted {_POOL} -m str {' '.join(counted[start : start + _WORDS])}"
-                yield f"    use_backend {once} if counted"
+                yield f"    use_backend {replay} if counted"
             yield f"    use_backend {once} if {UNSAFE}"
             yield f"    use_backend {replay}"
         yield ""

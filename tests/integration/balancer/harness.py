@@ -42,7 +42,7 @@ async def eventually(
 class Backend:
     """Answers with its name, after `delay` seconds; not at all until `thawed`, as a process that is stopped. While it is `ill`, a
     check gets 503. With `X-Echo: request` it answers the request's head. `/hold` waits for `release`; `/stream` sends chunks
-    until then; Upgrade becomes an echo.
+    until then, `/events` one whenever `event` is set; Upgrade becomes an echo.
 
     POST bodies are recorded in `posts`: a body seen twice anywhere is a replay.
     """
@@ -55,6 +55,7 @@ class Backend:
         self.release = asyncio.Event()
         self.thawed = asyncio.Event()
         self.thawed.set()
+        self.event = asyncio.Event()
         self.ill = False
         self.delay = 0.0
         self._idle_timeout = idle_timeout
@@ -122,6 +123,14 @@ class Backend:
                 writer.write(b"4\r\ntick\r\n")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.release.wait(), 0.05)
+            writer.write(b"0\r\n\r\n")
+            return True
+        if path == "/events":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not self.release.is_set():
+                await self.event.wait()
+                self.event.clear()
+                writer.write(b"9\r\ndata: x\n\n\r\n")
             writer.write(b"0\r\n\r\n")
             return True
         if path == "/hold":
