@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from fleet.v1 import control_pb2, types_pb2
-from fleet_core.route import Protocol
+from fleet_core.route import Protocol as Spoken
 from fleetctl.wording import state_word
 
 
@@ -68,7 +68,7 @@ def worker_name(worker: types_pb2.WorkerId) -> str:
 
 def route_view(route: types_pb2.RoutePolicy) -> dict[str, Any] | None:
     """How clients reach an app; None: they do not."""
-    addresses = {protocol.value: getattr(route, protocol) or None for protocol in Protocol}
+    addresses = {protocol.value: getattr(route, protocol) or None for protocol in Spoken}
     if not any(addresses.values()):
         return None
     return {**addresses, "hosts": list(route.hosts), "paths": list(route.paths)}
@@ -77,8 +77,8 @@ def route_view(route: types_pb2.RoutePolicy) -> dict[str, Any] | None:
 def route_words(route: types_pb2.RoutePolicy) -> str:
     """In a few words, ":80 a.test/api"; empty: clients do not reach it."""
     addresses = [
-        address if protocol is Protocol.HTTP else f"{protocol} {address}"
-        for protocol in Protocol
+        address if protocol is Spoken.HTTP else f"{protocol} {address}"
+        for protocol in Spoken
         if (address := getattr(route, protocol))
     ]
     if not addresses:
