@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleet.v1 import balancer_pb2, types_pb2
+from fleet_core.addresses import EVERY_ADDRESS, EVERYWHERE, parse_address
 from fleet_core.ids import WorkerId, check_name
-from fleet_core.spec import EVERYWHERE, parse_address
+from fleet_core.route import Places, Protocol, RoutePolicy
 
 _PLAIN_PATH = re.compile(r"/[!-~]*")
-EVERY_ADDRESS = (EVERYWHERE, "::")
 
 
 class DriverError(Exception):
@@ -53,42 +53,8 @@ class Endpoint:
         return cls(WorkerId.from_proto(message.worker), Target(address, message.port), draining)
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """One app's endpoints and the route clients reach them by; without a route nothing leads there."""
-
-    name: str
-    route: Target | None = None
-    endpoints: tuple[Endpoint, ...] = ()
-    health_path: str = ""
-    """What health checks ask for; empty: they only connect."""
-
-    @classmethod
-    def from_proto(cls, message: balancer_pb2.Pool, own_address: str = EVERYWHERE) -> "Pool":
-        """As the balancer that listens on `own_address` serves it. Raises ValueError with one line on what is wrong."""
-        endpoints = tuple(Endpoint.from_proto(endpoint) for endpoint in message.endpoints)
-        route = parse_route(message.route.http)
-        if route is not None:
-            route = own_listener(route, own_address)
-        # What cannot stand in a request line is not worth refusing a list for.
-        path = message.health_path if _PLAIN_PATH.fullmatch(message.health_path) else ""
-        return cls(check_name("pool", message.name), route, endpoints, path)
-
-    def targets(self) -> dict[Target, bool]:
-        """Every target and whether it drains. One that a ready and a draining worker share is ready."""
-        draining: dict[Target, bool] = {}
-        for endpoint in self.endpoints:
-            draining[endpoint.target] = endpoint.draining and draining.get(endpoint.target, True)
-        return draining
-
-    def draining(self) -> tuple[Endpoint, ...]:
-        return tuple(endpoint for endpoint in self.endpoints if endpoint.draining)
-
-
-def parse_route(text: str) -> Target | None:
-    """Read a route "ADDRESS:PORT"; empty: None. Raises ValueError with one line on what is wrong."""
-    if not text:
-        return None
+def parse_route(text: str) -> Target:
+    """Read a route "ADDRESS:PORT". Raises ValueError with one line on what is wrong."""
     address, port = parse_address(text)
     if address == "localhost":
         address = "127.0.0.1"
@@ -109,6 +75,85 @@ def own_listener(route: Target, own_address: str) -> Target | None:
     if route.address in EVERY_ADDRESS:
         return Target(own_address, route.port)
     return route if route.address == own_address else None
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Entrance:
+    """An address that is listened on, and what is spoken there."""
+
+    protocol: Protocol
+    address: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How clients reach an app through this balancer, and what is done with their requests."""
+
+    entrances: tuple[Entrance, ...]
+    """At least one; those whose address is this balancer's."""
+    policy: RoutePolicy
+    """Its addresses are the user's words: where this balancer listens say `entrances`."""
+
+    @classmethod
+    def of(cls, policy: RoutePolicy, own_address: str = EVERYWHERE) -> "Route | None":
+        """As the balancer that listens on `own_address` serves it; None: it has no part in it. Raises ValueError."""
+        found = []
+        for protocol, text in policy.written.items():
+            address = own_listener(parse_route(text), own_address)
+            if address is not None:
+                found.append(Entrance(protocol, address))
+        return cls(tuple(found), policy) if found else None
+
+    @property
+    def addresses(self) -> tuple[Target, ...]:
+        return tuple(entrance.address for entrance in self.entrances)
+
+    @property
+    def matches(self) -> frozenset[tuple[str, str]]:
+        """As RoutePolicy.matches."""
+        return self.policy.matches
+
+    @property
+    def places(self) -> Places:
+        """What it has that no other app can have."""
+        held = {one.protocol: (one.address.address, one.address.port) for one in self.entrances}
+        return Places(held, self.matches)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One app's endpoints and the route clients reach them by; without a route nothing leads there."""
+
+    name: str
+    route: Route | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    health_path: str = ""
+    """What health checks ask for; empty: they only connect."""
+
+    @classmethod
+    def from_proto(cls, message: balancer_pb2.Pool, own_address: str = EVERYWHERE) -> "Pool":
+        """As the balancer that listens on `own_address` serves it. Raises ValueError with one line on what is wrong."""
+        endpoints = tuple(Endpoint.from_proto(endpoint) for endpoint in message.endpoints)
+        route = Route.of(RoutePolicy.from_proto(message.route), own_address)
+        # What cannot stand in a request line is not worth refusing a list for.
+        path = message.health_path if _PLAIN_PATH.fullmatch(message.health_path) else ""
+        return cls(check_name("pool", message.name), route, endpoints, path)
+
+    @property
+    def keeps_for(self) -> float:
+        """For how many seconds a worker that drains keeps the clients that stick to it; 0: there are none."""
+        policy = self.route.policy if self.route is not None else RoutePolicy()
+        return policy.sticky_drain_seconds if policy.sticky else 0.0
+
+    def targets(self) -> dict[Target, bool]:
+        """Every target and whether it drains. One that a ready and a draining worker share is ready."""
+        draining: dict[Target, bool] = {}
+        for endpoint in self.endpoints:
+            draining[endpoint.target] = endpoint.draining and draining.get(endpoint.target, True)
+        return draining
+
+    def draining(self) -> tuple[Endpoint, ...]:
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.draining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +180,11 @@ class Driver(ABC):
     @abstractmethod
     def version(self) -> str:
         """The load balancer's own version."""
+
+    @property
+    @abstractmethod
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know of this balancer, in some twenty lines at most; it goes on serving."""
 
     @abstractmethod
     async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:

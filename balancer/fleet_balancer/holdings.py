@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 
 from fleet.v1 import balancer_pb2, types_pb2
 from fleet_balancer.driver import Pool
+from fleet_core.addresses import EVERYWHERE
 from fleet_core.durable import write_durably
 from fleet_core.ids import Epoch
-from fleet_core.spec import EVERYWHERE
 
 _M = TypeVar("_M", bound=Message)
 

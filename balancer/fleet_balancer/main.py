@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fleet_balancer.certificates.store import CertificateStore
 from fleet_balancer.driver import DriverError
 from fleet_balancer.haproxy import binary
 from fleet_balancer.haproxy.driver import HaproxyDriver, stop_all
@@ -19,6 +21,7 @@ from fleet_balancer.install import command as install
 from fleet_balancer.session import Session
 from fleet_balancer.upstreams import Upstreams
 from fleet_core import service_manager
+from fleet_core.addresses import EVERY_ADDRESS
 from fleet_core.config import BalancerConfig, ConfigError
 from fleet_core.scheduling import take_short_slices
 from fleet_core.version import program_version
@@ -95,7 +98,14 @@ async def _run(config: BalancerConfig) -> None:
     holdings = Holdings(config.state_dir)
     found = await asyncio.to_thread(binary.find, config.haproxy)
     _log.info("haproxy %s at %s", found, found.path)
-    driver = HaproxyDriver(config.runtime_dir, found, threads=config.threads, stored=service_manager.take_stored())
+    driver = HaproxyDriver(
+        config.runtime_dir,
+        found,
+        threads=config.threads,
+        stored=service_manager.take_stored(),
+        certificates=_certificates(config),
+        secret=hashlib.sha256(config.tls.authority.read_bytes()).digest(),
+    )
     try:
         upstreams = Upstreams(driver, holdings, config.listen_address)
         await upstreams.start()
@@ -105,6 +115,14 @@ async def _run(config: BalancerConfig) -> None:
     finally:
         await driver.close()
     _log.info("stopped; the load balancer goes on serving")
+
+
+def _certificates(config: BalancerConfig) -> CertificateStore:
+    """Raises OSError where the folder for given ones cannot be made."""
+    given = config.certificates_dir or config.state_dir / "certificates"
+    given.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own = () if config.listen_address in EVERY_ADDRESS else (config.listen_address,)
+    return CertificateStore(given, config.state_dir / "self-signed", (config.name, "localhost", "127.0.0.1", *own))
 
 
 async def _until(stopping: asyncio.Event, session: Session) -> None:

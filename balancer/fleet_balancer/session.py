@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import grpc
 
@@ -211,7 +211,7 @@ class Subscription:
             counts = await self._upstreams.in_flight()
             ended = any(count == 0 and last.get(key) != 0 for key, count in counts.items())
             if ended or loop.time() >= due:
-                await self._write(call, _heartbeat(counts))
+                await self._write(call, _heartbeat(counts, self._upstreams.notices))
                 due = loop.time() + interval
             last = counts
             wait = due - loop.time()
@@ -222,9 +222,9 @@ class Subscription:
                     await self._lists_changed.wait()
 
 
-def _heartbeat(counts: Mapping[tuple[str, WorkerId], int]) -> balancer_pb2.BalancerMessage:
+def _heartbeat(counts: Mapping[tuple[str, WorkerId], int], notices: Iterable[str]) -> balancer_pb2.BalancerMessage:
     loads = [
         balancer_pb2.EndpointLoad(pool=pool, worker=worker.to_proto(), in_flight=count)
         for (pool, worker), count in sorted(counts.items())
     ]
-    return balancer_pb2.BalancerMessage(heartbeat=balancer_pb2.BalancerHeartbeat(draining=loads))
+    return balancer_pb2.BalancerMessage(heartbeat=balancer_pb2.BalancerHeartbeat(draining=loads, notices=notices))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from fleet.v1 import balancer_pb2
 from fleet_balancer.driver import Driver, DriverError, Pool
 from fleet_balancer.holdings import Holdings, HoldingsError
+from fleet_core.addresses import EVERYWHERE
 from fleet_core.ids import WorkerId
-from fleet_core.spec import EVERYWHERE
+from fleet_core.route import RoutePolicy
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,11 @@ class Upstreams:
     @property
     def something_refused(self) -> bool:
         return bool(self._refused)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """As Driver.notices."""
+        return self._driver.notices
 
     async def apply(self, lists: balancer_pb2.UpstreamLists) -> dict[str, str]:
         """Make `lists` true and durable. Returns for every changed pool why it was refused, or "".
@@ -99,7 +105,7 @@ class Upstreams:
             await self._driver.validate(pool)
         except (ValueError, DriverError) as error:
             return balancer_pb2.Validated(error=str(error))
-        return balancer_pb2.Validated(elsewhere=bool(message.route.http) and pool.route is None)
+        return balancer_pb2.Validated(elsewhere=RoutePolicy.from_proto(message.route).routed and pool.route is None)
 
     async def in_flight(self) -> Mapping[tuple[str, WorkerId], int]:
         """As Driver.in_flight; empty while the load balancer cannot be asked: no count is not a count of none."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fleet_core.route import Forwarded
 from fleet_core.spec import ListenMode, OnFailure, ReadyMethod
 from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
 
@@ -15,6 +16,7 @@ UNLIMITED = -1
 _UNLIMITED_WORDS = frozenset({"unlimited", "infinity"})
 
 _ENVIRONMENT = "Environment"
+_ROUTE = "Routes"
 LISTENING = "Listening and readiness"
 _STOP = "Stopping and restarting"
 _LIMITS = "Identity and limits"
@@ -156,6 +158,47 @@ _OPTIONS = (
         collect=str,
         type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
         help="Its working directory; default: this one.",
+    ),
+    # Routes
+    _option(
+        "--https", section=_ROUTE, field="route.https", metavar="ADDR",
+        help="Where clients reach it by HTTPS: :8443, :443.",
+    ),
+    _option(
+        "--redirect-https", section=_ROUTE, field="route.redirect_https", is_flag=True, default=None,
+        help="Send requests that come by --http to --https.",
+    ),
+    _option(
+        "--forwarded", section=_ROUTE, field="route.forwarded", type=click.Choice([way.value for way in Forwarded]),
+        help="X-Forwarded-For, -Proto, -Host: believe nobody, add to what a proxy before said, or let pass. Default: replace.",
+    ),
+    _option(
+        "--hostname", section=_ROUTE, field="route.hosts", multiple=True, metavar="NAME",
+        help="Only requests for this name (*.example.com: one label more) are its; may be repeated.",
+    ),
+    _option(
+        "--path", section=_ROUTE, field="route.paths", multiple=True, metavar="PREFIX",
+        help="Only requests for this path and those below it are its; may be repeated.",
+    ),
+    _option(
+        "--strip-path", section=_ROUTE, field="route.strip_path", is_flag=True, default=None,
+        help="It sees paths without their prefix.",
+    ),
+    _option(
+        "--sticky", section=_ROUTE, field="route.sticky", is_flag=True, default=None,
+        help="Send a client to the same worker again, by a cookie.",
+    ),
+    _option(
+        "--sticky-drain", section=_ROUTE, field="route.sticky_drain_seconds", type=DURATION, metavar="TIME",
+        help="A worker that drains keeps the clients that stick to it for so long; default: 10s.",
+    ),
+    _option(
+        "--max-connections", section=_ROUTE, field="route.max_connections", type=WholeNumber(1, 100_000), metavar="N",
+        help="Requests a worker gets at a time from each balancer; others wait.",
+    ),
+    _option(
+        "--max-queue", section=_ROUTE, field="route.max_queue", type=WholeNumber(1, 100_000), metavar="N",
+        help="More than so many waiting requests are answered 503 at once.",
     ),
     # Environment
     _option(

@@ -46,6 +46,8 @@ def ls(settings: Settings) -> None:
         for balancer in balancers:
             if balancer.error:
                 output.note(f"{balancer.name} refused: {balancer.error}")
+            for notice in balancer.notices:
+                output.note(f"{balancer.name}: {notice}")
 
 
 @fleet_command("upstreams")
@@ -116,7 +118,7 @@ def _show(output: Output, upstream: control_pb2.Upstream) -> None:
     )
     output.line(
         (upstream.pool, "bold"),
-        f"  {upstream.route.http or 'no route'}  version {upstream.version}  ",
+        f"  {views.route_words(upstream.route) or 'no route'}  version {upstream.version}  ",
         (acknowledged or "acknowledged by nobody yet", "" if acknowledged else "yellow"),
     )
     if not upstream.endpoints:

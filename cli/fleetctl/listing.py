@@ -111,7 +111,7 @@ def app_row(app: control_pb2.App) -> list[str | Text]:
         state(views.app_state(app)),
         Text(f"{app.ready}/{wanted}", "red" if missing else ""),
         str(app.revision),
-        app.spec.route.http or "-",
+        views.route_words(app.spec.route) or "-",
         " ".join(hosts) if len(hosts) <= 4 else count(len(hosts), "host"),
         rollout_cell(app),
     ]

@@ -91,7 +91,7 @@ def _worth_saying(app: control_pb2.App, workers: list[types_pb2.WorkerStatus]) -
 def _show_app(output: Output, fleet: Overview, app: control_pb2.App) -> None:
     workers = fleet.workers_of(app)
     missing = app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size
-    where = f"on {app.spec.route.http}" if app.spec.route.http else "without a route"
+    where = f"on {route}" if (route := views.route_words(app.spec.route)) else "without a route"
     output.line(
         (app.name, "bold"),
         "  ",

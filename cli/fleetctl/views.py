@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from fleet.v1 import control_pb2, types_pb2
+from fleet_core.route import Protocol as Spoken
 from fleetctl.wording import state_word
 
 
@@ -65,6 +66,28 @@ def worker_name(worker: types_pb2.WorkerId) -> str:
     return f"{worker.app}/{worker.host}/{worker.slot}"
 
 
+def route_view(route: types_pb2.RoutePolicy) -> dict[str, Any] | None:
+    """How clients reach an app; None: they do not."""
+    addresses = {protocol.value: getattr(route, protocol) or None for protocol in Spoken}
+    if not any(addresses.values()):
+        return None
+    return {**addresses, "hosts": list(route.hosts), "paths": list(route.paths)}
+
+
+def route_words(route: types_pb2.RoutePolicy) -> str:
+    """In a few words, ":80 a.test/api"; empty: clients do not reach it."""
+    addresses = [
+        address if protocol is Spoken.HTTP else f"{protocol} {address}"
+        for protocol in Spoken
+        if (address := getattr(route, protocol))
+    ]
+    if not addresses:
+        return ""
+    names = [f"{host}{path}" for host in route.hosts or [""] for path in route.paths or [""]]
+    shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return f"{' and '.join(addresses)} {shown}".rstrip()
+
+
 def app_view(app: control_pb2.App) -> dict[str, Any]:
     return {
         "name": app.name,
@@ -78,6 +101,7 @@ def app_view(app: control_pb2.App) -> dict[str, Any]:
         "size_mode": size_mode(app.size_mode),
         "placement": dict(sorted(app.placement.items())),
         "http": app.spec.route.http or None,
+        "route": route_view(app.spec.route),
         "notices": list(app.notices),
     }
 
@@ -133,6 +157,7 @@ def balancer_view(balancer: control_pb2.Balancer) -> dict[str, Any]:
         "pools": balancer.pools,
         "error": balancer.error,
         "absent_seconds": round(balancer.absent_seconds, 3),
+        "notices": list(balancer.notices),
     }
 
 
@@ -141,6 +166,7 @@ def upstream_view(upstream: control_pb2.Upstream) -> dict[str, Any]:
         "pool": upstream.pool,
         "version": upstream.version,
         "http": upstream.route.http or None,
+        "route": route_view(upstream.route),
         "endpoints": [
             {
                 "worker": worker_name(endpoint.worker),

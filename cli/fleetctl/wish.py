@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet_core.checked import CheckError
+from fleet_core.route import Protocol
 from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, Runtime
 from fleetctl.app_options import SpecOption
 from fleetctl.errors import CliError, ExitCode
@@ -76,6 +77,7 @@ class Wish:
         listen = values.get(("listen_mode",), ListenMode.PORT)
         method = values.get(("ready", "method"), "")
         path, probe = values.get(("ready", "http_path")), values.get(("ready", "command"))
+        reached = next((name for name in Protocol if values.get(("route", name))), "")
         complaints = (
             (method == "http" and not path, "--ready http needs --ready-path, for example --ready-path /health"),
             (method == "command" and not probe, "--ready command needs --ready-command, for example './check --fast'"),
@@ -92,8 +94,21 @@ class Wish:
             ),
             (path and listen == ListenMode.NONE, "--ready-path needs a port: it does not go with --listen none"),
             (
-                values.get(("route", "http")) and listen == ListenMode.NONE,
-                "--http needs something that listens: it does not go with --listen none",
+                reached and listen == ListenMode.NONE,
+                f"--{reached} needs something that listens: it does not go with --listen none",
+            ),
+            (
+                (("route", "hosts") in values or ("route", "paths") in values) and not reached,
+                "--hostname and --path say which requests of an address are its: they need --http or --https",
+            ),
+            (
+                ("route", "redirect_https") in values
+                and not (values.get(("route", "http")) and values.get(("route", "https"))),
+                "--redirect-https needs --http, where it redirects, and --https, where to",
+            ),
+            (
+                ("route", "strip_path") in values and ("route", "paths") not in values,
+                "--strip-path takes away what --path says: give it one",
             ),
             (
                 ("declared_port",) in values and listen == ListenMode.NONE,

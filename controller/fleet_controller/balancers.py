@@ -7,6 +7,7 @@ from fleet.v1 import balancer_pb2, types_pb2
 from fleet_controller.outbox import Outbox
 from fleet_controller.planning.views import BalancerView, EndpointState, WorkerView
 from fleet_core.ids import Epoch, WorkerId
+from fleet_core.route import RoutePolicy
 
 _VERSIONS_REMEMBERED = 256
 _STATES = {
@@ -26,7 +27,7 @@ class UpstreamList:
     """One pool: the newest list, and older ones until nobody can acknowledge them any more."""
 
     name: str
-    route: str
+    route: RoutePolicy
     health_path: str = ""
     version: int = 0
     endpoints: dict[WorkerId, EndpointState] = field(default_factory=dict)
@@ -35,7 +36,7 @@ class UpstreamList:
 
     def message(self) -> balancer_pb2.Pool:
         pool = balancer_pb2.Pool(name=self.name, version=self.version, health_path=self.health_path)
-        pool.route.http = self.route
+        pool.route.CopyFrom(self.route.to_proto())
         pool.endpoints.extend(self.endpoint_messages())
         return pool
 
@@ -67,6 +68,8 @@ class ObservedBalancer:
     driver: str = ""
     driver_version: str = ""
     listen_address: str = ""
+    notices: tuple[str, ...] = ()
+    """What it said an operator should know of it."""
     outbox: Outbox[balancer_pb2.UpstreamMessage] | None = None
     left_at: float = 0.0
     """When its last subscription ended, by the leader's clock."""
@@ -112,6 +115,7 @@ class Upstreams:
         balancer.outbox = None
         balancer.left_at = self._clock()
         balancer.pools = {}
+        balancer.notices = ()
         return True
 
     def absent_seconds(self, name: str) -> float:
@@ -137,7 +141,7 @@ class Upstreams:
     def update(
         self,
         name: str,
-        route: str,
+        route: RoutePolicy,
         endpoints: Mapping[WorkerId, EndpointState],
         workers: Mapping[WorkerId, WorkerView],
         health_path: str = "",
@@ -193,6 +197,7 @@ class Upstreams:
 
     def loads(self, balancer: ObservedBalancer, heartbeat: balancer_pb2.BalancerHeartbeat) -> set[str]:
         """Take the counts of a heartbeat; returns the pools whose counts changed."""
+        balancer.notices = tuple(heartbeat.notices)
         counts: dict[str, dict[WorkerId, int]] = {}
         for load in heartbeat.draining:
             counts.setdefault(load.pool, {})[WorkerId.from_proto(load.worker)] = load.in_flight

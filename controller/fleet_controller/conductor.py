@@ -192,7 +192,7 @@ class Conductor:
             leaving = {host.name for host in self._hosts if host.leaving}
             endpoints = without_departing(progress.plan.endpoints, leaving)
             if endpoints or not self._unheard(app, situation.reported):
-                self._upstreams.update(app.name, situation.spec.route.http, endpoints, by_id, path)
+                self._upstreams.update(app.name, situation.spec.route, endpoints, by_id, path)
         if rollout is not None and (progress.plan.failure or progress.plan.settled):
             self._end(app, rollout, progress)
 
@@ -276,7 +276,7 @@ class Conductor:
         registered = [record.name for record in self._desired.all(BalancerRecord)]
         for name, pool in self._upstreams.lists.items():
             workers = {worker for worker in pool.endpoints if worker.host == host.name}
-            if pool.route and not drained(workers, self._upstreams.views(name, registered)):
+            if pool.route.routed and not drained(workers, self._upstreams.views(name, registered)):
                 return
         host.let_go = True
         message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto(), drained=agent_pb2.HostDrained())

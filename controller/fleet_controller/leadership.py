@@ -38,6 +38,7 @@ from fleet_controller.relocator import Relocator
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
 from fleet_controller.time_of_day import time_of_day
 from fleet_core.ids import Epoch, WorkerId
+from fleet_core.route import RoutePolicy
 
 _log = logging.getLogger(__name__)
 ERA = 1
@@ -223,13 +224,13 @@ class Office:
                 return None
         return apps
 
-    def routes(self) -> dict[str, str]:
-        """App → the address it is reached at, of the apps that have one."""
+    def routes(self) -> dict[str, RoutePolicy]:
+        """App → how it is reached, of the apps that are."""
         routes = {}
         for app in self.desired.all(AppRecord):
             record = self.desired.get(revision_key(app.name, app.revision), RevisionRecord)
-            if record is not None and (http := record.app_spec.route.http):
-                routes[app.name] = http
+            if record is not None and (route := record.app_spec.route).routed:
+                routes[app.name] = route
         return routes
 
 

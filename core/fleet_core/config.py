@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 from msgspec import Meta, field
 from msgspec.structs import force_setattr
 
+from fleet_core.addresses import EVERYWHERE, check_address
 from fleet_core.checked import Checked, CheckError, RuleError
 from fleet_core.ids import check_name
-from fleet_core.spec import EVERYWHERE, check_address
 from fleet_core.tls import TlsFiles
 
 
@@ -129,6 +129,9 @@ class BalancerConfig(DaemonConfig, frozen=True, kw_only=True):
     listen_address: str = EVERYWHERE
     """The IP address routes without an address are served on. One other than 0.0.0.0 is this balancer's own: routes with another
     address are then left to other balancers."""
+
+    certificates_dir: Path | None = None
+    """Holds the certificates, with their keys, of what is reached by HTTPS; absent: `certificates` in `state_dir`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

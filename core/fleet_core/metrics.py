@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
+from fleet_core.addresses import parse_address
 from fleet_core.exposition import CONTENT_TYPE, Metric, exposition
-from fleet_core.spec import parse_address
 
 _REQUEST_BYTES = 8192
 _REQUEST_SECONDS = 5.0

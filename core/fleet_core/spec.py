@@ -8,23 +8,20 @@ import hashlib
 import resource
 import signal
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from msgspec import Meta, field
 
 from fleet.v1 import types_pb2
+from fleet_core import wire
 from fleet_core.checked import Checked, RuleError
 from fleet_core.ids import check_label, check_name
+from fleet_core.route import PositiveSeconds, RoutePolicy, Seconds
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 (what a route without an address means)
 MOST_WORD_BYTES = 128 * 1024 - 1
 """Of an argument or of NAME=VALUE (execve(2), MAX_ARG_STRLEN without the NUL, where pages have 4 KiB)."""
 MOST_ENVIRONMENT_BYTES = 512 * 1024
 """A revision lies in etcd, which takes 1.5 MiB at once, as JSON, where a character may take several bytes."""
-Seconds = Annotated[float, Meta(ge=0, le=86_400)]
-PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Runtime(StrEnum):
@@ -172,22 +169,6 @@ class PlacementPolicy(Checked, frozen=True):
                 raise RuleError(str(error), "labels") from error
 
 
-class RoutePolicy(Checked, frozen=True):
-    http: str = ""
-
-    def __post_init__(self) -> None:
-        if self.http:
-            check_address(self.http, "http")
-
-
-def check_address(text: str, field: str) -> None:
-    """Raises RuleError where `parse_address` would refuse it."""
-    try:
-        parse_address(text)
-    except ValueError as error:
-        raise RuleError(str(error), field) from error
-
-
 def _check_variables(variables: dict[str, str], field: str) -> None:
     for key, content in variables.items():
         if not key or "=" in key or "\0" in key + content:
@@ -251,8 +232,13 @@ class AppSpec(Checked, frozen=True):
     def __post_init__(self) -> None:
         self._check_fields()
         self._check_readiness()
-        if self.route.http and self.listen_mode is ListenMode.NONE:
+        if self.route.routed and self.listen_mode is ListenMode.NONE:
             raise RuleError("an app with a route must listen: listen_mode none has no endpoint to send requests to")
+
+        if self.route.sticky and self.route.sticky_drain_seconds >= self.rollout.drain_timeout_seconds:
+            raise RuleError(
+                "route.sticky_drain must be shorter than rollout.drain_timeout, when a worker that drains is stopped in any case"
+            )
 
     def _check_fields(self) -> None:
         try:
@@ -296,13 +282,7 @@ class AppSpec(Checked, frozen=True):
     def to_proto(self) -> types_pb2.AppSpec:
         fields = self.plain()
         fields["worker_env"] = {slot: {"variables": variables} for slot, variables in self.worker_env.items()}
-        for policy, name in _ENUMERATIONS:
-            holder = fields[policy] if policy else fields
-            if holder[name] is None:
-                del holder[name]
-            else:
-                holder[name] = f"{_PREFIXES[name]}{holder[name].upper()}"
-        return json_format.ParseDict(fields, types_pb2.AppSpec())
+        return wire.filled(types_pb2.AppSpec(), fields)
 
     @classmethod
     def from_proto(cls, message: types_pb2.AppSpec) -> Self:
@@ -310,7 +290,7 @@ class AppSpec(Checked, frozen=True):
 
         proto3 does not tell an absent number from 0: inside a policy that is present, absent means 0.
         """
-        fields = _plain(message)
+        fields = wire.plain(message)
         fields["worker_env"] = {slot: dict(worker.variables) for slot, worker in message.worker_env.items()}
         return cls.model_validate(fields)
 
@@ -325,58 +305,6 @@ def _check_cron(expression: str) -> None:
         )
 
 
-_ENUMERATIONS = (
-    ("", "runtime"),
-    ("", "listen_mode"),
-    ("ready", "method"),
-    ("restart", "mode"),
-    ("rollout", "on_failure"),
-)
-_PREFIXES = {
-    "runtime": "RUNTIME_",
-    "listen_mode": "LISTEN_MODE_",
-    "method": "READY_METHOD_",
-    "mode": "RESTART_MODE_",
-    "on_failure": "ON_FAILURE_",
-}
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    """The message's fields as plain values: absent sub-messages and unspecified enums left out, enums by their short name."""
-    plain: dict[str, Any] = {}
-    for entry in message.DESCRIPTOR.fields:
-        value = getattr(message, entry.name)
-        if entry.message_type is not None and entry.message_type.GetOptions().map_entry:
-            values = entry.message_type.fields_by_name["value"]
-            plain[entry.name] = {key: _plain(value[key]) if values.message_type else value[key] for key in value}
-        elif entry.is_repeated:
-            plain[entry.name] = list(value)
-        elif entry.message_type is not None:
-            if message.HasField(entry.name):
-                plain[entry.name] = _plain(value)
-        elif entry.enum_type is not None:
-            if value:
-                # A value of a newer protocol has no name here, only a number; validation refuses it.
-                known = entry.enum_type.values_by_number.get(value)
-                plain[entry.name] = known.name.removeprefix(_PREFIXES[entry.name]).lower() if known else str(value)
-        else:
-            plain[entry.name] = value
-    return plain
-
-
 def spec_digest(message: types_pb2.AppSpec) -> str:
     """SHA-256 of the deterministic serialisation, lower-case hex: how agents name a spec."""
     return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Split "ADDRESS:PORT" ("[::1]:80", ":80", "80" for every address); ValueError says what is wrong."""
-    address, _, port_text = text.rpartition(":")
-    if (
-        not port_text.isdecimal()
-        or not port_text.isascii()
-        or not 0 < int(port_text) < 65_536
-        or set(address) & set(" /@\t\n")
-    ):
-        raise ValueError(f"address {text!r} is not valid: write ADDRESS:PORT, for example 127.0.0.1:8080 or :8080")
-    return address.strip("[]") or EVERYWHERE, int(port_text)

@@ -35,13 +35,14 @@ from typing import Any
 
 import psutil
 
-from fleet_balancer.driver import Endpoint, Pool, Target
+from fleet_balancer.driver import Endpoint, Pool, Route, Target
 from fleet_balancer.haproxy import binary
-from fleet_balancer.haproxy.config import backends
 from fleet_balancer.haproxy.driver import HaproxyDriver
+from fleet_balancer.haproxy.layout import backends
 from fleet_balancer.haproxy.replies import ServerRow, servers_state
 from fleet_core.authority import create_authority
 from fleet_core.ids import WorkerId
+from fleet_core.route import RoutePolicy
 from tests.bench.host.report import spread
 from tests.integration.fleet.harness import Fleet, free_address, wait_for
 
@@ -305,7 +306,7 @@ def _haproxy(folder: Path, address: str, ports: list[int]) -> Iterator[None]:
         Endpoint(WorkerId("my-app", "floor", slot, 1), Target("127.0.0.1", at))
         for slot, at in enumerate(ports, start=1)
     ]
-    pool = Pool("my-app", Target(host, int(port)), tuple(endpoints))
+    pool = Pool("my-app", Route.of(RoutePolicy(http=f"{host}:{port}")), tuple(endpoints))
 
     async def start() -> None:
         driver = HaproxyDriver(folder, binary.find(None))

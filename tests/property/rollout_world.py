@@ -20,6 +20,7 @@ from fleet_controller.planning.trial import on_trial
 from fleet_controller.planning.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
 from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, RolloutRecord, RolloutState
 from fleet_core.ids import Epoch, WorkerId
+from fleet_core.route import RoutePolicy
 from fleet_core.spec import AppSpec, RolloutPolicy
 
 HOSTS = ("host1", "host2", "host3")
@@ -204,7 +205,7 @@ class World:
         answer = plan(situation, self.now)
         by_id = {worker.id: worker for worker in workers}
         if situation.reported == set(HOSTS):
-            self.upstreams.update("app", "127.0.0.1:80", answer.endpoints, by_id)
+            self.upstreams.update("app", RoutePolicy(http="127.0.0.1:80"), answer.endpoints, by_id)
         for target in answer.targets:
             host = self.hosts.get(target.id.host)
             if host is not None and host.connected:

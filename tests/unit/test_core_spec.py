@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.v1 import types_pb2
+from fleet_core.addresses import parse_address
 from fleet_core.checked import Checked, CheckError
-from fleet_core.spec import AppSpec, ListenMode, RestartMode, Runtime, parse_address, spec_digest
+from fleet_core.spec import AppSpec, ListenMode, RestartMode, Runtime, spec_digest
 
 _MINIMAL: dict[str, Any] = {"name": "my-app", "argv": ("node", "server.js"), "cwd": "/srv/app"}
 _SCALARS: dict[type, set[int]] = {

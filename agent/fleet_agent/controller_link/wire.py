@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fleet_core.spec import parse_address
+from fleet_core.addresses import parse_address
 from fleet_core.tls import CONTROLLER_DNS_NAME, TlsFiles
 
 _PROTOCOL = "h2"

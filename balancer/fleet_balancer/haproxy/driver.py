@@ -7,19 +7,19 @@ to all of them, because a client that keeps its connection to a retired process 
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from fleet_balancer.certificates.store import CertificateStore
 from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
 from fleet_balancer.haproxy import process as processes
-from fleet_balancer.haproxy import slots
 from fleet_balancer.haproxy.binary import Binary
-from fleet_balancer.haproxy.config import Layout, PoolLayout, render
 from fleet_balancer.haproxy.instance import Files, Instance, Structure
+from fleet_balancer.haproxy.keeping import Keeping, Lists
 from fleet_balancer.haproxy.listeners import Listeners, probe
+from fleet_balancer.haproxy.preparation import Preparation, addresses
 from fleet_balancer.haproxy.routes import clash, clashes
 from fleet_balancer.haproxy.runtime import RuntimeApiError
 from fleet_core.ids import WorkerId
@@ -27,13 +27,13 @@ from fleet_core.ids import WorkerId
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_CONNECTIONS = 10_000
-_SPARE_DESCRIPTORS = 500
 _RETIRED_FOR = 3600.0
 """Seconds a retired process may go on with what it has: as long as `timeout tunnel`."""
 _RETIREMENT_CHECK = 0.5
 _RESTART_DELAYS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE = 10.0
+_CERTIFICATE_CHECK = 2.0
+"""Seconds between two looks at the folder of certificates."""
 
 
 class HaproxyDriver(Driver):
@@ -46,21 +46,30 @@ class HaproxyDriver(Driver):
         *,
         threads: int = 1,
         stored: Mapping[str, list[int]] | None = None,
+        certificates: CertificateStore | None = None,
+        secret: bytes = b"",
     ) -> None:
-        """`stored`: descriptors from the service manager's fd store; the driver takes them all."""
+        """`stored`: descriptors from the service manager's fd store; the driver takes them all.
+
+        `certificates`: for what is reached by HTTPS; None: the driver makes its own. `secret`: the same at every balancer of the
+        fleet, makes the cookies of sticky sessions.
+        """
         # Processes are recognised by this path: one spelling only.
         self._runtime_dir = runtime_dir.resolve()
         self._binary = binary
-        self._threads = threads
         self._listeners = Listeners()
         self._listeners.take_stored(stored or {})
         self._current: Instance | None = None
         self._retired: dict[Instance, asyncio.Task[None]] = {}
         self._standing: dict[str, Pool] = {}
+        certificates = certificates or CertificateStore(self._runtime_dir / "given", self._runtime_dir / "made")
+        self._preparation = Preparation(self._runtime_dir, threads, self._listeners, certificates, secret)
+        self._keeping = Keeping()
+        self._drain_began = asyncio.Event()
         self._numbers = 0
         self._lock = asyncio.Lock()
         self._replaced = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     @property
     def version(self) -> str:
@@ -71,14 +80,22 @@ class HaproxyDriver(Driver):
         """The newest process's; 0 while none runs."""
         return self._current.process.pid if self._current is not None else 0
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._preparation.notices
+
     async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
             await self._adopt()
             refused = await self._apply(pools)
             if self._current is None:
-                await self._replace({})
-            self._listeners.keep_only(self._routes(self._standing).values())
-        self._watch = asyncio.create_task(self._keep_running(), name="haproxy")
+                await self._replace({}, {})
+            self._listeners.keep_only(addresses(self._standing))
+        self._watches = [
+            asyncio.create_task(self._keep_running(), name="haproxy"),
+            asyncio.create_task(self._keep_certificates(), name="certificates"),
+            asyncio.create_task(self._end_keeping(), name="sticky drains"),
+        ]
         return refused
 
     async def validate(self, pool: Pool) -> None:
@@ -86,10 +103,9 @@ class HaproxyDriver(Driver):
             problem = clash(pool, self._standing.values())
             if problem:
                 raise DriverError(problem)
-            if pool.route is None:
-                return
-            if pool.route not in self._listeners and not self._served(pool.route):
-                probe(pool.route)
+            for address in pool.route.addresses if pool.route is not None else ():
+                if address not in self._listeners and not self._served(address):
+                    probe(address)
 
     async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
@@ -103,7 +119,12 @@ class HaproxyDriver(Driver):
                 if not draining:
                     continue
                 found = await self._answer(self._pool_in_flight(pool.name, {one.target for one in draining}))
-                counts.update(((pool.name, one.worker), found.get(one.target, 0)) for one in draining)
+                for one in draining:
+                    count = found.get(one.target, 0)
+                    # While clients are kept, the next request may come at any moment: it is not drained.
+                    counts[pool.name, one.worker] = (
+                        max(1, count) if self._keeping.keeps(pool.name, one.target) else count
+                    )
             return counts
 
     async def _pool_in_flight(self, pool: str, targets: set[Target]) -> dict[Target, int]:
@@ -128,7 +149,7 @@ class HaproxyDriver(Driver):
         return [Observed(pool, row.target, row.draining, row.hidden) for pool, row in rows if not row.maintenance]
 
     async def close(self) -> None:
-        for task in [*self._retired.values(), *([self._watch] if self._watch is not None else [])]:
+        for task in [*self._retired.values(), *self._watches]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -137,7 +158,7 @@ class HaproxyDriver(Driver):
                 await instance.close()
             self._current = None
             self._retired.clear()
-            self._watch = None
+            self._watches = []
         self._listeners.close()
 
     async def stop(self, grace: float) -> None:
@@ -199,18 +220,17 @@ class HaproxyDriver(Driver):
 
     # Lists
 
-    @staticmethod
-    def _routes(pools: Mapping[str, Pool]) -> dict[str, Target]:
-        return {name: pool.route for name, pool in pools.items() if pool.route is not None}
-
     async def _apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         refused = clashes(pools, self._standing)
         for name, pool in pools.items():
-            if pool.route is not None and name not in refused and not self._served(pool.route):
-                try:
-                    self._listeners.bind(pool.route)
-                except DriverError as error:
-                    refused[name] = str(error)
+            if pool.route is None or name in refused:
+                continue
+            try:
+                for address in pool.route.addresses:
+                    if not self._served(address):
+                        self._listeners.bind(address)
+            except DriverError as error:
+                refused[name] = str(error)
         wanted = {name: pool for name, pool in pools.items() if name not in refused}
         wanted.update((name, self._standing[name]) for name in refused if name in self._standing)
         # The standing version of a refused pool may hold a route that another one was about to get.
@@ -221,42 +241,68 @@ class HaproxyDriver(Driver):
             await self._make_true(wanted)
         except (DriverError, RuntimeApiError) as error:
             refused.update((name, str(error)) for name in pools if pools[name] != self._standing.get(name))
-            self._listeners.keep_only(self._routes(self._standing).values())
+            self._listeners.keep_only(addresses(self._standing))
             return refused
         self._standing = wanted
-        self._listeners.keep_only(self._routes(wanted).values())
+        self._listeners.keep_only(addresses(wanted))
         return refused
 
     async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
         newest = self._current
+        await self._preparation.choose_certificates(wanted)
+        lists = self._keeping.lists(wanted, asyncio.get_running_loop().time())
         for instance in self._retired:
-            await self._bring_up_to_date(instance, wanted)
-        if newest is None or not newest.process.alive or not newest.structure.fits(wanted):
-            await self._replace(wanted)
-            return
-        for name in newest.structure.routes:
-            missing = await newest.apply(name, wanted[name].targets())
-            if missing:
-                _log.info("%s needs more server slots: haproxy is replaced", name)
-                await self._replace(wanted)
-                return
+            await self._bring_up_to_date(instance, wanted, lists)
+        if (
+            newest is None
+            or not newest.process.alive
+            or newest.structure.skeleton != self._preparation.skeleton(wanted)
+        ):
+            await self._replace(wanted, lists)
+        else:
+            for name in newest.structure.pools:
+                if await newest.apply(name, lists[name], keeps=wanted[name].keeps_for > 0):
+                    _log.info("%s needs more server slots: haproxy is replaced", name)
+                    await self._replace(wanted, lists)
+                    break
+        self._keeping.stands(wanted, lists)
+        self._drain_began.set()
 
-    async def _bring_up_to_date(self, instance: Instance, wanted: Mapping[str, Pool]) -> None:
+    async def _bring_up_to_date(self, instance: Instance, wanted: Mapping[str, Pool], lists: Lists) -> None:
         """Apply to a retired process; targets it has no slot for are the newest one's business."""
-        for name in instance.structure.routes:
+        for name in instance.structure.pools:
             try:
-                await instance.apply(name, wanted[name].targets() if name in wanted else {})
+                if name in wanted:
+                    await instance.apply(name, lists[name], keeps=wanted[name].keeps_for > 0)
+                else:
+                    await instance.apply(name, {})
             except RuntimeApiError:
                 if instance.process.alive:
                     raise
 
+    async def _end_keeping(self) -> None:
+        """Take a draining worker from the clients that stick to it when their time is over."""
+        while True:
+            self._drain_began.clear()
+            end = self._keeping.next_end(self._standing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    await self._drain_began.wait()
+                    continue
+            async with self._lock:
+                try:
+                    await self._make_true(self._standing)
+                except (DriverError, RuntimeApiError) as error:
+                    _log.error("%s", error)
+                    await asyncio.sleep(_RETIREMENT_CHECK)
+
     # Processes
 
-    async def _replace(self, wanted: Mapping[str, Pool]) -> None:
+    async def _replace(self, wanted: Mapping[str, Pool], lists: Lists) -> None:
         """Start a process for `wanted`, then retire the one before. Raises DriverError; then the one before goes on."""
-        for address in self._routes(wanted).values():
+        for address in addresses(wanted):
             self._listeners.bind(address)
-        instance = await self._started(wanted)
+        instance = await self._started(wanted, lists)
         before, self._current = self._current, instance
         self._replaced.set()
         _log.info("started haproxy %d (pid %d)", instance.files.number, instance.process.pid)
@@ -267,24 +313,20 @@ class HaproxyDriver(Driver):
             return
         # From here on `wanted` is true in the new process; the old one must follow before anything is acknowledged.
         await self._retire(before)
-        await self._bring_up_to_date(before, wanted)
+        await self._bring_up_to_date(before, wanted, lists)
 
-    async def _started(self, wanted: Mapping[str, Pool]) -> Instance:
+    async def _started(self, wanted: Mapping[str, Pool], lists: Lists) -> Instance:
         self._numbers += 1
         files = Files(self._runtime_dir, self._numbers)
-        routes = self._routes(wanted)
-        structure = Structure(
-            routes,
-            {address: self._listeners.descriptor(address) for address in routes.values()},
-            {name: wanted[name].health_path for name in routes if wanted[name].health_path},
-        )
-        descriptors = tuple(structure.listeners.values())
         process: processes.HaproxyProcess | None = None
         try:
-            files.write(render(self._layout(files, wanted, structure)).encode(), structure.dump())
-            process = processes.spawn(self._binary, files.configuration, files.log, descriptors)
+            structure = self._preparation.write(files, wanted)
+            process = processes.spawn(self._binary, files.configuration, files.log, structure.listeners.values())
             instance = Instance(process, files, structure)
             await instance.await_ready()
+            for name in structure.pools:
+                if wanted[name].keeps_for > 0:
+                    await instance.apply(name, lists[name], keeps=True)
         except BaseException as error:
             if process is not None:
                 await process.end(signal.SIGKILL, 5.0)
@@ -295,14 +337,17 @@ class HaproxyDriver(Driver):
             raise
         return instance
 
-    def _layout(self, files: Files, wanted: Mapping[str, Pool], structure: Structure) -> Layout:
-        pools = []
-        for name, route in sorted(structure.routes.items()):
-            targets = wanted[name].targets()
-            table = slots.initial(targets, slots.capacity(len(targets)))
-            pools.append(PoolLayout(name, structure.listeners[route], table, structure.health_paths.get(name, "")))
-        servers = sum(len(layout.slots) for layout in pools)
-        return Layout(files.socket, self._threads, _max_connections(servers), tuple(pools))
+    async def _keep_certificates(self) -> None:
+        """Bring what changed on disk before clients, by a process that takes over hitlessly."""
+        while True:
+            await asyncio.sleep(_CERTIFICATE_CHECK)
+            async with self._lock:
+                try:
+                    if await self._preparation.choose_certificates(self._standing, anew=True):
+                        _log.info("certificates changed: haproxy is replaced")
+                        await self._make_true(self._standing)
+                except (DriverError, RuntimeApiError) as error:
+                    _log.error("%s", error)
 
     async def _retire(self, instance: Instance) -> None:
         self._retired[instance] = asyncio.create_task(self._see_off(instance), name=f"haproxy {instance.files.number}")
@@ -353,7 +398,7 @@ class HaproxyDriver(Driver):
                 failures += 1
                 _log.error("haproxy (pid %d) ended unexpectedly: starting it again", self._current.process.pid)
                 try:
-                    await self._replace(self._standing)
+                    await self._make_true(self._standing)
                 except (DriverError, RuntimeApiError) as error:
                     _log.error("%s", error)
 
@@ -395,11 +440,3 @@ async def _closing(
     finally:
         for process in found.values():
             process.close()
-
-
-def _max_connections(servers: int) -> int:
-    """What the descriptor limit allows: a client takes two, itself and its server's; a server one for its checks."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        return _CONNECTIONS
-    return max(100, min(_CONNECTIONS, (hard - servers - _SPARE_DESCRIPTORS) // 2))

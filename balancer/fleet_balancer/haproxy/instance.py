@@ -4,13 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from fleet_balancer.driver import DriverError, Pool, Target
+from fleet_balancer.driver import DriverError, Target
 from fleet_balancer.haproxy import replies, slots
-from fleet_balancer.haproxy.config import backends, reserve_backend, server_id, server_name
+from fleet_balancer.haproxy.layout import backends, reserve_backend, server_id, server_name
 from fleet_balancer.haproxy.process import HaproxyProcess, first_alert
 from fleet_balancer.haproxy.replies import ServerRow
 from fleet_balancer.haproxy.runtime import RuntimeApi, RuntimeApiError, require_silence
@@ -44,52 +44,68 @@ class Files:
     def log(self) -> Path:
         return self.runtime_dir / f"haproxy-{self.number}.log"
 
-    def write(self, configuration: bytes, structure: bytes) -> None:
-        """Before the process starts. Not synced: a machine that goes down takes the process along. Raises OSError."""
-        for path, content in ((self.configuration, configuration), (self.structure, structure)):
-            path.touch(mode=0o600)
-            path.write_bytes(content)
+    @property
+    def map(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.map"
+
+    @property
+    def certificates(self) -> Path:
+        return self.runtime_dir / f"haproxy-{self.number}.certificates"
 
     def remove(self) -> None:
-        for path in (self.configuration, self.socket, self.structure, self.log):
+        for path in (self.configuration, self.map, self.certificates, self.socket, self.structure, self.log):
             path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What cannot be changed in a running HAProxy: which pools it serves where, by which inherited descriptor."""
+    """What cannot be changed in a running HAProxy."""
 
-    routes: Mapping[str, Target]
     listeners: Mapping[Target, int]
-    health_paths: Mapping[str, str] = field(default_factory=dict)
-    """Of the pools that have one: those have reserves."""
+    """The inherited descriptor of each address it listens on."""
+    frontends: tuple[str, ...]
+    pools: Mapping[str, str]
+    """The health path of each; "": it has none, and no reserves."""
+    skeleton: str = ""
+    """As config.skeleton; empty: not known, another process takes its place."""
 
-    def fits(self, pools: Mapping[str, Pool]) -> bool:
-        """Whether a process of this structure can serve `pools`, given enough slots."""
-        routed = {name: pool for name, pool in pools.items() if pool.route is not None}
-        return self.routes == {name: pool.route for name, pool in routed.items()} and self.health_paths == {
-            name: pool.health_path for name, pool in routed.items() if pool.health_path
-        }
+    @property
+    def health_paths(self) -> dict[str, str]:
+        """Of the pools that have one: those have reserves."""
+        return {name: path for name, path in self.pools.items() if path}
 
     def dump(self) -> bytes:
-        pools = {
-            name: [route.address, route.port, self.listeners[route], self.health_paths.get(name, "")]
-            for name, route in sorted(self.routes.items())
-        }
-        return json.dumps({"pools": pools}).encode()
+        return json.dumps(
+            {
+                "listeners": [[one.address, one.port, number] for one, number in sorted(self.listeners.items())],
+                "frontends": self.frontends,
+                "health_paths": self.pools,
+                "skeleton": self.skeleton,
+            }
+        ).encode()
 
     @classmethod
     def load(cls, content: bytes) -> Self:
         """Raises ValueError."""
         try:
-            pools = json.loads(content)["pools"]
-            routes = {str(name): Target(str(pool[0]), int(pool[1])) for name, pool in pools.items()}
-            listeners = {routes[name]: int(pool[2]) for name, pool in pools.items()}
-            # Processes from before there were health paths have none.
-            paths = {name: str(pool[3]) for name, pool in pools.items() if len(pool) > 3 and pool[3]}
+            fields = json.loads(content)
+            if "health_paths" not in fields:
+                return cls._of_one_frontend_a_pool(fields["pools"])
+            return cls(
+                {Target(str(address), int(port)): int(number) for address, port, number in fields["listeners"]},
+                tuple(map(str, fields["frontends"])),
+                {str(name): str(path) for name, path in fields["health_paths"].items()},
+                str(fields["skeleton"]),
+            )
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError("the structure of a HAProxy process is not readable") from error
-        return cls(routes, listeners, paths)
+
+    @classmethod
+    def _of_one_frontend_a_pool(cls, pools: Mapping[str, list[Any]]) -> Self:
+        """As it was before apps shared addresses: each pool had a frontend of its name."""
+        listeners = {Target(str(pool[0]), int(pool[1])): int(pool[2]) for pool in pools.values()}
+        paths = {str(name): str(pool[3]) if len(pool) > 3 else "" for name, pool in pools.items()}
+        return cls(listeners, tuple(paths), paths)
 
 
 def _address(server: str, target: Target) -> str:
@@ -136,14 +152,14 @@ class Instance:
         rows = await self._rows()
         self._slots = {
             pool: tuple(row.slot() for row in rows if row.backend == backends(pool)[0] and not row.reserve)
-            for pool in self.structure.routes
+            for pool in self.structure.pools
         }
         await self._mend(rows)
 
     async def _mend(self, rows: Iterable[ServerRow]) -> None:
         """Make the copies of each slot agree where whoever changed them was killed in between."""
         commands = []
-        for pool in self.structure.routes:
+        for pool in self.structure.pools:
             copies, holders = self._copies(pool), self._state_holders(pool)
             table = {slot.number: slot for slot in self._slots[pool]}
             for row in rows:
@@ -172,7 +188,7 @@ class Instance:
 
     async def rows(self) -> list[tuple[str, ServerRow]]:
         """What each pool's servers are now. Raises RuntimeApiError."""
-        names = {backends(pool)[0]: pool for pool in self.structure.routes}
+        names = {backends(pool)[0]: pool for pool in self.structure.pools}
         rows = await self._rows()
         return [(names[row.backend], row) for row in rows if row.backend in names and not row.reserve]
 
@@ -186,21 +202,21 @@ class Instance:
         except (ValueError, KeyError) as error:
             raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
 
-    async def apply(self, pool: str, targets: Mapping[Target, bool]) -> tuple[Target, ...]:
-        """Make `targets` true in `pool` and read it back. Returns the ready targets that found no slot.
+    async def apply(self, pool: str, targets: Mapping[Target, bool], *, keeps: bool = False) -> tuple[Target, ...]:
+        """Make `targets` true in `pool` and read it back; `keeps` as slots.plan. Returns the ready targets that found no slot.
 
         Raises RuntimeApiError; the slots are then read anew at the next call.
         """
         table = self._slots.get(pool) or await self._reloaded(pool)
-        plan = slots.plan(table, targets)
+        plan = slots.plan(table, targets, keeps=keeps)
         if plan.missing and await self._release(pool):
-            plan = slots.plan(self._slots[pool], targets)
+            plan = slots.plan(self._slots[pool], targets, keeps=keeps)
         if plan.changes:
             # Until read back, what the slots hold is unknown.
             table = self._slots.pop(pool)
             await self._carry_out(pool, plan.changes)
             self._slots[pool] = slots.changed(table, plan.changes)
-        return plan.missing
+        return tuple(target for target in plan.missing if not targets[target])
 
     async def _reloaded(self, pool: str) -> tuple[Slot, ...]:
         await self.load()
@@ -282,7 +298,7 @@ class Instance:
 
     async def in_flight(self, pool: str, targets: Iterable[Target]) -> dict[Target, int]:
         """Requests and other sessions at each of `targets`. Raises RuntimeApiError."""
-        if pool not in self.structure.routes:
+        if pool not in self.structure.pools:
             return {}
         wanted = set(targets)
         table = self._slots.get(pool) or await self._reloaded(pool)
@@ -300,14 +316,14 @@ class Instance:
 
         Not by SIGUSR1, after which HAProxy refuses changes of its servers ("Proxy is disabled").
         """
-        replies_ = await self._api.ask([f"shutdown frontend {pool}" for pool in self.structure.routes])
+        replies_ = await self._api.ask([f"shutdown frontend {name}" for name in self.structure.frontends])
         for reply in replies_:
             if reply.strip() and "already shut down" not in reply.lower():
                 raise RuntimeApiError(f"HAProxy does not shut a frontend: {reply.strip().splitlines()[0]}")
 
     async def client_connections(self) -> int:
         """How many clients are connected. Raises RuntimeApiError."""
-        answers = await self._api.ask([f"show stat {pool} 1 -1" for pool in self.structure.routes])
+        answers = await self._api.ask([f"show stat {name} 1 -1" for name in self.structure.frontends])
         try:
             return sum(replies.sessions(answer).sessions for answer in answers) if answers else 0
         except (ValueError, KeyError) as error:

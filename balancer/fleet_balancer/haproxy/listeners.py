@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable, Mapping
 
 from fleet_balancer.driver import DriverError, Target
-from fleet_balancer.haproxy.config import BACKLOG
+from fleet_balancer.haproxy.layout import BACKLOG
 from fleet_core import service_manager
 
 _log = logging.getLogger(__name__)

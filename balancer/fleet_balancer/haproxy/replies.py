@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 
 from fleet_balancer.driver import Target
-from fleet_balancer.haproxy.config import RESERVE_IDS
+from fleet_balancer.haproxy.layout import RESERVE_IDS
 from fleet_balancer.haproxy.slots import Sample, Slot, SlotState
 
 _MAINTENANCE = 0x01 | 0x02 | 0x20  # forced, inherited, resolution; 0x04 only remembers "disabled" in the configuration

@@ -44,7 +44,7 @@ class Change:
 class Plan:
     changes: tuple[Change, ...]
     missing: tuple[Target, ...]
-    """Ready targets for which no slot is free: release quarantined slots, or grow."""
+    """Targets for which no slot is free: release quarantined slots, or grow; the ready ones first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,12 @@ def initial(targets: Mapping[Target, bool], size: int) -> tuple[Slot, ...]:
     return (*held, *(Slot(number) for number in range(len(held) + 1, size + 1)))
 
 
-def plan(slots: Iterable[Slot], targets: Mapping[Target, bool]) -> Plan:
-    """What to change so that exactly the `targets` that do not drain are active. A draining target without a slot needs none."""
+def plan(slots: Iterable[Slot], targets: Mapping[Target, bool], *, keeps: bool = False) -> Plan:
+    """What to change so that exactly the `targets` that do not drain are active.
+
+    A draining target without a slot needs none, unless the pool `keeps` clients with their worker while it drains: then it gets
+    one if there is one.
+    """
     changes: list[Change] = []
     free: list[Slot] = []
     placed: set[Target] = set()
@@ -102,17 +106,21 @@ def plan(slots: Iterable[Slot], targets: Mapping[Target, bool]) -> Plan:
             placed.add(slot.target)
         if slot.state is not wanted:
             changes.append(Change(Slot(slot.number, wanted, slot.target)))
-    homeless = sorted(target for target, draining in targets.items() if not draining and target not in placed)
+    homeless = sorted(
+        target for target, draining in targets.items() if (keeps or not draining) and target not in placed
+    )
+    homeless.sort(key=lambda target: targets[target])
     # A free slot that holds the wanted address already needs no swap of it.
     remembered: dict[Target | None, Slot] = {slot.target: slot for slot in free if slot.target in homeless}
     spare = iter([slot for slot in free if remembered.get(slot.target) is not slot])
     missing: list[Target] = []
     for target in homeless:
         slot_or_none = remembered.get(target) or next(spare, None)
+        state = _wanted(target, targets)
         if slot_or_none is None:
             missing.append(target)
         else:
-            changes.append(Change(Slot(slot_or_none.number, SlotState.ACTIVE, target), slot_or_none.target != target))
+            changes.append(Change(Slot(slot_or_none.number, state, target), slot_or_none.target != target))
     return Plan(tuple(changes), tuple(missing))
 
 

@@ -45,6 +45,12 @@ def add_commands(commands: Any) -> None:
     install.add_argument(
         "--listen-address", metavar="ADDR", help="serve routes without an address on this one alone; default 0.0.0.0"
     )
+    install.add_argument(
+        "--certificates-dir",
+        type=Path,
+        metavar="DIR",
+        help="where HTTPS takes certificates from; default: in the state",
+    )
     add_uninstall(commands, "configuration, certificates and state")
 
 
@@ -61,6 +67,7 @@ def _installation(arguments: argparse.Namespace) -> list[Step]:
         "haproxy": str(arguments.haproxy) if arguments.haproxy else None,
         "threads": arguments.threads,
         "listen_address": arguments.listen_address,
+        "certificates_dir": str(arguments.certificates_dir) if arguments.certificates_dir else None,
     }
     if arguments.config is None and not _CONFIG.exists():
         if not arguments.controllers:

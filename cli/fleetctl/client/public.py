@@ -1,5 +1,6 @@
 """Every name a program may rely on: `fleetctl` hands them on, docs/client.md tells what they are for."""
 
+from fleet_core.route import Forwarded, RoutePolicy, TimeoutPolicy
 from fleet_core.spec import (
     AppSpec,
     BuildPolicy,
@@ -15,7 +16,6 @@ from fleet_core.spec import (
     RestartMode,
     RestartPolicy,
     RolloutPolicy,
-    RoutePolicy,
     Runtime,
     StopPolicy,
 )
@@ -64,6 +64,7 @@ from fleetctl.client.values import (
     RolloutKind,
     RolloutState,
     RolloutStatus,
+    Route,
     Sample,
     Scheduling,
     SizeMode,
@@ -100,6 +101,7 @@ __all__ = [
     "ExitCode",
     "FailedWorker",
     "FleetError",
+    "Forwarded",
     "History",
     "Host",
     "HostProgress",
@@ -131,6 +133,7 @@ __all__ = [
     "RolloutState",
     "RolloutStatus",
     "RolloutTimeout",
+    "Route",
     "RoutePolicy",
     "Runtime",
     "Sample",
@@ -140,6 +143,7 @@ __all__ = [
     "Status",
     "StillRunning",
     "StopPolicy",
+    "TimeoutPolicy",
     "Unreachable",
     "Upstream",
     "UsageError",

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from fleet.v1 import types_pb2
 from fleet_core.checked import Checked, CheckError, RuleError
 from fleet_core.ids import SlotId
+from fleet_core.route import RoutePolicy
 from fleet_core.spec import (
     AppSpec,
     BuildPolicy,
@@ -19,7 +20,6 @@ from fleet_core.spec import (
     ReadyPolicy,
     RestartPolicy,
     RolloutPolicy,
-    RoutePolicy,
     Runtime,
     StopPolicy,
 )

@@ -156,6 +156,15 @@ class RolloutStatus(Value, frozen=True):
         return self.state in (RolloutState.RUNNING, RolloutState.ROLLING_BACK)
 
 
+class Route(Value, frozen=True):
+    """How clients reach an app: "ADDRESS:PORT" each, and what they ask for there; none: anything."""
+
+    http: str | None
+    https: str | None
+    hosts: tuple[str, ...]
+    paths: tuple[str, ...]
+
+
 class App(Value, frozen=True):
     """An app, desired and observed."""
 
@@ -172,6 +181,7 @@ class App(Value, frozen=True):
     size_mode: SizeMode
     placement: Mapping[str, int]
     http: str | None
+    route: Route | None
     notices: tuple[str, ...]
     """What an operator should know; empty: all is well."""
 
@@ -226,6 +236,8 @@ class Balancer(Value, frozen=True):
     error: str
     """What it refused last; empty: nothing."""
     absent_seconds: float
+    notices: tuple[str, ...]
+    """What an operator should know of it: certificates that expire, hosts without one."""
 
 
 class Endpoint(Value, frozen=True):
@@ -242,6 +254,7 @@ class Upstream(Value, frozen=True):
     pool: str
     version: int
     http: str | None
+    route: Route | None
     endpoints: tuple[Endpoint, ...]
     acknowledged: Mapping[str, int]
 

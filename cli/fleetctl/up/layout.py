@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_core.spec import EVERYWHERE
+from fleet_core.addresses import EVERYWHERE
 
 _SOCKET_PATH_BYTES = 107
 """sun_path less its closing zero (man 7 unix)."""

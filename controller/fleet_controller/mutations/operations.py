@@ -26,7 +26,8 @@ from fleet_controller.records import (
     SizeMode,
 )
 from fleet_core.ids import SlotId
-from fleet_core.spec import AppSpec, parse_address
+from fleet_core.route import Places, Register, RoutePolicy
+from fleet_core.spec import AppSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ def start_new(
     size: int,
     on: Collection[str],
     hosts: Mapping[str, HostFact],
-    routes: Mapping[str, str],
+    routes: Mapping[str, RoutePolicy],
 ) -> Change:
-    """Create an app. `routes`: app → the address it is reached at, of the apps there are."""
+    """Create an app. `routes`: app → how it is reached, of the apps there are."""
     check_route(spec, routes)
     placement = _bounded(spread(size, _chosen_hosts(on, hosts, spec.placement.labels), {}))
     mode = SizeMode.PINNED if on else SizeMode.FLOATING
@@ -54,16 +55,14 @@ def start_new(
     return begun(ask, RolloutKind.START, None, app, placement, revision=revision)
 
 
-def check_route(spec: AppSpec, routes: Mapping[str, str]) -> None:
-    """Raises Refused where another app of `routes` (app → address) has the spec's address."""
-    if not spec.route.http:
-        return
-    wanted = parse_address(spec.route.http)
-    for other, http in sorted(routes.items()):
-        if other != spec.name and http and _same_listener(wanted, parse_address(http)):
-            raise Refused(
-                PRECONDITION, f"address {spec.route.http} is taken by app {other}: choose another --http address"
-            )
+def check_route(spec: AppSpec, routes: Mapping[str, RoutePolicy]) -> None:
+    """Raises Refused where another app of `routes` has what the spec's route wants."""
+    register = Register()
+    for name, route in sorted(routes.items()):
+        if name != spec.name:
+            register.enter(name, Places.of(route))
+    if refusal := register.enter(spec.name, Places.of(spec.route)):
+        raise Refused(PRECONDITION, refusal)
 
 
 def start_again(
@@ -250,8 +249,3 @@ def _bounded(placement: dict[str, int]) -> dict[str, int]:
                 INVALID, f"{count} workers on {host} are too many: {MAX_WORKERS_PER_HOST} is the most a host takes"
             )
     return placement
-
-
-def _same_listener(one: tuple[str, int], other: tuple[str, int]) -> bool:
-    everywhere = ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
-    return one[1] == other[1] and (one[0] == other[0] or one[0] in everywhere or other[0] in everywhere)

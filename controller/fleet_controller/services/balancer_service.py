@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from fleet.v1 import balancer_pb2, balancer_pb2_grpc
+from fleet.v1 import balancer_pb2, balancer_pb2_grpc, types_pb2
 from fleet_controller.balancers import ObservedBalancer
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.outbox import Outbox
@@ -24,7 +24,7 @@ from fleet_controller.services.streams import (
     require_role,
 )
 from fleet_controller.store.interface import StoreError
-from fleet_core.spec import parse_address
+from fleet_core.route import RoutePolicy
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
 
@@ -100,16 +100,16 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
                     async with asyncio.timeout(VALIDATE_TIMEOUT_SECONDS):
                         validated = await answer
                 except TimeoutError:
-                    return f"balancer {balancer.name} did not say in time whether it can serve {pool.route.http}"
+                    return f"balancer {balancer.name} did not say in time whether it can serve {_shown(pool.route)}"
                 if validated.error:
                     return f"balancer {balancer.name}: {validated.error}"
                 if validated.elsewhere:
                     elsewhere.append(f"{balancer.name} listens on {balancer.listen_address}")
             if elsewhere and len(elsewhere) == len(asked):
-                port = parse_address(pool.route.http)[1]
+                ports = (f":{port}" for _, port in RoutePolicy.from_proto(pool.route).addresses.values())
                 return (
-                    f"no balancer has the address of {pool.route.http} ({', '.join(sorted(elsewhere))}): "
-                    f"write :{port} for all of them"
+                    f"no balancer has the address of {_shown(pool.route)} ({', '.join(sorted(elsewhere))}): "
+                    f"write {' and '.join(ports)} for all of them"
                 )
         finally:
             for identifier in asked:
@@ -129,3 +129,8 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
             answer = self._validations.get(message.validated.request_id)
             if answer is not None and not answer.done():
                 answer.set_result(message.validated)
+
+
+def _shown(route: types_pb2.RoutePolicy) -> str:
+    """Its addresses."""
+    return " and ".join(RoutePolicy.from_proto(route).written.values())

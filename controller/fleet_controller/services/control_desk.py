@@ -82,9 +82,9 @@ class Desk:
 
     async def check_route(self, office: Office, spec: AppSpec, context: Context) -> None:
         """End the call where a connected balancer could not serve the spec's route."""
-        if not spec.route.http:
+        if not spec.route.routed:
             return
-        pool = balancer_pb2.Pool(name=spec.name, version=1, route=spec.to_proto().route)
+        pool = balancer_pb2.Pool(name=spec.name, version=1, route=spec.route.to_proto())
         refusal = await self._balancers.refusal(office, pool)
         if refusal:
             await abort(context, grpc.StatusCode.FAILED_PRECONDITION, refusal)

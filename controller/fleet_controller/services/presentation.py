@@ -246,13 +246,14 @@ def balancer_message(
         message.driver_version = balancer.driver_version
         message.version = balancer.version
         message.pools_current = balancer.current(pools)
+        message.notices.extend(balancer.notices)
         message.error = next((state.error for state in balancer.pools.values() if state.error), "")
     return message
 
 
 def upstream_message(pool: UpstreamList, balancers: dict[str, ObservedBalancer]) -> control_pb2.Upstream:
     message = control_pb2.Upstream(pool=pool.name, version=pool.version)
-    message.route.http = pool.route
+    message.route.CopyFrom(pool.route.to_proto())
     message.endpoints.extend(pool.endpoint_messages())
     for name, balancer in balancers.items():
         if pool.name in balancer.pools:

@@ -723,6 +723,7 @@ class Balancer(_message.Message):
     POOLS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ABSENT_SECONDS_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     connected: _builtins.bool
     """Subscribed now."""
@@ -736,6 +737,10 @@ class Balancer(_message.Message):
     """The last refusal, in words; empty: none."""
     absent_seconds: _builtins.float
     """For how long it has not been subscribed, as far as this leader knows; 0 while it is."""
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an operator should know of it, in words: certificates that expire, hosts without one."""
+
     def __init__(
         self,
         *,
@@ -748,10 +753,11 @@ class Balancer(_message.Message):
         pools: _builtins.int = ...,
         error: _builtins.str = ...,
         absent_seconds: _builtins.float = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_seconds", b"absent_seconds", "connected", b"connected", "driver", b"driver", "driver_version", b"driver_version", "error", b"error", "name", b"name", "pools", b"pools", "pools_current", b"pools_current", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_seconds", b"absent_seconds", "connected", b"connected", "driver", b"driver", "driver_version", b"driver_version", "error", b"error", "name", b"name", "notices", b"notices", "pools", b"pools", "pools_current", b"pools_current", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

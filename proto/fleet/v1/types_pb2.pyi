@@ -163,6 +163,34 @@ ON_FAILURE_PAUSE: OnFailure.ValueType  # 2
 """It stops where it is and waits for `rollout resume` or `rollout abort`."""
 Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
 
+class _ForwardedHeaders:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ForwardedHeadersEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ForwardedHeaders.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FORWARDED_HEADERS_UNSPECIFIED: _ForwardedHeaders.ValueType  # 0
+    """As REPLACE."""
+    FORWARDED_HEADERS_REPLACE: _ForwardedHeaders.ValueType  # 1
+    """The app sees what the balancer knows; what a client sent of them, or as Forwarded, is taken out."""
+    FORWARDED_HEADERS_APPEND: _ForwardedHeaders.ValueType  # 2
+    """For a balancer behind another proxy: its peer is added to X-Forwarded-For, the others are set where they are missing."""
+    FORWARDED_HEADERS_OFF: _ForwardedHeaders.ValueType  # 3
+    """They pass as they came."""
+
+class ForwardedHeaders(_ForwardedHeaders, metaclass=_ForwardedHeadersEnumTypeWrapper):
+    """What becomes of X-Forwarded-For, -Proto and -Host."""
+
+FORWARDED_HEADERS_UNSPECIFIED: ForwardedHeaders.ValueType  # 0
+"""As REPLACE."""
+FORWARDED_HEADERS_REPLACE: ForwardedHeaders.ValueType  # 1
+"""The app sees what the balancer knows; what a client sent of them, or as Forwarded, is taken out."""
+FORWARDED_HEADERS_APPEND: ForwardedHeaders.ValueType  # 2
+"""For a balancer behind another proxy: its peer is added to X-Forwarded-For, the others are set where they are missing."""
+FORWARDED_HEADERS_OFF: ForwardedHeaders.ValueType  # 3
+"""They pass as they came."""
+Global___ForwardedHeaders: _TypeAlias = ForwardedHeaders  # noqa: Y015
+
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -723,22 +751,106 @@ class PlacementPolicy(_message.Message):
 Global___PlacementPolicy: _TypeAlias = PlacementPolicy  # noqa: Y015
 
 @_typing.final
+class TimeoutPolicy(_message.Message):
+    """How long nothing may happen before a balancer gives up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_SECONDS_FIELD_NUMBER: _builtins.int
+    CONNECT_SECONDS_FIELD_NUMBER: _builtins.int
+    QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
+    SERVER_SECONDS_FIELD_NUMBER: _builtins.int
+    TUNNEL_SECONDS_FIELD_NUMBER: _builtins.int
+    client_seconds: _builtins.float
+    """A client that is sending a request or reading an answer."""
+    connect_seconds: _builtins.float
+    """A connection to a worker that is being made."""
+    queue_seconds: _builtins.float
+    """A request that waits for a worker below `max_connections`."""
+    server_seconds: _builtins.float
+    """A worker that has a request."""
+    tunnel_seconds: _builtins.float
+    """Both sides of an upgraded connection."""
+    def __init__(
+        self,
+        *,
+        client_seconds: _builtins.float = ...,
+        connect_seconds: _builtins.float = ...,
+        queue_seconds: _builtins.float = ...,
+        server_seconds: _builtins.float = ...,
+        tunnel_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_seconds", b"client_seconds", "connect_seconds", b"connect_seconds", "queue_seconds", b"queue_seconds", "server_seconds", b"server_seconds", "tunnel_seconds", b"tunnel_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeoutPolicy: _TypeAlias = TimeoutPolicy  # noqa: Y015
+
+@_typing.final
 class RoutePolicy(_message.Message):
-    """Where clients reach the app."""
+    """Where clients reach the app, and what is done with their requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_FIELD_NUMBER: _builtins.int
+    HTTPS_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    STRIP_PATH_FIELD_NUMBER: _builtins.int
+    REDIRECT_HTTPS_FIELD_NUMBER: _builtins.int
+    FORWARDED_FIELD_NUMBER: _builtins.int
+    STICKY_FIELD_NUMBER: _builtins.int
+    STICKY_DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_FIELD_NUMBER: _builtins.int
+    TIMEOUTS_FIELD_NUMBER: _builtins.int
     http: _builtins.str
-    """"ADDRESS:PORT" the balancers listen on for this app; empty: the app has no route."""
+    """"ADDRESS:PORT" the balancers listen on for this app, for HTTP and for HTTP in TLS; no address at all: the app has no route."""
+    https: _builtins.str
+    strip_path: _builtins.bool
+    """The app sees the path without its prefix."""
+    redirect_https: _builtins.bool
+    """Requests that come by HTTP are sent to the same place at `https` (308)."""
+    forwarded: Global___ForwardedHeaders.ValueType
+    sticky: _builtins.bool
+    """A client that was once answered by a worker goes on being sent there, by a cookie, while that worker is there."""
+    sticky_drain_seconds: _builtins.float
+    """For how long a worker that drains keeps those clients."""
+    max_connections: _builtins.int
+    """Requests that one worker is sent at a time by one balancer; 0: no limit."""
+    max_queue: _builtins.int
+    """Requests that may wait at one balancer for a worker below that limit, others are answered 503; 0: no limit."""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names clients ask for, in lower case; "*.example.com" is each name with one label more. Empty: any."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Prefixes of paths, whole segments. Empty: every path. Of routes that match, the most precise host wins, then the longest path."""
+
+    @_builtins.property
+    def timeouts(self) -> Global___TimeoutPolicy: ...
     def __init__(
         self,
         *,
         http: _builtins.str = ...,
+        https: _builtins.str = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+        strip_path: _builtins.bool = ...,
+        redirect_https: _builtins.bool = ...,
+        forwarded: Global___ForwardedHeaders.ValueType = ...,
+        sticky: _builtins.bool = ...,
+        sticky_drain_seconds: _builtins.float = ...,
+        max_connections: _builtins.int = ...,
+        max_queue: _builtins.int = ...,
+        timeouts: Global___TimeoutPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["http", b"http"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "redirect_https", b"redirect_https", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,7 +110,7 @@ class FakeController(balancer_pb2_grpc.BalancerServiceServicer):
 def to_proto(pool: Pool, version: int) -> balancer_pb2.Pool:
     message = balancer_pb2.Pool(name=pool.name, version=version, health_path=pool.health_path)
     if pool.route is not None:
-        message.route.http = str(pool.route)
+        message.route.CopyFrom(pool.route.policy.to_proto())
     for endpoint in pool.endpoints:
         message.endpoints.add(
             worker=endpoint.worker.to_proto(),

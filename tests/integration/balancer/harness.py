@@ -6,11 +6,14 @@ import itertools
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
-from fleet_balancer.driver import Endpoint, Pool, Target
+from fleet_balancer.driver import Endpoint, Pool, Route, Target
 from fleet_core.ids import WorkerId
+from fleet_core.route import RoutePolicy
 
 HEALTH_PATH = "/healthz"
 
@@ -38,7 +41,8 @@ async def eventually(
 
 class Backend:
     """Answers with its name, after `delay` seconds; not at all until `thawed`, as a process that is stopped. While it is `ill`, a
-    check gets 503. `/hold` waits for `release`; `/stream` sends chunks until then; Upgrade becomes an echo.
+    check gets 503. With `X-Echo: request` it answers the request's head. `/hold` waits for `release`; `/stream` sends chunks
+    until then, `/events` one whenever `event` is set; Upgrade becomes an echo.
 
     POST bodies are recorded in `posts`: a body seen twice anywhere is a replay.
     """
@@ -51,6 +55,7 @@ class Backend:
         self.release = asyncio.Event()
         self.thawed = asyncio.Event()
         self.thawed.set()
+        self.event = asyncio.Event()
         self.ill = False
         self.delay = 0.0
         self._idle_timeout = idle_timeout
@@ -120,11 +125,21 @@ class Backend:
                     await asyncio.wait_for(self.release.wait(), 0.05)
             writer.write(b"0\r\n\r\n")
             return True
+        if path == "/events":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not self.release.is_set():
+                await self.event.wait()
+                self.event.clear()
+                writer.write(b"9\r\ndata: x\n\n\r\n")
+            writer.write(b"0\r\n\r\n")
+            return True
         if path == "/hold":
             await self.release.wait()
         if self.delay:
             await asyncio.sleep(self.delay)
         answer = headers.get("x-forwarded-for", "") if path == "/forwarded" else self.name
+        if headers.get("x-echo") == "request":
+            answer = head.strip()
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode())
         await writer.drain()
         return True
@@ -147,17 +162,21 @@ def pool(
     name: str = "web",
     draining: Iterable[Backend] = (),
     health_path: str = "",
+    **settings: Any,
 ) -> Pool:
+    """Reached at port `route`; `settings`: what else its RoutePolicy says."""
     listed = [one.endpoint(name) if isinstance(one, Backend) else one for one in endpoints]
     listed += [backend.endpoint(name, draining=True) for backend in draining]
-    return Pool(name, None if route is None else Target("127.0.0.1", route), tuple(listed), health_path)
+    policy = RoutePolicy.model_validate(({} if route is None else {"http": f"127.0.0.1:{route}"}) | settings)
+    return Pool(name, Route.of(policy), tuple(listed), health_path)
 
 
 class Connection:
     """One client connection, kept alive."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "test") -> None:
         self._port = port
+        self._host = host
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def open(self) -> "Connection":
@@ -168,7 +187,7 @@ class Connection:
     async def send(self, method: str = "GET", path: str = "/", body: bytes = b"", headers: str = "") -> None:
         await self.open()
         assert self._streams is not None
-        head = f"{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         self._streams[1].write(head.encode() + body)
         await self._streams[1].drain()
 
@@ -209,6 +228,38 @@ class Connection:
             self._streams = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+async def ask(
+    port: int,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    host: str = "test",
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Answer:
+    """One request on a connection of its own, and the whole answer."""
+    fields = {"Host": host, "Content-Length": str(len(body)), "Connection": "close", **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            answered = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+            length = answered.get("content-length")
+            content = await (reader.read() if length is None else reader.readexactly(int(length)))
+        finally:
+            writer.close()
+    return Answer(int(lines[0].split(" ")[1]), answered, content.decode())
+
+
 async def get(port: int, path: str = "/", method: str = "GET", body: bytes = b"") -> tuple[int, str]:
     connection = Connection(port)
     try:
@@ -225,6 +276,7 @@ class Load:
     clients: int = 8
     post_share: int = 5
     pause: float = 0.002
+    host: str = "test"
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     total: int = 0
@@ -248,7 +300,7 @@ class Load:
         await eventually(lambda: self.total >= goal, f"{count} more requests", 30)
 
     async def _client(self, index: int) -> None:
-        connection = Connection(self.port)
+        connection = Connection(self.port, self.host)
         while not self._over:
             number = next(self._numbers)
             is_post = self.post_share > 0 and number % self.post_share == 0

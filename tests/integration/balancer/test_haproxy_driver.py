@@ -298,7 +298,7 @@ async def test_two_processes_found_after_a_kill_in_mid_reload_become_one(
         async with Load(port) as load:
             await load.more(50)
             # As far as a reload gets before the old process is retired.
-            half = await driver._started(wanted)
+            half = await driver._started(wanted, {})
             await half.close()
             await driver.close()
             successor = HaproxyDriver(tmp_path, haproxy)

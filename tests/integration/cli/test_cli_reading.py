@@ -122,11 +122,14 @@ def test_host_ls_prints_the_fields_that_are_an_interface(fleetctl: Fleetctl, con
 
 def test_balancer_ls_shows_who_is_behind_and_why(fleetctl: Fleetctl, control: FakeControl) -> None:
     control.answers["ListBalancers"] = control_pb2.ListBalancersResponse(
-        balancers=[fake.balancer(error="port 8080 is in use", pools_current=0)]
+        balancers=[
+            fake.balancer(error="port 8080 is in use", pools_current=0),
+            fake.balancer("lb2", notices=["certificate a.pem expires on 2026-12-01"]),
+        ]
     )
     result = fleetctl("balancer", "ls")
     assert "0/1" in result.out
-    assert result.err == "lb1 refused: port 8080 is in use\n"
+    assert result.err == "lb1 refused: port 8080 is in use\nlb2: certificate a.pem expires on 2026-12-01\n"
     assert json.loads(fleetctl("balancer", "ls", "-o", "json").out)[0]["state"] == "connected"
 
 

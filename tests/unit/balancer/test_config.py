@@ -1,14 +1,21 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet.v1 import balancer_pb2, types_pb2
-from fleet_balancer.driver import Endpoint, Pool, Target, parse_route
-from fleet_balancer.haproxy.config import Layout, PoolLayout, render
+from fleet_balancer.driver import Endpoint, Pool, Route, Target, parse_route
+from fleet_balancer.haproxy.config import render
 from fleet_balancer.haproxy.instance import Structure
+from fleet_balancer.haproxy.layout import Layout, PoolLayout
 from fleet_balancer.haproxy.routes import clash, clashes
 from fleet_balancer.haproxy.slots import Slot, SlotState
 from fleet_core.ids import WorkerId
+from fleet_core.route import RoutePolicy
+
+
+def reached(name: str, http: str, **settings: Any) -> Pool:
+    return Pool(name, Route.of(RoutePolicy(http=http, **settings)))
 
 
 def rendered() -> list[str]:
@@ -17,7 +24,17 @@ def rendered() -> list[str]:
         Slot(2),
         Slot(3, SlotState.ACTIVE, Target("fd00::1", 81)),
     )
-    layout = Layout(Path('/run/a "b" $c/s.sock'), 2, 500, (PoolLayout("web", 7, slots),))
+    route = Route.of(RoutePolicy(http=":80"))
+    assert route is not None
+    layout = Layout(
+        socket=Path('/run/a "b" $c/s.sock'),
+        map="1.map",
+        certificates="1.certificates",
+        threads=2,
+        max_connections=500,
+        listeners={Target("0.0.0.0", 80): 7},
+        pools=(PoolLayout("web", route, slots),),
+    )
     return [line.strip() for line in render(layout).splitlines()]
 
 
@@ -47,27 +64,32 @@ def test_the_listener_is_the_inherited_descriptor() -> None:
 
 
 def test_a_structure_survives_its_file() -> None:
-    structure = Structure({"web": Target("127.0.0.1", 8080)}, {Target("127.0.0.1", 8080): 7})
+    structure = Structure({Target("127.0.0.1", 8080): 7}, ("http-127.0.0.1:8080",), {"web": "/healthz"}, "1a2b")
     assert Structure.load(structure.dump()) == structure
+    # Of a process started before apps shared addresses: it is found, and another one takes its place.
+    old = Structure.load(b'{"pools": {"web": ["127.0.0.1", 8080, 7, "/healthz"], "api": ["127.0.0.1", 8081, 8]}}')
+    assert old.listeners == {Target("127.0.0.1", 8080): 7, Target("127.0.0.1", 8081): 8}
+    assert (old.frontends, old.pools, old.skeleton) == (("web", "api"), {"web": "/healthz", "api": ""}, "")
     with pytest.raises(ValueError, match="not readable"):
         Structure.load(b"[]")
 
 
 def test_a_pool_keeps_the_address_it_has_against_a_newcomer() -> None:
-    mine = {"web": Pool("web", Target("127.0.0.1", 80))}
-    refused = clashes({**mine, "api": Pool("api", Target("127.0.0.1", 80))}, mine)
-    assert refused == {"api": "127.0.0.1:80 is the route of web already: give api another address"}
+    mine = {"web": reached("web", "127.0.0.1:80")}
+    refused = clashes({**mine, "api": reached("api", "127.0.0.1:80")}, mine)
+    assert refused == {"api": "127.0.0.1:80 is the route of web already: give api another address, host or path"}
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])
 def test_every_address_clashes_with_one_of_the_same_port(address: str) -> None:
-    assert clash(Pool("web", Target(address, 80)), [Pool("api", Target("127.0.0.1", 80))])
-    assert not clash(Pool("web", Target(address, 81)), [Pool("api", Target("127.0.0.1", 80))])
-    assert not clash(Pool("web", Target(address, 80)), [Pool("web", Target("127.0.0.1", 80))])
+    others = [reached("api", "127.0.0.1:80")]
+    assert clash(reached("web", f"{address}:80"), others)
+    assert clash(reached("web", f"{address}:80", hosts=("a.test",)), others), "both cannot be listened on"
+    assert not clash(reached("web", f"{address}:81"), others)
+    assert not clash(reached("api", f"{address}:80"), others)
 
 
 def test_routes_are_read() -> None:
-    assert parse_route("") is None
     assert parse_route(":80") == Target("0.0.0.0", 80)
     assert parse_route("localhost:80") == Target("127.0.0.1", 80)
     assert str(parse_route("[::1]:80")) == "[::1]:80"

@@ -28,7 +28,8 @@ def test_a_route_is_served_on_the_balancers_own_address_or_left_to_another(
 ) -> None:
     message = balancer_pb2.Pool(name="web")
     message.route.http = route
-    assert str(Pool.from_proto(message, own_address).route) == listens_on
+    route_here = Pool.from_proto(message, own_address).route
+    assert ("None" if route_here is None else str(*route_here.addresses)) == listens_on
 
 
 def test_an_app_without_a_route_has_none_anywhere() -> None:
@@ -39,8 +40,8 @@ def test_two_balancers_on_one_machine_never_want_one_address() -> None:
     message = balancer_pb2.Pool(name="web")
     for route in (":8080", "127.0.0.1:8080", "127.0.0.2:8080"):
         message.route.http = route
-        listeners = [Pool.from_proto(message, own).route for own in ("127.0.0.1", "127.0.0.2")]
-        held = [listener for listener in listeners if listener is not None]
+        routes = [Pool.from_proto(message, own).route for own in ("127.0.0.1", "127.0.0.2")]
+        held = [address for route_here in routes if route_here is not None for address in route_here.addresses]
         assert len(held) == len(set(held))
         assert held
     assert held == [Target("127.0.0.2", 8080)]

@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 import click
 import pytest
 
+from fleet_core.route import Forwarded
 from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, RestartMode, Runtime
 from fleetctl.app_options import SpecOption
 from fleetctl.errors import CliError, ExitCode
@@ -36,6 +37,16 @@ def test_without_options_an_app_has_the_defaults_of_the_spec() -> None:
     ("arguments", "place", "value"),
     [
         (("--http", ":80"), "route.http", ":80"),
+        (("--http", ":80", "--hostname", "a.test", "--hostname", "*.b.test"), "route.hosts", ("a.test", "*.b.test")),
+        (("--http", ":80", "--path", "/api", "--path", "/v1"), "route.paths", ("/api", "/v1")),
+        (("--http", ":80", "--path", "/api", "--strip-path"), "route.strip_path", True),
+        (("--https", ":443"), "route.https", ":443"),
+        (("--http", ":80", "--https", ":443", "--redirect-https"), "route.redirect_https", True),
+        (("--http", ":80", "--forwarded", "append"), "route.forwarded", Forwarded.APPEND),
+        (("--http", ":80", "--sticky"), "route.sticky", True),
+        (("--http", ":80", "--sticky-drain", "5s"), "route.sticky_drain_seconds", 5),
+        (("--http", ":80", "--max-connections", "8"), "route.max_connections", 8),
+        (("--http", ":80", "--max-connections", "8", "--max-queue", "100"), "route.max_queue", 100),
         (("--user", "www"), "identity.user", "www"),
         (("--group", "www"), "identity.group", "www"),
         (("--umask", "027"), "identity.umask", "027"),
@@ -126,6 +137,15 @@ def test_one_value_sets_both_limits(text: str, name: str, soft: int, hard: int) 
         (("--ready", "tcp", "--no-port"), "--listen none"),
         (("--ready-path", "/", "--no-port"), "--listen none"),
         (("--http", ":80", "--no-port"), "--listen none"),
+        (("--https", ":443", "--no-port"), "--https needs something that listens"),
+        (("--http", ":80", "--redirect-https"), "--redirect-https needs --http"),
+        (("--http", ":80", "--https", ":80"), "--https: another of its addresses has port 80"),
+        (("--hostname", "a.test"), "need --http"),
+        (("--http", ":80", "--max-queue", "5"), "--max-queue: max_queue without max_connections"),
+        (("--http", ":80", "--sticky", "--drain-timeout", "5s"), "route.sticky_drain must be shorter"),
+        (("--path", "/api"), "need --http"),
+        (("--http", ":80", "--strip-path"), "give it one"),
+        (("--http", ":80", "--hostname", "A test"), "--hostname"),
         (("--port", "80", "--no-port"), "--port"),
         (("--listen", "socket", "--no-port"), "--no-port"),
         (("--http", "here"), "--http"),

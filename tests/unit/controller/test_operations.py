@@ -7,7 +7,8 @@ from fleet_controller.mutations.changes import INVALID, NOT_FOUND, PRECONDITION,
 from fleet_controller.planning.placement import HostFact
 from fleet_controller.records import AppRecord, AppState, RolloutKind, RolloutRecord, RolloutState, SizeMode
 from fleet_core.ids import SlotId
-from fleet_core.spec import AppSpec, RoutePolicy
+from fleet_core.route import RoutePolicy
+from fleet_core.spec import AppSpec
 
 HOSTS = {
     "host1": HostFact("host1", 4, online=True),
@@ -40,8 +41,8 @@ def test_a_new_app_on_named_hosts_is_pinned_there() -> None:
 
 @pytest.mark.parametrize("other", ["127.0.0.1:80", "0.0.0.0:80", ":80"])
 def test_two_apps_cannot_have_one_address(other: str) -> None:
-    with pytest.raises(Refused, match="taken by app first") as refused:
-        operations.start_new(Ask("r1"), spec("127.0.0.1:80"), 1, (), HOSTS, {"first": other})
+    with pytest.raises(Refused, match="is the route of first already") as refused:
+        operations.start_new(Ask("r1"), spec("127.0.0.1:80"), 1, (), HOSTS, {"first": RoutePolicy(http=other)})
     assert refused.value.kind == PRECONDITION
 
 

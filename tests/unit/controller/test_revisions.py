@@ -5,7 +5,8 @@ import pytest
 from fleet_controller.mutations import endings, revisions
 from fleet_controller.mutations.changes import INVALID, NOT_FOUND, PRECONDITION, Ask, Change, Refused
 from fleet_controller.records import AppRecord, RevisionRecord, RolloutState
-from fleet_core.spec import AppSpec, RolloutPolicy, RoutePolicy
+from fleet_core.route import RoutePolicy
+from fleet_core.spec import AppSpec, RolloutPolicy
 
 SPEC = AppSpec(name="app", argv=("app",), cwd="/", env={"COLOUR": "red", "SIZE": "4"})
 APP = AppRecord(name="app", placement={"host1": 2}, good_revisions=(1,))

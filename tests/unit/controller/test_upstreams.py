@@ -7,6 +7,7 @@ from fleet_controller.balancers import ObservedBalancer, Upstreams
 from fleet_controller.outbox import Outbox
 from fleet_controller.planning.views import BalancerView, EndpointState, Life, Phase, WorkerView
 from fleet_core.ids import Epoch, WorkerId
+from fleet_core.route import RoutePolicy
 
 EPOCH = Epoch(1, 7)
 OLD = WorkerId("app", "host1", 1, 1)
@@ -29,7 +30,7 @@ class Scene:
 
     def send(self, **states: EndpointState) -> int:
         names = {"old": OLD, "new": NEW}
-        self.upstreams.update("app", "", {names[name]: state for name, state in states.items()}, WORKERS)
+        self.upstreams.update("app", RoutePolicy(), {names[name]: state for name, state in states.items()}, WORKERS)
         return self.upstreams.lists["app"].version
 
     def acknowledge(self, version: int, epoch: Epoch = EPOCH, error: str = "") -> None:
@@ -147,7 +148,7 @@ def test_a_balancer_far_behind_is_told_to_begin_anew() -> None:
 def test_a_list_whose_health_path_changed_is_sent_again() -> None:
     scene = Scene()
     first = scene.send(old=READY)
-    scene.upstreams.update("app", "", {OLD: READY}, WORKERS, "/healthz")
+    scene.upstreams.update("app", RoutePolicy(), {OLD: READY}, WORKERS, "/healthz")
     assert scene.upstreams.lists["app"].version == first + 1
     assert scene.upstreams.lists["app"].message().health_path == "/healthz"
 

@@ -1,0 +1,192 @@
+"""Where clients reach an app and what is done with their requests: a user's wish, checked, and who may have which place.
+
+A *place* is what only one app can have: an address, what is spoken there, a host name (or any), and a path prefix. Apps share an
+address as long as they speak the same there and no two have the same host and path.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Self
+
+from msgspec import Meta
+
+from fleet.v1 import types_pb2
+from fleet_core import wire
+from fleet_core.addresses import EVERY_ADDRESS, check_address, parse_address
+from fleet_core.checked import Checked, RuleError
+
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+_PATH = re.compile(r"(/[A-Za-z0-9._~%+@:,=-]+)+/?|/")
+_LONGEST_HOST = 253
+_LONGEST_PATH = 512
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+Several = Annotated[tuple[str, ...], Meta(max_length=100)]
+
+
+class Protocol(StrEnum):
+    """What is spoken at an address; the field of RoutePolicy that names the address is called the same."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+
+class Forwarded(StrEnum):
+    """What becomes of X-Forwarded-For, -Proto and -Host."""
+
+    REPLACE = "replace"
+    APPEND = "append"
+    OFF = "off"
+
+
+class TimeoutPolicy(Checked, frozen=True):
+    """How long nothing may happen."""
+
+    client_seconds: PositiveSeconds = 300
+    connect_seconds: PositiveSeconds = 1
+    queue_seconds: PositiveSeconds = 10
+    server_seconds: PositiveSeconds = 300
+    tunnel_seconds: PositiveSeconds = 3600
+
+
+class RoutePolicy(Checked, frozen=True):
+    http: str = ""
+    https: str = ""
+    hosts: Several = ()
+    """Lower case; "*.example.com" is each name with exactly one label more."""
+    paths: Several = ()
+    """Prefixes, whole segments: "/api" is /api and /api/…, and not /apis. None: every path."""
+    strip_path: bool = False
+    redirect_https: bool = False
+    forwarded: Forwarded = Forwarded.REPLACE
+    sticky: bool = False
+    sticky_drain_seconds: Seconds = 10
+    max_connections: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """0: no limit."""
+    max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """0: no limit."""
+    timeouts: TimeoutPolicy = TimeoutPolicy()
+
+    def __post_init__(self) -> None:
+        for protocol, address in self.written.items():
+            check_address(address, protocol.value)
+        self._check_ports()
+        for host in self.hosts:
+            _check_host(host)
+        for path in self.paths:
+            _check_path(path)
+        for several in ("hosts", "paths"):
+            if getattr(self, several) and not self.routed:
+                raise RuleError(f"{several} without an address: say where it listens with http or https", several)
+        if self.strip_path and not self.paths:
+            raise RuleError("strip_path without paths: there is nothing to take away", "strip_path")
+
+        if self.max_queue and not self.max_connections:
+            raise RuleError("max_queue without max_connections: where nothing is limited nothing waits", "max_queue")
+        if self.redirect_https and not (self.http and self.https):
+            raise RuleError("redirect_https needs both http, where it redirects, and https, where to", "redirect_https")
+
+    def _check_ports(self) -> None:
+        """No two of its addresses may be one socket."""
+        register = Register()
+        for protocol, address in self.addresses.items():
+            if register.enter(protocol, Places({protocol: _literal(address)}, self.matches)):
+                raise RuleError(f"another of its addresses has port {address[1]} already: give each its own", protocol)
+
+    def to_proto(self) -> types_pb2.RoutePolicy:
+        return wire.filled(types_pb2.RoutePolicy(), self.plain())
+
+    @classmethod
+    def from_proto(cls, message: types_pb2.RoutePolicy) -> Self:
+        """As AppSpec.from_proto. Raises CheckError."""
+        return cls.model_validate(wire.plain(message))
+
+    @property
+    def written(self) -> dict[Protocol, str]:
+        """Its addresses as the user wrote them, by what is spoken there."""
+        return {protocol: address for protocol in Protocol if (address := getattr(self, protocol.value))}
+
+    @property
+    def routed(self) -> bool:
+        """Clients reach it somewhere."""
+        return bool(self.written)
+
+    @property
+    def addresses(self) -> dict[Protocol, tuple[str, int]]:
+        """As `parse_address` reads them, by what is spoken there."""
+        return {protocol: parse_address(address) for protocol, address in self.written.items()}
+
+    @property
+    def matches(self) -> frozenset[tuple[str, str]]:
+        """Every (host, path prefix) it is reached by: host "" is any, paths end with a slash."""
+        hosts = self.hosts or ("",)
+        return frozenset((host, f"{path.rstrip('/')}/") for host in hosts for path in self.paths or ("/",))
+
+
+def _check_host(host: str) -> None:
+    if len(host) > _LONGEST_HOST or _HOST.fullmatch(host) is None:
+        text = "write a name in lower case without a port, as in shop.example.com or *.example.com"
+        raise RuleError(f"host {host!r} is not valid: {text}", "hosts")
+
+
+def _check_path(path: str) -> None:
+    if len(path) > _LONGEST_PATH or _PATH.fullmatch(path) is None:
+        text = "write a prefix that begins with a slash, of letters, digits and ._~%+@:,=-, as in /api/v1"
+        raise RuleError(f"path {path!r} is not valid: {text}", "paths")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What an app has, or wants: at each of its addresses the same hosts and paths."""
+
+    addresses: Mapping[Protocol, tuple[str, int]]
+    matches: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of(cls, route: RoutePolicy) -> "Places":
+        return cls({protocol: _literal(address) for protocol, address in route.addresses.items()}, route.matches)
+
+
+class Register:
+    """Who has which place."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[int, dict[str, tuple[str, dict[tuple[str, str], str]]]] = {}
+
+    def enter(self, app: str, places: Places) -> str:
+        """Give `app` its places and return ""; or give it nothing, and say in a line who has one of them."""
+        refusal = self._refusal(app, places)
+        if not refusal:
+            for protocol, (address, port) in places.addresses.items():
+                _, matches = self._by_port.setdefault(port, {}).setdefault(address, (protocol, {}))
+                matches.update(dict.fromkeys(places.matches, app))
+        return refusal
+
+    def _refusal(self, app: str, places: Places) -> str:
+        for protocol, (address, port) in places.addresses.items():
+            for other, (spoken, matches) in self._by_port.get(port, {}).items():
+                shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+                first = min(matches.values())
+                if other != address and (other in EVERY_ADDRESS or address in EVERY_ADDRESS):
+                    return f"{shown} is the route of {first} already: give {app} another address, or write it as {first} does"
+                if other == address and spoken != protocol:
+                    return f"{shown} speaks {spoken} for {first} already: give {app} another address"
+                if other == address and (both := sorted(places.matches & matches.keys())):
+                    what = f"{shown}{_match_shown(*both[0])}"
+                    return (
+                        f"{what} is the route of {matches[both[0]]} already: give {app} another address, host or path"
+                    )
+        return ""
+
+
+def _literal(address: tuple[str, int]) -> tuple[str, int]:
+    return ("127.0.0.1", address[1]) if address[0] == "localhost" else address
+
+
+def _match_shown(host: str, path: str) -> str:
+    """ " for a.test/api"; empty: everything."""
+    where = f"{host or '*'}{'' if path == '/' else path.rstrip('/')}"
+    return "" if where == "*" else f" for {where}"
