@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -32,6 +33,8 @@ _AT_ONCE = 2
 _RETRY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0
+_COUNT_SECONDS = 0.5
+"""So often the bytes that came are reported."""
 _FETCHES = 3
 """So often bytes with a wrong digest are fetched again."""
 
@@ -51,6 +54,12 @@ class _FetchBrokeError(Exception):
 @dataclass
 class _Preparation:
     waiting: str = ""
+    state: agent_pb2.PreparationState.ValueType = agent_pb2.PREPARATION_STATE_FETCHING
+    received_bytes: int = 0
+    size_bytes: int = 0
+    said_at: float = 0.0
+    attempt: int = 0
+    """The last one that was asked for; 0: a target wants it."""
     problem: str = ""
     last_lines: tuple[str, ...] = ()
     task: asyncio.Task[None] | None = None
@@ -106,11 +115,40 @@ class Artifacts:
         code = self._folders.code(identity)
         if code is not None:
             return Local(code=str(code), programs=self._folders.programs(identity))
-        entry = self._preparations.get(identity)
-        if entry is None:
-            entry = self._preparations[identity] = _Preparation(f"fetching code {digest[:12]}…")
-            entry.task = asyncio.create_task(self._prepare(identity, digest, spec, entry), name=f"code {digest[:12]}")
+        entry = self._preparations.get(identity) or self._begin(identity, digest, spec, 0)
         return Local(waiting=entry.waiting, problem=entry.problem, last_lines=entry.last_lines)
+
+    def prepare(self, wanted: agent_pb2.Preparation, spec: AppSpec | str) -> agent_pb2.PreparationStatus:
+        """How far the code is that no target needs yet; begins to make it ready, and again what failed in another attempt.
+
+        `spec`: or why it cannot be used here.
+        """
+        status = agent_pb2.PreparationStatus(preparation=wanted, state=agent_pb2.PREPARATION_STATE_FAILED)
+        if isinstance(spec, str):
+            status.reason = spec
+            return status
+        identity = self.identity(wanted.artifact_digest, spec)
+        if self._folders.code(identity) is not None:
+            status.state = agent_pb2.PREPARATION_STATE_READY
+            return status
+        entry = self._preparations.get(identity)
+        if entry is None or (entry.problem and entry.attempt != wanted.attempt):
+            entry = self._begin(identity, wanted.artifact_digest, spec, wanted.attempt)
+        if not entry.problem:
+            entry.attempt = wanted.attempt
+            status.state = entry.state
+            status.received_bytes, status.size_bytes = entry.received_bytes, entry.size_bytes
+        status.reason = entry.problem or entry.waiting
+        status.last_lines.extend(entry.last_lines)
+        return status
+
+    def _begin(self, identity: str, digest: str, spec: AppSpec, attempt: int) -> _Preparation:
+        before = self._preparations.get(identity)
+        if before is not None and before.task is not None and not before.task.done():
+            self._ending[identity] = before.task  # it failed, and still clears away what it left
+        entry = self._preparations[identity] = _Preparation(f"fetching code {digest[:12]}…", attempt=attempt)
+        entry.task = asyncio.create_task(self._prepare(identity, digest, spec, entry), name=f"code {digest[:12]}")
+        return entry
 
     def identity(self, digest: str, spec: AppSpec) -> str:
         """Names the code as this host builds it for this spec."""
@@ -165,7 +203,7 @@ class Artifacts:
             self._folders.part(identity).unlink(missing_ok=True)
             if attempt == _FETCHES:
                 raise _CannotPrepareError(f"fetched code has the digest {found[:12]}, not {digest[:12]}")
-        self._say(entry, f"unpacking code {digest[:12]}…")
+        self._say(entry, f"unpacking code {digest[:12]}…", agent_pb2.PREPARATION_STATE_UNPACKING)
         user = self._context.user_of(spec)
         account = find_account(user) if user else None
         if user and account is None:
@@ -182,7 +220,9 @@ class Artifacts:
             await _in_thread(self._open_to, identity, owner)
         try:
             for argv in build_steps(spec.build, code / spec.cwd, code.parent / "venv"):
-                self._say(entry, f"building code {digest[:12]}: {shown(argv)}…")
+                self._say(
+                    entry, f"building code {digest[:12]}: {shown(argv)}…", agent_pb2.PREPARATION_STATE_BUILDING
+                )
                 lock = await _in_thread(self._folders.lock)
                 try:
                     await build(argv, code / spec.cwd, spec, self._context, account, owner, lock)
@@ -199,9 +239,22 @@ class Artifacts:
             folder.chmod(0o711)
         give_to(self._folders.folder(identity), *owner)
 
-    def _say(self, entry: _Preparation, waiting: str) -> None:
-        entry.waiting = waiting
+    def _say(
+        self,
+        entry: _Preparation,
+        waiting: str,
+        state: agent_pb2.PreparationState.ValueType = agent_pb2.PREPARATION_STATE_FETCHING,
+    ) -> None:
+        entry.waiting, entry.state = waiting, state
         self._changed()
+
+    def _count(self, entry: _Preparation, digest: str, received: int, size: int) -> None:
+        """So much is here; said now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= entry.said_at + _COUNT_SECONDS:
+            entry.said_at, entry.received_bytes, entry.size_bytes = now, received, size
+            percent = 100 * received // size if size else 0
+            self._say(entry, f"fetching code {digest[:12]}: {percent} %")
 
     async def _fetch(self, identity: str, digest: str, entry: _Preparation) -> str:
         """Until all bytes are there, from whichever controller leads; returns their digest.
@@ -222,7 +275,7 @@ class Artifacts:
                     continue
                 try:
                     request = agent_pb2.FetchArtifactRequest(digest=digest, offset=stream.tell())
-                    await self._read(source, request, take, stream.tell)
+                    await self._read(source, request, take, stream.tell, partial(self._count, entry, digest))
                 except (_FetchBrokeError, TimeoutError) as error:
                     self._say(entry, f"fetching code {digest[:12]}: {error or 'nothing came'}; trying again…")
                     await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
@@ -235,6 +288,7 @@ class Artifacts:
         request: agent_pb2.FetchArtifactRequest,
         take: Callable[[bytes], None],
         tell: Callable[[], int],
+        count: Callable[[int, int], None],
     ) -> None:
         size = -1
         call: FetchCall | None = None
@@ -247,6 +301,7 @@ class Artifacts:
                     break
                 size = chunk.size_bytes
                 await _in_thread(take, chunk.data)
+                count(tell(), size)
         except CallError as error:
             if error.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED):
                 raise _CannotPrepareError(f"code cannot be fetched: {error.details}") from error

@@ -61,8 +61,9 @@ def size_mode(mode: control_pb2.SizeMode.ValueType) -> str:
 
 
 def worker_name(worker: types_pb2.WorkerId) -> str:
-    """The name of its slot: my-app/host1/3."""
-    return f"{worker.app}/{worker.host}/{worker.slot}"
+    """The name of its slot: my-app/host1/3; without a slot, of the app on a host: my-app/host1."""
+    name = f"{worker.app}/{worker.host}"
+    return f"{name}/{worker.slot}" if worker.slot else name
 
 
 def app_view(app: control_pb2.App) -> dict[str, Any]:

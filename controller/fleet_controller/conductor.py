@@ -17,7 +17,7 @@ from fleet_controller.mutations import endings
 from fleet_controller.planning.departures import drained, without_departing
 from fleet_controller.planning.relocation import at_rest, draining
 from fleet_controller.planning.rollout import plan
-from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Situation, Target
+from fleet_controller.planning.views import CodeView, Failure, Memory, Phase, Plan, Preparation, Situation, Target
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -178,6 +178,8 @@ class Conductor:
             else frozenset(),
             balancers=self._upstreams.views(app.name, (record.name for record in self._desired.all(BalancerRecord))),
             memory=progress.memory,
+            brings_code=_brings_code(rollout, revision),
+            code=self._code(app, revision),
         )
         progress.plan = plan(situation, self._clock())
         progress.memory = progress.plan.memory
@@ -190,6 +192,16 @@ class Conductor:
                 self._upstreams.update(app.name, situation.spec.route.http, endpoints, by_id, path)
         if rollout is not None and (progress.plan.failure or progress.plan.settled):
             self._end(app, rollout, progress)
+
+    def _code(self, app: AppRecord, revision: RevisionRecord) -> dict[str, CodeView]:
+        """How far each host is with the code that new workers run."""
+        wanted = _preparation_message(Preparation("", app.name, app.revision, app.generation), revision)
+        code: dict[str, CodeView] = {}
+        for host in self._hosts:
+            if host.prepares_code:
+                said = next((status for status in host.preparations if status.preparation == wanted), None)
+                code[host.name] = _code_view(said) if said is not None else CodeView()
+        return code
 
     def _health_path(self, app: str, revisions: Iterable[int]) -> str:
         """What balancers may ask every listed worker for; empty while revisions differ: an older one may not know the path."""
@@ -231,16 +243,29 @@ class Conductor:
             for target in progress.plan.targets
             if target.id.host == host.name
         )
-        if targets == host.assigned:
+        preparations = frozenset(
+            preparation
+            for progress in self.apps.values()
+            if progress.plan is not None and host.prepares_code
+            for preparation in progress.plan.preparations
+            if preparation.host == host.name
+        )
+        if targets | preparations == host.assigned:
             return
-        host.assigned = targets
+        host.assigned = targets | preparations
         for target in targets:
             host.told(target.id, target.revision, target.phase)
         self._sequence += 1
         sequence = self._sequence
-        host.outbox.put("assignment", lambda: self._assignment(host, sequence, targets))
+        host.outbox.put("assignment", lambda: self._assignment(host, sequence, targets, preparations))
 
-    def _assignment(self, host: ObservedHost, sequence: int, targets: frozenset[Target]) -> agent_pb2.ControllerMessage:
+    def _assignment(
+        self,
+        host: ObservedHost,
+        sequence: int,
+        targets: frozenset[Target],
+        preparations: frozenset[Preparation],
+    ) -> agent_pb2.ControllerMessage:
         message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto())
         assignment = message.assignment
         assignment.sequence = sequence
@@ -259,10 +284,18 @@ class Conductor:
                 spec_digest=revision.spec_digest,
                 artifact_digest=revision.artifact_digest,
             )
-            if revision.spec_digest not in host.specs_sent:
-                host.specs_sent.add(revision.spec_digest)
-                assignment.specs.append(revision.spec_message())
+            self._carry_spec(host, assignment, revision)
+        for preparation in sorted(preparations, key=lambda preparation: preparation.app):
+            revision = self._desired.get(revision_key(preparation.app, preparation.revision), RevisionRecord)
+            if revision is not None:
+                assignment.preparations.append(_preparation_message(preparation, revision))
+                self._carry_spec(host, assignment, revision)
         return message
+
+    def _carry_spec(self, host: ObservedHost, assignment: agent_pb2.Assignment, revision: RevisionRecord) -> None:
+        if revision.spec_digest not in host.specs_sent:
+            host.specs_sent.add(revision.spec_digest)
+            assignment.specs.append(revision.spec_message())
 
     def _let_go(self, host: ObservedHost) -> None:
         """Tell a host that leaves, once, that no balancer sends its workers anything."""
@@ -326,6 +359,11 @@ class Conductor:
         """With what it printed last, which its agent reports a moment after its end."""
         if failure.worker is None:
             return None
+        if not failure.worker.slot:
+            name = str(failure.worker.slot_id)
+            return FailedWorkerRecord(
+                worker=name, generation=failure.worker.generation, reason=failure.reason, last_lines=failure.last_lines
+            )
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS), self.planned:
                 await self.planned.wait_for(lambda: (seen := self._seen(failure)) is None or seen.last_lines)
@@ -372,3 +410,30 @@ class Conductor:
             missing = [name for name in app.placement if (host := self._hosts.get(name)) is None or not host.connected]
             notices += [f"host {name} is not connected: its workers may well be running" for name in sorted(missing)]
         return notices
+
+
+def _brings_code(rollout: RolloutRecord | None, revision: RevisionRecord) -> bool:
+    """Going back needs no wait: what runs that revision yet has its code."""
+    if rollout is None or rollout.state is not RolloutState.RUNNING or not revision.artifact_digest:
+        return False
+    return rollout.previous is None or rollout.previous.revision != revision.number
+
+
+def _preparation_message(preparation: Preparation, revision: RevisionRecord) -> agent_pb2.Preparation:
+    return agent_pb2.Preparation(
+        app=preparation.app,
+        artifact_digest=revision.artifact_digest,
+        spec_digest=revision.spec_digest,
+        attempt=preparation.attempt,
+    )
+
+
+def _code_view(status: agent_pb2.PreparationStatus) -> CodeView:
+    failed = status.state == agent_pb2.PREPARATION_STATE_FAILED
+    return CodeView(
+        ready=status.state == agent_pb2.PREPARATION_STATE_READY,
+        doing="" if failed else status.reason,
+        received_bytes=status.received_bytes,
+        problem=(status.reason or "no reason was given") if failed else "",
+        last_lines=tuple(status.last_lines),
+    )

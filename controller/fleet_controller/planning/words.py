@@ -32,10 +32,11 @@ def waiting_for(
     trial: Trial,
     remaining: Mapping[str, int],
     ailing: Collection[str],
+    preparing: str,
     held_back: str,
 ) -> Waiting:
     """`balancers`: those that count; `ailing`: workers that shall serve and do not, while nothing is being done about it;
-    `held_back`: why a worker that shall leave may not yet, empty where none is.
+    `preparing`: how far hosts are with the code that comes first, empty where it is ready; `held_back`: why a worker that shall leave may not yet, empty where none is.
     """
     rollout, name = situation.rollout, situation.app.name
     if not remaining and not (rollout is not None and rollout.kind is RolloutKind.REMOVE):
@@ -52,6 +53,8 @@ def waiting_for(
         if rollout is not None and rollout.kind is RolloutKind.REMOVE:
             gone = f": bring it back, or `fleetctl host remove {min(away)}` if it is gone for good"
         return Waiting(f"waiting for {listed(away)}, not connected{gone}")
+    if preparing:
+        return Waiting(preparing)
     routed = situation.spec.listen_mode is not ListenMode.NONE
     silent = [balancer for balancer in balancers if not balancer.connected]
     if silent and routed:

@@ -23,7 +23,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
-from fleet_core.ids import SlotId, WorkerId
+from fleet_core.ids import WorkerId
 
 _WORKER_STATES = {
     Life.PENDING: types_pb2.WORKER_STATE_PENDING,
@@ -141,7 +141,8 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
 
 
 def _failed_worker(record: FailedWorkerRecord) -> control_pb2.FailedWorker:
-    worker = WorkerId.of(SlotId.parse(record.worker), record.generation)
+    app, host, slot = record.worker.split("/")
+    worker = WorkerId(app, host, int(slot), record.generation)
     return control_pb2.FailedWorker(worker=worker.to_proto(), reason=record.reason, last_lines=record.last_lines)
 
 

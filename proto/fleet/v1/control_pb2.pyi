@@ -1736,7 +1736,7 @@ Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
 
 @_typing.final
 class FailedWorker(_message.Message):
-    """The worker a rollout stopped at."""
+    """The worker a rollout stopped at. Slot 0: none was started, because the host could not make the code ready."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
