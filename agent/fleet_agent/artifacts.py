@@ -251,8 +251,9 @@ class Artifacts:
     def _count(self, entry: _Preparation, digest: str, received: int, size: int) -> None:
         """So much is here; said now and then."""
         now = asyncio.get_running_loop().time()
+        entry.received_bytes, entry.size_bytes = received, size
         if now >= entry.said_at + _COUNT_SECONDS:
-            entry.said_at, entry.received_bytes, entry.size_bytes = now, received, size
+            entry.said_at = now
             percent = 100 * received // size if size else 0
             self._say(entry, f"fetching code {digest[:12]}: {percent} %")
 

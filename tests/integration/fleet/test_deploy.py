@@ -75,7 +75,10 @@ def test_code_is_deployed_refused_where_it_does_not_build_and_taken_back(fleet: 
     assert str(fleet.data_dir) in first["cwd"]
     assert (second["words"], second["built"]) == ("v2", "v2")
     assert refused.code == 1, refused.output + refused.errors
+    assert "cannot make the code ready: build failed" in refused.errors
     assert "exit code 3" in refused.errors
+    assert "runs on; mend that" in refused.errors
+    assert len(refused.errors.splitlines()) < 24, "the reason does not fit on one screen"
     assert "no compiler here" in refused.errors
     assert (back["words"], back["built"]) == ("v1", "")
     assert first["cwd"].rpartition("/")[0] != second["cwd"].rpartition("/")[0]
