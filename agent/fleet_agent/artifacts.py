@@ -220,9 +220,7 @@ class Artifacts:
             await _in_thread(self._open_to, identity, owner)
         try:
             for argv in build_steps(spec.build, code / spec.cwd, code.parent / "venv"):
-                self._say(
-                    entry, f"building code {digest[:12]}: {shown(argv)}…", agent_pb2.PREPARATION_STATE_BUILDING
-                )
+                self._say(entry, f"building code {digest[:12]}: {shown(argv)}…", agent_pb2.PREPARATION_STATE_BUILDING)
                 lock = await _in_thread(self._folders.lock)
                 try:
                     await build(argv, code / spec.cwd, spec, self._context, account, owner, lock)

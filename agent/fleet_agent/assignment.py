@@ -119,9 +119,7 @@ def read_assignment(path: Path) -> HeldAssignment:
             int(content["sequence"]),
             tuple(json_format.ParseDict(target, agent_pb2.Target()) for target in content["targets"]),
             {digest: json_format.ParseDict(spec, types_pb2.AppSpec()) for digest, spec in content["specs"].items()},
-            tuple(
-                json_format.ParseDict(wanted, agent_pb2.Preparation()) for wanted in content.get("preparations", ())
-            ),
+            tuple(json_format.ParseDict(wanted, agent_pb2.Preparation()) for wanted in content.get("preparations", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
         raise ValueError(f"{path}: not an assignment: {error}; move it away, the controller sends it again") from error

@@ -17,7 +17,8 @@ from fleet_controller.mutations import endings
 from fleet_controller.planning.departures import drained, without_departing
 from fleet_controller.planning.relocation import at_rest, draining
 from fleet_controller.planning.rollout import plan
-from fleet_controller.planning.views import CodeView, Failure, Memory, Phase, Plan, Preparation, Situation, Target
+from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Preparation, Situation, Target
+from fleet_controller.preparations import brings_code, code_views, preparation_message
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -178,8 +179,8 @@ class Conductor:
             else frozenset(),
             balancers=self._upstreams.views(app.name, (record.name for record in self._desired.all(BalancerRecord))),
             memory=progress.memory,
-            brings_code=_brings_code(rollout, revision),
-            code=self._code(app, revision),
+            brings_code=brings_code(rollout, revision),
+            code=code_views(self._hosts, app, revision),
         )
         progress.plan = plan(situation, self._clock())
         progress.memory = progress.plan.memory
@@ -192,16 +193,6 @@ class Conductor:
                 self._upstreams.update(app.name, situation.spec.route.http, endpoints, by_id, path)
         if rollout is not None and (progress.plan.failure or progress.plan.settled):
             self._end(app, rollout, progress)
-
-    def _code(self, app: AppRecord, revision: RevisionRecord) -> dict[str, CodeView]:
-        """How far each host is with the code that new workers run."""
-        wanted = _preparation_message(Preparation("", app.name, app.revision, app.generation), revision)
-        code: dict[str, CodeView] = {}
-        for host in self._hosts:
-            if host.prepares_code:
-                said = next((status for status in host.preparations if status.preparation == wanted), None)
-                code[host.name] = _code_view(said) if said is not None else CodeView()
-        return code
 
     def _health_path(self, app: str, revisions: Iterable[int]) -> str:
         """What balancers may ask every listed worker for; empty while revisions differ: an older one may not know the path."""
@@ -288,7 +279,7 @@ class Conductor:
         for preparation in sorted(preparations, key=lambda preparation: preparation.app):
             revision = self._desired.get(revision_key(preparation.app, preparation.revision), RevisionRecord)
             if revision is not None:
-                assignment.preparations.append(_preparation_message(preparation, revision))
+                assignment.preparations.append(preparation_message(preparation, revision))
                 self._carry_spec(host, assignment, revision)
         return message
 
@@ -410,30 +401,3 @@ class Conductor:
             missing = [name for name in app.placement if (host := self._hosts.get(name)) is None or not host.connected]
             notices += [f"host {name} is not connected: its workers may well be running" for name in sorted(missing)]
         return notices
-
-
-def _brings_code(rollout: RolloutRecord | None, revision: RevisionRecord) -> bool:
-    """Going back needs no wait: what runs that revision yet has its code."""
-    if rollout is None or rollout.state is not RolloutState.RUNNING or not revision.artifact_digest:
-        return False
-    return rollout.previous is None or rollout.previous.revision != revision.number
-
-
-def _preparation_message(preparation: Preparation, revision: RevisionRecord) -> agent_pb2.Preparation:
-    return agent_pb2.Preparation(
-        app=preparation.app,
-        artifact_digest=revision.artifact_digest,
-        spec_digest=revision.spec_digest,
-        attempt=preparation.attempt,
-    )
-
-
-def _code_view(status: agent_pb2.PreparationStatus) -> CodeView:
-    failed = status.state == agent_pb2.PREPARATION_STATE_FAILED
-    return CodeView(
-        ready=status.state == agent_pb2.PREPARATION_STATE_READY,
-        doing="" if failed else status.reason,
-        received_bytes=status.received_bytes,
-        problem=(status.reason or "no reason was given") if failed else "",
-        last_lines=tuple(status.last_lines),
-    )

@@ -1,7 +1,7 @@
 """Code before workers: a rollout that brings code begins its first step when every host of the app has it ready. Pure.
 
-A host that was lost meanwhile holds up no other, as in the rest of a rollout: when it is back, the code comes first there, too. One
-that this leader never heard of is waited for, and so is the rollout's `progress_deadline`.
+A host that was lost meanwhile holds up no other, as in the rest of a rollout: when it is back, the code comes first there, too.
+One that this leader never heard of is waited for, until `progress_deadline` ends the rollout.
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, load_on
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, free_address, load_on
 from tests.integration.fleet.judge import assert_none_failed, journals_show
 
 _SIZE = 6
@@ -94,3 +94,23 @@ def test_the_same_code_again_changes_nothing(fleet: Fleet, address: str) -> None
     assert "is there already" in again
     assert (_digests(fleet), fleet.pids()) == before
     assert _asked(address)["words"] == "same"
+
+
+def test_an_app_begins_with_its_code_and_says_the_truth_where_that_does_not_build(fleet: Fleet) -> None:
+    """Guards invariant 10."""
+    code = _code(fleet.folder / "newcomer", "first")
+    address = free_address()
+    command = ("deploy", "newcomer", str(code), "-i", "3", "--http", address, "--bake-time", "0s")
+    failed = fleet.run(*command, "--build", "sh -c 'echo no compiler; exit 3'", "--", "node", "server.js")
+    assert failed.code == 1, failed.output + failed.errors
+    assert "cannot make the code ready" in failed.errors
+    assert "no compiler" in failed.errors
+
+    fleet.do(*command, "--no-build", "--", "node", "server.js")
+    assert len(fleet.workers("newcomer")) == 3
+    assert _asked(address)["words"] == "first"
+    before = fleet.pids("newcomer")
+    again = fleet.do(*command, "--no-build", "--", "node", "server.js")
+    assert "nothing was changed" in again
+    assert fleet.pids("newcomer") == before
+    fleet.do("remove", "newcomer", "--yes")
