@@ -22,6 +22,7 @@ from fleet_agent.builds import BuildFailedError, build, build_steps, shown
 from fleet_agent.code_folders import CodeFolders, folder_id, give_to
 from fleet_agent.controller_link.agent_service import AgentServiceClient, FetchCall
 from fleet_agent.controller_link.calls import CallError, Code
+from fleet_agent.identity import boot_id
 from fleet_agent.launch import HostContext, Local
 from fleet_agent.unpack import HostileArchiveError, unpack
 from fleet_core.spec import AppSpec
@@ -33,6 +34,8 @@ _AT_ONCE = 2
 _RETRY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0
+_SETTLE_SECONDS = 2.0
+_PRUNE_SECONDS = 3600.0
 _COUNT_SECONDS = 0.5
 """So often the bytes that came are reported."""
 _FETCHES = 3
@@ -71,7 +74,9 @@ class Artifacts:
         self._context = context
         self._changed = changed
         self._root = root.absolute()
-        self._folders = CodeFolders(self._root)
+        self._folders = CodeFolders(self._root, boot_id())
+        self._unsettled = asyncio.Event()
+        self._unsettled.set()  # an agent before may have left something
         self._preparations: dict[str, _Preparation] = {}
         self._clean = asyncio.Event()
         self._ending: dict[str, asyncio.Task[None]] = {}
@@ -101,13 +106,28 @@ class Artifacts:
                 else:
                     break
             self._clean.set()
-            await asyncio.Event().wait()
+            while True:
+                try:
+                    async with asyncio.timeout(_PRUNE_SECONDS):
+                        await self._unsettled.wait()
+                except TimeoutError:
+                    await self._tidy(lambda: self._folders.prune(self._in_use))
+                else:
+                    await asyncio.sleep(_SETTLE_SECONDS)
+                    self._unsettled.clear()
+                    await self._tidy(self._folders.settle)
         finally:
             tasks = [entry.task for entry in self._preparations.values() if entry.task is not None]
             tasks += self._ending.values()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tidy(self, work: Callable[[], None]) -> None:
+        try:
+            await _in_thread(work)
+        except OSError as error:
+            _LOG.error("%s: %s", self._root, error)
 
     def local(self, digest: str, spec: AppSpec) -> Local:
         """Where the code is, or what is in the way; begins to make it ready."""
@@ -229,6 +249,7 @@ class Artifacts:
         except BuildFailedError as error:
             raise _CannotPrepareError(str(error), error.last_lines) from error
         await _in_thread(self._folders.finish, identity, spec.name)
+        self._unsettled.set()
         await _in_thread(self._folders.prune, {identity, *self._in_use})
 
     def _open_to(self, identity: str, owner: tuple[int, int]) -> None:

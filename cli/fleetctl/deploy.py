@@ -94,10 +94,11 @@ def deploy(
 ) -> None:
     """Send code to an app's hosts and roll it out.
 
-    An app that does not exist yet begins with it. It is built on each host, and is a new revision, which `fleetctl rollback` takes back. PATH is a folder, without what its
-    .gitignore or .npmignore leaves out and without node_modules, or a .tar or .tar.gz. A new app needs the command to run in it,
-    after --; else the app's command stays, and what it names inside PATH becomes relative to it. The options that describe an app
-    are `fleetctl start`'s, and hold from now on. The same again changes nothing.
+    An app that does not exist yet begins with it. It is built on each host before any worker is replaced, and is a new revision,
+    which `fleetctl rollback` takes back. PATH is a folder, without what its .gitignore or .npmignore leaves out and without
+    node_modules, or a .tar or .tar.gz. A new app needs the command to run in it, after --; else the app's command stays, and
+    what it names inside PATH becomes relative to it. The options that describe an app are `fleetctl start`'s, and hold from now
+    on. The same again changes nothing.
 
     \b
     fleetctl deploy my-app . -i 4 --http :8080 -- node server.js

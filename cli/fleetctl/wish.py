@@ -67,8 +67,10 @@ class Wish:
             for part in place[:-1]:
                 holder = holder.setdefault(part, {})
             present = holder.get(place[-1])
-            both = isinstance(value, dict) and isinstance(present, dict)
-            holder[place[-1]] = {**present, **value} if both else value
+            if isinstance(value, dict) and isinstance(present, dict):
+                holder[place[-1]] = {**present, **value}
+            else:
+                holder[place[-1]] = value
         try:
             return AppSpec.model_validate(fields)
         except CheckError as error:

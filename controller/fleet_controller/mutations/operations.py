@@ -38,7 +38,7 @@ def start_new(
     routes: Mapping[str, str],
     artifact_digest: str = "",
 ) -> Change:
-    """Create an app. `routes`: app → the address it is reached at, of the apps there are. No artifact: its code is on the hosts."""
+    """Create an app. `routes`: app → the address it is reached at, of the apps there are. No artifact: its code lies on hosts."""
     check_route(spec, routes)
     placement = _bounded(spread(size, _chosen_hosts(on, hosts, spec.placement.labels), {}))
     mode = SizeMode.PINNED if on else SizeMode.FLOATING

@@ -89,6 +89,11 @@ def app_message(office: Office, app: AppRecord) -> control_pb2.App:
     if revision is not None:
         message.spec.CopyFrom(revision.spec_message())
         message.artifact_digest = revision.artifact_digest
+        if revision.artifact_digest in office.missing_code:
+            message.notices.append(
+                f"code {revision.artifact_digest[:12]} is not in the leading controller's artifact store, so no other host can "
+                f"get it: `fleetctl deploy {app.name}` sends it again; several controllers need one store (docs/deploy.md)"
+            )
     return message
 
 
