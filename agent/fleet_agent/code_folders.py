@@ -3,8 +3,8 @@
 `ID/code` is the code, `ID/venv` its virtual environment where it has one; `ID.ready` says that all of it is there. What has no
 such mark is never run, and deleted at the next start. `ID` stands for the bytes and for how they were built.
 
-A mark holds for the boot it was made in, and names it, until sync(2) has put all of the code on the disk: waiting for the disk before
-the first worker would take longer than all the rest. After a power cut in between the code is fetched again.
+A mark holds for the boot it was made in, and names it, until sync(2) has put all of the code on the disk: waiting for the disk
+before the first worker would take longer than all the rest. After a power cut in between the code is fetched again.
 """
 
 import hashlib

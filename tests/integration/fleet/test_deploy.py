@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.deploy_deaths import Death, run
 from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, free_address, load_on
 from tests.integration.fleet.judge import assert_none_failed, journals_show
 
@@ -114,3 +115,10 @@ def test_an_app_begins_with_its_code_and_says_the_truth_where_that_does_not_buil
     assert "nothing was changed" in again
     assert fleet.pids("newcomer") == before
     fleet.do("remove", "newcomer", "--yes")
+
+
+def test_a_deploy_in_which_the_client_an_agent_or_the_controller_was_killed_ends_well_when_said_again(fleet: Fleet) -> None:
+    """Guards invariants 3 and 6; `make faults-deploy` kills thirty times."""
+    deaths = [Death("controller", 0.8), Death("agent", 1.6), Death("client", 1.2)]
+    assert run(fleet, deaths, seed=1, app="mortal") == []
+    fleet.do("remove", "mortal", "--yes")
