@@ -1,8 +1,8 @@
 """`make faults-deploy DEATHS=30 SEED=1`: kill -9 of controller, agent and client at random moments of deploys.
 
-Each deploy sends code of its own, which takes a while to arrive and to build. After each death the same command again must end well,
-with every worker on the new code. The code itself tells when it is run before its build ended, and nothing may be left behind: no
-part of an upload or a fetch, no folder without its mark, no process of a build. Exit codes: 0 kept, 1 broken.
+Each deploy sends code of its own, which takes a while to arrive and to build. After each death the same command again must end
+well, with every worker on the new code. The code itself tells when it is run before its build ended, and nothing may be left
+behind: no part of an upload or a fetch, no folder without its mark, no process of a build. Exit codes: 0 kept, 1 broken.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _SIZE = 3
 _LONGEST_SECONDS = 4.0
 _END_SECONDS = 60.0
 _CLEAN_SECONDS = 20.0
-_WEIGHT_BYTES = 20_000_000
+WEIGHT_BYTES = 20_000_000
 _MARK = "build-of-a-killed-deploy"
 _SERVER = """
 const fs = require('node:fs');
@@ -61,7 +61,8 @@ def schedule(seed: int, deaths: int) -> list[Death]:
 
 
 class Deploys:
-    def __init__(self, fleet: Fleet, seed: int, app: str) -> None:
+    def __init__(self, fleet: Fleet, seed: int, app: str, weight: int) -> None:
+        self._weight = weight
         self._fleet = fleet
         self._app = app
         self._dice = Random(seed)
@@ -71,12 +72,12 @@ class Deploys:
         (self._code / "server.js").write_text(_SERVER)
         (self._code / "build.sh").write_text(_BUILD)
         self._write("first")
-        options = ("-i", str(_SIZE), "--bake-time", "0s", "-e", f"HALF={self._half}", "-e", f"WEIGHT={_WEIGHT_BYTES}")
+        options = ("-i", str(_SIZE), "--bake-time", "0s", "-e", f"HALF={self._half}", "-e", f"WEIGHT={weight}")
         fleet.do("deploy", app, str(self._code), *options, "--build", "bash build.sh", "--", "node", "server.js")
 
     def _write(self, version: str) -> None:
         (self._code / "version.txt").write_text(version)
-        (self._code / "weight").write_bytes(self._dice.randbytes(_WEIGHT_BYTES))
+        (self._code / "weight").write_bytes(self._dice.randbytes(self._weight))
 
     def die_through(self, number: int, death: Death) -> str:
         """One deploy with one death in it; returns what was broken, in words, or nothing."""
@@ -121,9 +122,9 @@ class Deploys:
         return left
 
 
-def run(fleet: Fleet, deaths: list[Death], seed: int, app: str = "my-app") -> list[str]:
+def run(fleet: Fleet, deaths: list[Death], seed: int, app: str = "my-app", weight: int = WEIGHT_BYTES) -> list[str]:
     """Everything that was broken, in words."""
-    deploys = Deploys(fleet, seed, app)
+    deploys = Deploys(fleet, seed, app, weight)
     broken: list[str] = []
     for number, death in enumerate(deaths, 1):
         began = time.monotonic()
