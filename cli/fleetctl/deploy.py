@@ -23,7 +23,7 @@ from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_apps, complete_hosts
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Output
-from fleetctl.packing import Archive, open_archive, pack_folder, pack_ref
+from fleetctl.packing import Archive, open_archive, pack_folder, pack_npm, pack_ref
 from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings
 from fleetctl.size import Size, SizeType
@@ -57,6 +57,7 @@ class DeployCommand(FleetCommand):
 @click.option(
     "--ref", metavar="COMMIT", help="What git has in this commit, branch or tag, instead of the files as they are."
 )
+@click.option("--npm-pack", is_flag=True, help="What `npm pack` would publish, and package-lock.json.")
 @click.option(
     "--build",
     metavar="COMMAND",
@@ -83,6 +84,7 @@ def deploy(
     app: str,
     path: Path,
     ref: str | None,
+    npm_pack: bool,  # noqa: FBT001
     build: str | None,
     no_build: bool,  # noqa: FBT001
     build_timeout: float | None,
@@ -109,6 +111,8 @@ def deploy(
     context = click.get_current_context()
     if no_build and build:
         raise CliError(ExitCode.USAGE, "--build and --no-build exclude each other")
+    if npm_pack and (ref is not None or not path.is_dir()):
+        raise CliError(ExitCode.USAGE, "--npm-pack takes a folder as it is: no archive and no --ref")
     if ref is not None and not path.is_dir():
         raise CliError(ExitCode.USAGE, f"--ref needs a folder of a git repository, and {path} is none")
     words: tuple[str, ...] = context.meta[_COMMAND]
@@ -132,7 +136,7 @@ def deploy(
         hosts=hosts,
     )
     output = Output(settings)
-    archive = open_archive(path) if folder is None else pack_folder(folder) if ref is None else pack_ref(folder, ref)
+    archive = _packed(path, folder, ref, npm_pack=npm_pack)
     request_id, cause = new_request_id(), f"deploy {ref or path.resolve().name}"
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
@@ -151,6 +155,15 @@ def deploy(
 
     with archive.stream:
         carry_out(settings, output, app, begin, no_wait=way.no_wait, request_id=request_id)
+
+
+def _packed(path: Path, folder: Path | None, ref: str | None, *, npm_pack: bool) -> Archive:
+    """Raises CliError."""
+    if folder is None:
+        return open_archive(path)
+    if npm_pack:
+        return pack_npm(folder)
+    return pack_folder(folder) if ref is None else pack_ref(folder, ref)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import shutil
 import signal
 import tarfile
@@ -318,3 +319,29 @@ async def test_code_nobody_asks_to_prepare_any_more_is_given_up_and_a_new_agent_
     await _gone(second)
     await _until(lambda: _left(host) == {"lock"})
     await controller.until(lambda: not controller.preparations)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can build as somebody else")
+async def test_code_is_built_by_the_user_its_workers_run_as_and_belongs_to_it(
+    controller: FakeController, host: RunningHost, tmp_path: Path
+) -> None:
+    """An unprivileged build can read and write its own folder, and nothing of the host's that root alone may."""
+    nobody = pwd.getpwnam("nobody")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o711)  # pytest closes them to all others
+    secret = tmp_path / "secret"
+    secret.write_text("of root's")
+    secret.chmod(0o600)
+    steps = f"id -u > who; id -G > groups; cat {secret} && exit 7; touch ../../beside && exit 8; umask > mask; exit 0"
+    content = _tar({"run": _SCRIPT.encode()})
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    spec = _app(build={"command": ["sh", "-c", steps]}, identity={"user": "nobody"})
+    _prepare(controller, spec, digest)
+    await _until_prepared(controller, "READY")
+    (code,) = (host.state_dir / "artifacts").glob("*/code")
+
+    assert (code / "who").read_text().split() == [str(nobody.pw_uid)]
+    assert "0" not in (code / "groups").read_text().split()
+    assert {path.stat().st_uid for path in (code, code / "run", code / "who")} == {nobody.pw_uid}
+    assert (code / "who").stat().st_mode & 0o022 == 0
