@@ -117,8 +117,9 @@ class Deploys:
             marks = {path.name.removesuffix(".ready") for path in lock.parent.glob("*.ready")}
             folders = {path.name for path in lock.parent.iterdir() if path.is_dir()}
             left += [str(lock.parent / name) for name in folders ^ marks]
-            if len(folders) > VERSIONS_KEPT + 1:
-                left.append(f"{len(folders)} versions in {lock.parent}")
+            versions = sum(json.loads(mark.read_text())["app"] == self._app for mark in lock.parent.glob("*.ready"))
+            if versions > VERSIONS_KEPT + 1:
+                left.append(f"{versions} versions in {lock.parent}")
         return left
 
 
