@@ -113,6 +113,7 @@ faults-hosts: $(VENV)/.installed ## SECONDS of random faults and operations on s
 
 faults-planted: $(VENV)/.installed ## four bugs, planted one at a time: each must be caught, and nothing without it
 	$(BIN)/python -m tests.faults.planted $(if $(SEED),--seed $(SEED))
+
 faults-deploy: $(VENV)/.installed ## kill -9 of controller, agent and client at DEATHS random moments of deploys (SEED): a retry completes, nothing is left
 	$(BIN)/python -m tests.faults.deploy_deaths --deaths $(DEATHS) $(if $(SEED),--seed $(SEED))
 
