@@ -123,6 +123,15 @@ faults-takeover: $(VENV)/.installed ## kill -9 of the leading of three controlle
 faults-changes: $(VENV)/.installed ## CHANGES changes while leaders of etcd and controllers are killed (SEED): all are there, none twice
 	$(BIN)/python -m tests.faults.changes --changes $(CHANGES) $(if $(SEED),--seed $(SEED))
 
+faults-deploy: $(VENV)/.installed ## kill -9 of controller, agent and client at DEATHS random moments of deploys (SEED): a retry completes, nothing is left
+	$(BIN)/python -m tests.faults.deploy_deaths --deaths $(DEATHS) $(if $(SEED),--seed $(SEED))
+
+soak-deploy: $(VENV)/.installed ## ROUNDS deploys of Express under load: good, not building, not booting, never ready; and rollbacks
+	$(BIN)/python -m tests.bench.deploys --rounds $(if $(filter file,$(origin ROUNDS)),1,$(ROUNDS))
+
+bench-deploy: $(VENV)/.installed ## ROUNDS deploys of 50 MB to ten hosts beside copying and unpacking the same bytes by hand
+	$(BIN)/python -m tests.bench.deploy_seconds --rounds $(ROUNDS)
+
 bench-restarts: $(VENV)/.installed $(EXPRESS)/node_modules/.installed ## ROUNDS soft restarts under load: failures, seconds, latency
 	$(BIN)/python -m tests.bench.restarts --rounds $(ROUNDS)
 
@@ -135,9 +144,9 @@ bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and
 bench-upstreams: $(VENV)/.installed ## from ready to the first request, and from a crash to out of the list, beside the bare chain
 	$(BIN)/python -m tests.bench.upstreams --rounds $(ROUNDS)
 
-bench: bench-restarts bench-rollouts bench-upstreams bench-host ## every benchmark
+bench: bench-restarts bench-rollouts bench-deploy bench-upstreams bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts .faults build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-controller faults-takeover faults-changes faults-hosts faults-planted bench bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-host clean

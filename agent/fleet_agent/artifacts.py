@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -21,6 +22,7 @@ from fleet_agent.builds import BuildFailedError, build, build_steps, shown
 from fleet_agent.code_folders import CodeFolders, folder_id, give_to
 from fleet_agent.controller_link.agent_service import AgentServiceClient, FetchCall
 from fleet_agent.controller_link.calls import CallError, Code
+from fleet_agent.identity import boot_id
 from fleet_agent.launch import HostContext, Local
 from fleet_agent.unpack import HostileArchiveError, unpack
 from fleet_core.spec import AppSpec
@@ -32,6 +34,10 @@ _AT_ONCE = 2
 _RETRY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0
+_SETTLE_SECONDS = 2.0
+_PRUNE_SECONDS = 3600.0
+_COUNT_SECONDS = 0.5
+"""So often the bytes that came are reported."""
 _FETCHES = 3
 """So often bytes with a wrong digest are fetched again."""
 
@@ -51,6 +57,12 @@ class _FetchBrokeError(Exception):
 @dataclass
 class _Preparation:
     waiting: str = ""
+    state: agent_pb2.PreparationState.ValueType = agent_pb2.PREPARATION_STATE_FETCHING
+    received_bytes: int = 0
+    size_bytes: int = 0
+    said_at: float = 0.0
+    attempt: int = 0
+    """The last one that was asked for; 0: a target wants it."""
     problem: str = ""
     last_lines: tuple[str, ...] = ()
     task: asyncio.Task[None] | None = None
@@ -62,7 +74,9 @@ class Artifacts:
         self._context = context
         self._changed = changed
         self._root = root.absolute()
-        self._folders = CodeFolders(self._root)
+        self._folders = CodeFolders(self._root, boot_id())
+        self._unsettled = asyncio.Event()
+        self._unsettled.set()  # an agent before may have left something
         self._preparations: dict[str, _Preparation] = {}
         self._clean = asyncio.Event()
         self._ending: dict[str, asyncio.Task[None]] = {}
@@ -92,7 +106,16 @@ class Artifacts:
                 else:
                     break
             self._clean.set()
-            await asyncio.Event().wait()
+            while True:
+                try:
+                    async with asyncio.timeout(_PRUNE_SECONDS):
+                        await self._unsettled.wait()
+                except TimeoutError:
+                    await self._tidy(lambda: self._folders.prune(self._in_use))
+                else:
+                    await asyncio.sleep(_SETTLE_SECONDS)
+                    self._unsettled.clear()
+                    await self._tidy(self._folders.settle)
         finally:
             tasks = [entry.task for entry in self._preparations.values() if entry.task is not None]
             tasks += self._ending.values()
@@ -100,17 +123,52 @@ class Artifacts:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _tidy(self, work: Callable[[], None]) -> None:
+        try:
+            await _in_thread(work)
+        except OSError as error:
+            _LOG.error("%s: %s", self._root, error)
+
     def local(self, digest: str, spec: AppSpec) -> Local:
         """Where the code is, or what is in the way; begins to make it ready."""
         identity = self.identity(digest, spec)
         code = self._folders.code(identity)
         if code is not None:
             return Local(code=str(code), programs=self._folders.programs(identity))
-        entry = self._preparations.get(identity)
-        if entry is None:
-            entry = self._preparations[identity] = _Preparation(f"fetching code {digest[:12]}…")
-            entry.task = asyncio.create_task(self._prepare(identity, digest, spec, entry), name=f"code {digest[:12]}")
+        entry = self._preparations.get(identity) or self._begin(identity, digest, spec, 0)
         return Local(waiting=entry.waiting, problem=entry.problem, last_lines=entry.last_lines)
+
+    def prepare(self, wanted: agent_pb2.Preparation, spec: AppSpec | str) -> agent_pb2.PreparationStatus:
+        """How far the code is that no target needs yet; begins to make it ready, and again what failed in another attempt.
+
+        `spec`: or why it cannot be used here.
+        """
+        status = agent_pb2.PreparationStatus(preparation=wanted, state=agent_pb2.PREPARATION_STATE_FAILED)
+        if isinstance(spec, str):
+            status.reason = spec
+            return status
+        identity = self.identity(wanted.artifact_digest, spec)
+        if self._folders.code(identity) is not None:
+            status.state = agent_pb2.PREPARATION_STATE_READY
+            return status
+        entry = self._preparations.get(identity)
+        if entry is None or (entry.problem and entry.attempt != wanted.attempt):
+            entry = self._begin(identity, wanted.artifact_digest, spec, wanted.attempt)
+        if not entry.problem:
+            entry.attempt = wanted.attempt
+            status.state = entry.state
+            status.received_bytes, status.size_bytes = entry.received_bytes, entry.size_bytes
+        status.reason = entry.problem or entry.waiting
+        status.last_lines.extend(entry.last_lines)
+        return status
+
+    def _begin(self, identity: str, digest: str, spec: AppSpec, attempt: int) -> _Preparation:
+        before = self._preparations.get(identity)
+        if before is not None and before.task is not None and not before.task.done():
+            self._ending[identity] = before.task  # it failed, and still clears away what it left
+        entry = self._preparations[identity] = _Preparation(f"fetching code {digest[:12]}…", attempt=attempt)
+        entry.task = asyncio.create_task(self._prepare(identity, digest, spec, entry), name=f"code {digest[:12]}")
+        return entry
 
     def identity(self, digest: str, spec: AppSpec) -> str:
         """Names the code as this host builds it for this spec."""
@@ -165,7 +223,7 @@ class Artifacts:
             self._folders.part(identity).unlink(missing_ok=True)
             if attempt == _FETCHES:
                 raise _CannotPrepareError(f"fetched code has the digest {found[:12]}, not {digest[:12]}")
-        self._say(entry, f"unpacking code {digest[:12]}…")
+        self._say(entry, f"unpacking code {digest[:12]}…", agent_pb2.PREPARATION_STATE_UNPACKING)
         user = self._context.user_of(spec)
         account = find_account(user) if user else None
         if user and account is None:
@@ -182,7 +240,7 @@ class Artifacts:
             await _in_thread(self._open_to, identity, owner)
         try:
             for argv in build_steps(spec.build, code / spec.cwd, code.parent / "venv"):
-                self._say(entry, f"building code {digest[:12]}: {shown(argv)}…")
+                self._say(entry, f"building code {digest[:12]}: {shown(argv)}…", agent_pb2.PREPARATION_STATE_BUILDING)
                 lock = await _in_thread(self._folders.lock)
                 try:
                     await build(argv, code / spec.cwd, spec, self._context, account, owner, lock)
@@ -191,6 +249,7 @@ class Artifacts:
         except BuildFailedError as error:
             raise _CannotPrepareError(str(error), error.last_lines) from error
         await _in_thread(self._folders.finish, identity, spec.name)
+        self._unsettled.set()
         await _in_thread(self._folders.prune, {identity, *self._in_use})
 
     def _open_to(self, identity: str, owner: tuple[int, int]) -> None:
@@ -199,9 +258,23 @@ class Artifacts:
             folder.chmod(0o711)
         give_to(self._folders.folder(identity), *owner)
 
-    def _say(self, entry: _Preparation, waiting: str) -> None:
-        entry.waiting = waiting
+    def _say(
+        self,
+        entry: _Preparation,
+        waiting: str,
+        state: agent_pb2.PreparationState.ValueType = agent_pb2.PREPARATION_STATE_FETCHING,
+    ) -> None:
+        entry.waiting, entry.state = waiting, state
         self._changed()
+
+    def _count(self, entry: _Preparation, digest: str, received: int, size: int) -> None:
+        """So much is here; said now and then."""
+        now = asyncio.get_running_loop().time()
+        entry.received_bytes, entry.size_bytes = received, size
+        if now >= entry.said_at + _COUNT_SECONDS:
+            entry.said_at = now
+            percent = 100 * received // size if size else 0
+            self._say(entry, f"fetching code {digest[:12]}: {percent} %")
 
     async def _fetch(self, identity: str, digest: str, entry: _Preparation) -> str:
         """Until all bytes are there, from whichever controller leads; returns their digest.
@@ -222,7 +295,7 @@ class Artifacts:
                     continue
                 try:
                     request = agent_pb2.FetchArtifactRequest(digest=digest, offset=stream.tell())
-                    await self._read(source, request, take, stream.tell)
+                    await self._read(source, request, take, stream.tell, partial(self._count, entry, digest))
                 except (_FetchBrokeError, TimeoutError) as error:
                     self._say(entry, f"fetching code {digest[:12]}: {error or 'nothing came'}; trying again…")
                     await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
@@ -235,6 +308,7 @@ class Artifacts:
         request: agent_pb2.FetchArtifactRequest,
         take: Callable[[bytes], None],
         tell: Callable[[], int],
+        count: Callable[[int, int], None],
     ) -> None:
         size = -1
         call: FetchCall | None = None
@@ -247,6 +321,7 @@ class Artifacts:
                     break
                 size = chunk.size_bytes
                 await _in_thread(take, chunk.data)
+                count(tell(), size)
         except CallError as error:
             if error.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED):
                 raise _CannotPrepareError(f"code cannot be fetched: {error.details}") from error

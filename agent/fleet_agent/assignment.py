@@ -36,7 +36,9 @@ class HeldAssignment:
     """0: none was received yet."""
     targets: tuple[agent_pb2.Target, ...] = ()
     specs: Mapping[str, types_pb2.AppSpec] = field(default_factory=dict)
-    """By digest; exactly those the targets name."""
+    """By digest; exactly those the targets and preparations name."""
+    preparations: tuple[agent_pb2.Preparation, ...] = ()
+    """Code to make ready before a target needs it."""
 
     def obey(self, epoch: Epoch) -> "HeldAssignment":
         """A message of `epoch` arrived. Raises AssignmentRefusedError when a higher one was obeyed before (invariant 4)."""
@@ -59,14 +61,16 @@ class HeldAssignment:
                 f"assignment {epoch}/{message.sequence} would empty this host of {len(self.targets)} targets without allow_empty"
             )
         specs: dict[str, types_pb2.AppSpec] = {}
-        for target in message.targets:
-            spec = carried.get(target.spec_digest) or self.specs.get(target.spec_digest)
+        named = [(target.app, target.spec_digest) for target in message.targets]
+        named += [(wanted.app, wanted.spec_digest) for wanted in message.preparations]
+        for app, digest in named:
+            spec = carried.get(digest) or self.specs.get(digest)
             if spec is None:
-                raise SpecMissingError(
-                    f"assignment {epoch}/{message.sequence} names a spec of {target.app} that was not sent"
-                )
-            specs[target.spec_digest] = spec
-        return HeldAssignment(epoch, epoch, message.sequence, tuple(message.targets), specs)
+                raise SpecMissingError(f"assignment {epoch}/{message.sequence} names a spec of {app} that was not sent")
+            specs[digest] = spec
+        return HeldAssignment(
+            epoch, epoch, message.sequence, tuple(message.targets), specs, tuple(message.preparations)
+        )
 
     def wanted(self) -> dict[Key, Wanted]:
         """The targets by key, their specs checked by this agent's rules."""
@@ -82,6 +86,10 @@ class HeldAssignment:
             )
             for target in self.targets
         }
+
+    def to_prepare(self) -> list[tuple[agent_pb2.Preparation, AppSpec | str]]:
+        """The preparations, each with its spec or the reason why that cannot be used here."""
+        return [(wanted, _checked(self.specs[wanted.spec_digest])) for wanted in self.preparations]
 
 
 def _placed(spec: AppSpec | str, artifact_digest: str) -> AppSpec | str:
@@ -111,6 +119,7 @@ def read_assignment(path: Path) -> HeldAssignment:
             int(content["sequence"]),
             tuple(json_format.ParseDict(target, agent_pb2.Target()) for target in content["targets"]),
             {digest: json_format.ParseDict(spec, types_pb2.AppSpec()) for digest, spec in content["specs"].items()},
+            tuple(json_format.ParseDict(wanted, agent_pb2.Preparation()) for wanted in content.get("preparations", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
         raise ValueError(f"{path}: not an assignment: {error}; move it away, the controller sends it again") from error
@@ -124,5 +133,6 @@ def write_assignment(path: Path, held: HeldAssignment) -> None:
         "sequence": held.sequence,
         "targets": [json_format.MessageToDict(target) for target in held.targets],
         "specs": {digest: json_format.MessageToDict(spec) for digest, spec in held.specs.items()},
+        "preparations": [json_format.MessageToDict(wanted) for wanted in held.preparations],
     }
     write_durably(path, json.dumps(content).encode())

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from fleet.v1 import types_pb2
+from fleet.v1 import agent_pb2, types_pb2
 from fleet_agent.accounts import find_account
 from fleet_agent.artifacts import Artifacts
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
@@ -67,6 +67,8 @@ class Host:
         self.demands: Mapping[Key, Demand] = {}
         """Processes the controller is to be asked to replace."""
         self.statuses: Mapping[Key, types_pb2.WorkerStatus] = {}
+        self.preparations: tuple[agent_pb2.PreparationStatus, ...] = ()
+        """How far the code is that is to be made ready before a target needs it."""
         self._commands: list[Command] = []
         self.workers: dict[Key, Worker] = {}
         self._listeners = listeners
@@ -76,6 +78,7 @@ class Host:
         self._ports_path = state_dir / "ports.json"
         self._held = read_assignment(self._assignment_path)
         self._wanted: dict[Key, Wanted] = self._held.wanted()
+        self._to_prepare = self._held.to_prepare()
         self._ports: PortTable = read_ports(self._ports_path, ports.first, ports.last)
         self._durable_ports = self._ports
         self._told: dict[Key, Command] = {}
@@ -112,6 +115,7 @@ class Host:
         self._held = held
         if replaced:
             self._wanted = held.wanted()
+            self._to_prepare = held.to_prepare()
             self._refused.clear()
             self._refresh()
             self.changed.set()
@@ -324,6 +328,14 @@ class Host:
                 wanted[key] = replace(target, local=local)
                 if target.artifact_digest:
                     code.add(self.artifacts.identity(target.artifact_digest, target.spec))
+        preparations: list[agent_pb2.PreparationStatus] = []
+        for preparation, spec in self._to_prepare:
+            preparations.append(self.artifacts.prepare(preparation, spec))
+            if isinstance(spec, AppSpec):
+                code.add(self.artifacts.identity(preparation.artifact_digest, spec))
+        if tuple(preparations) != self.preparations:
+            self.preparations = tuple(preparations)
+            self.changed.set()
         self.artifacts.keep(code)
         hindered = any(local.problem for local in found.values())
         if hindered and not self.hindered:

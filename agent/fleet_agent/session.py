@@ -127,6 +127,7 @@ class Session:
         """The whole first, then what changed since; what piles up while one report is written goes into the next."""
         sent: dict[Key, types_pb2.WorkerStatus] = {}
         sent_version: tuple[Epoch, int] | None = None
+        prepared: tuple[agent_pb2.PreparationStatus, ...] = ()
         while True:
             self._host.changed.clear()
             held, statuses = self._host.held, dict(self._host.statuses)
@@ -135,15 +136,17 @@ class Session:
                 key for key, status in statuses.items() if (said := sent.get(key)) is not status and said != status
             ]
             removed = [sent[key].id for key in sent.keys() - statuses.keys()]
-            if sent_version is None or changed or removed or version != sent_version:
+            fresh = prepared != self._host.preparations or version != sent_version
+            if sent_version is None or changed or removed or fresh:
                 report = agent_pb2.WorkerReport(
                     complete=sent_version is None,
                     workers=[self._with_uptime(key, statuses[key]) for key in changed],
                     removed=removed,
                     assignment_epoch=held.epoch.to_proto(),
                     assignment_sequence=held.sequence,
+                    preparations=self._host.preparations,
                 )
-                sent, sent_version = statuses, version
+                sent, sent_version, prepared = statuses, version, self._host.preparations
                 await self._send(agent_pb2.AgentMessage(report=report))
             await self._host.changed.wait()
 
@@ -251,6 +254,7 @@ def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent
         cpus=len(os.sched_getaffinity(0)),
         address=host.context.address,
         labels=labels,
+        prepares_code=True,
     )
 
 

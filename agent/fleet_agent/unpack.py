@@ -9,6 +9,7 @@ import stat
 import tarfile
 import zlib
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -105,11 +106,11 @@ class _Unpacking:
         path = self._new(name)
         mode = 0o755 if member.mode & 0o111 else 0o644
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as stream:
+        with open(descriptor, "wb", buffering=0) as stream:  # noqa: PTH123 (a descriptor)
             while data := content.read(_COPY_BYTES):
-                stream.write(data)
+                _write_all(stream, data)
             os.fchmod(descriptor, mode)
-        os.utime(path, (member.mtime, member.mtime))
+            os.utime(descriptor, (member.mtime, member.mtime))
         self._files.add(name)
 
     def _note_link(self, member: tarfile.TarInfo, name: str) -> None:
@@ -156,6 +157,13 @@ class _Unpacking:
         path.mkdir(mode=0o755)
         path.chmod(0o755)
         self._folders.add(name)
+
+
+def _write_all(stream: FileIO, data: bytes) -> None:
+    """A write to a disk that is nearly full may be a short one."""
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _checked_name(name: str) -> str:

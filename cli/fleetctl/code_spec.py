@@ -20,7 +20,7 @@ def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) ->
     moved.CopyFrom(spec)
     first_time = spec.cwd.startswith("/")
     if first_time:
-        moved.cwd = _inside(spec.cwd, folder) or "."
+        moved.cwd = inside(spec.cwd, folder) or "."
     if run is not None:
         moved.argv[:] = words("--run", run)
     elif first_time:
@@ -38,16 +38,16 @@ def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) ->
 
 
 def _moved_word(word: str, old: Path, folder: Path | None, cwd: str) -> str:
-    below = _inside(word, folder)
+    below = inside(word, folder)
     if below is None:
-        below = _inside(word, old)
+        below = inside(word, old)
         if below is None or (folder is not None and not (folder / below).exists()):
             return word
     below = os.path.relpath(below, cwd)
     return below if "/" in below else f"./{below}"
 
 
-def _inside(path: str, folder: Path | None) -> str | None:
+def inside(path: str, folder: Path | None) -> str | None:
     """`path` relative to `folder`; None: it is not in it."""
     if folder is None or not path.startswith("/"):
         return None

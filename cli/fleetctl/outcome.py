@@ -37,7 +37,8 @@ def what_runs(rollout: control_pb2.Rollout) -> str:
     if "going back failed" in rollout.message:
         return "old and new workers may run side by side"
     if _changes_revision(rollout):
-        return f"revision {rollout.previous_revision} runs again"
+        begun = not rollout.HasField("failed_worker") or rollout.failed_worker.worker.slot
+        return f"revision {rollout.previous_revision} runs {'again' if begun else 'on'}"
     if rollout.state == control_pb2.ROLLOUT_STATE_ABORTED:
         return "what was before is restored" if rollout.previous_revision else "its workers were stopped"
     if rollout.kind == control_pb2.ROLLOUT_KIND_START and not rollout.steps_done:
@@ -94,6 +95,8 @@ def evidence(rollout: control_pb2.Rollout, culprits: Sequence[types_pb2.WorkerSt
 def next_step(rollout: control_pb2.Rollout, culprits: Sequence[types_pb2.WorkerStatus]) -> str:
     """What to do about a failed rollout."""
     app = rollout.app
+    if rollout.HasField("failed_worker") and not rollout.failed_worker.worker.slot:
+        return f"{what_runs(rollout)}; mend that, and say it again"
     if rollout.HasField("failed_worker"):
         logs = f"fleetctl logs --worker {views.worker_name(rollout.failed_worker.worker)}"
     elif culprits:

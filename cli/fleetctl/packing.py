@@ -7,6 +7,7 @@ for all would let a server that makes ETags from size and time (Express does) ta
 import gzip
 import hashlib
 import io
+import json
 import os
 import stat
 import subprocess
@@ -71,6 +72,32 @@ def pack_ref(folder: Path, ref: str) -> Archive:
             elif member.isreg() and (file := archive.extractfile(member)) is not None:
                 entries.append(_Entry(name, member.mode, content=file.read()))
     return _pack(entries, f"{ref} of {folder}")
+
+
+def pack_npm(folder: Path) -> Archive:
+    """What `npm pack` would publish of `folder`: package.json's `files`, .npmignore and npm's own rules. Raises CliError."""
+    if not (folder / "package.json").is_file():
+        raise CliError(ExitCode.USAGE, f"--npm-pack needs a package, and there is no package.json in {folder}")
+    command = ["npm", "pack", "--dry-run", "--json", "--ignore-scripts"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120)
+    except FileNotFoundError as error:
+        raise CliError(ExitCode.NOT_FOUND, "--npm-pack needs npm, which is not on PATH: install it") from error
+    except subprocess.TimeoutExpired as error:
+        raise CliError(ExitCode.FAILED, f"npm took longer than 120 s in {folder}") from error
+    try:
+        names = sorted(str(file["path"]) for file in json.loads(done.stdout)[0]["files"])
+    except (ValueError, LookupError, TypeError) as error:
+        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("npm error")]
+        why = said[0].removeprefix("npm error ") if said else f"exit code {done.returncode}"
+        raise CliError(ExitCode.FAILED, f"npm pack cannot list {folder}: {why}") from error
+    if (folder / "package-lock.json").is_file():
+        names = sorted({*names, "package-lock.json"})  # npm never publishes it, and `npm ci` on the hosts needs it
+    try:
+        entries = [_Entry(name, (folder / name).stat().st_mode, path=folder / name) for name in names]
+        return _pack(entries, str(folder))
+    except OSError as error:
+        raise CliError(ExitCode.FAILED, f"{folder} cannot be packed: {error}") from error
 
 
 def open_archive(path: Path) -> Archive:

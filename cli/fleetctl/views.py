@@ -62,8 +62,9 @@ def size_mode(mode: control_pb2.SizeMode.ValueType) -> str:
 
 
 def worker_name(worker: types_pb2.WorkerId) -> str:
-    """The name of its slot: my-app/host1/3."""
-    return f"{worker.app}/{worker.host}/{worker.slot}"
+    """The name of its slot: my-app/host1/3; without a slot, of the app on a host: my-app/host1."""
+    name = f"{worker.app}/{worker.host}"
+    return f"{name}/{worker.slot}" if worker.slot else name
 
 
 def route_view(route: types_pb2.RoutePolicy) -> dict[str, Any] | None:

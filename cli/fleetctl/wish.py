@@ -59,6 +59,24 @@ class Wish:
         except CheckError as error:
             raise CliError(ExitCode.USAGE, self._complaint(error)) from error
 
+    def onto(self, spec: AppSpec) -> AppSpec:
+        """`spec` with what was given in its place; variables and labels are added. Raises CliError."""
+        self._check(Command(spec.argv, spec.runtime is Runtime.NODE, spec.name))
+        fields = spec.plain()
+        for place, value in self._implied().items():
+            holder = fields
+            for part in place[:-1]:
+                holder = holder.setdefault(part, {})
+            present = holder.get(place[-1])
+            if isinstance(value, dict) and isinstance(present, dict):
+                holder[place[-1]] = {**present, **value}
+            else:
+                holder[place[-1]] = value
+        try:
+            return AppSpec.model_validate(fields)
+        except CheckError as error:
+            raise CliError(ExitCode.USAGE, self._complaint(error)) from error
+
     def _implied(self) -> dict[Field, Any]:
         """What was given, and what follows from it."""
         values = dict(self._values)

@@ -17,7 +17,8 @@ from fleet_controller.mutations import endings
 from fleet_controller.planning.departures import drained, without_departing
 from fleet_controller.planning.relocation import at_rest, draining
 from fleet_controller.planning.rollout import plan
-from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Situation, Target
+from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Preparation, Situation, Target
+from fleet_controller.preparations import brings_code, code_views, preparation_message
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -183,6 +184,8 @@ class Conductor:
             else frozenset(),
             balancers=self._upstreams.views(app.name, (record.name for record in self._desired.all(BalancerRecord))),
             memory=progress.memory,
+            brings_code=brings_code(rollout, revision),
+            code=code_views(self._hosts, app, revision),
         )
         progress.plan = plan(situation, self._clock())
         progress.memory = progress.plan.memory
@@ -236,16 +239,29 @@ class Conductor:
             for target in progress.plan.targets
             if target.id.host == host.name
         )
-        if targets == host.assigned:
+        preparations = frozenset(
+            preparation
+            for progress in self.apps.values()
+            if progress.plan is not None and host.prepares_code
+            for preparation in progress.plan.preparations
+            if preparation.host == host.name
+        )
+        if targets | preparations == host.assigned:
             return
-        host.assigned = targets
+        host.assigned = targets | preparations
         for target in targets:
             host.told(target.id, target.revision, target.phase)
         self._sequence += 1
         sequence = self._sequence
-        host.outbox.put("assignment", lambda: self._assignment(host, sequence, targets))
+        host.outbox.put("assignment", lambda: self._assignment(host, sequence, targets, preparations))
 
-    def _assignment(self, host: ObservedHost, sequence: int, targets: frozenset[Target]) -> agent_pb2.ControllerMessage:
+    def _assignment(
+        self,
+        host: ObservedHost,
+        sequence: int,
+        targets: frozenset[Target],
+        preparations: frozenset[Preparation],
+    ) -> agent_pb2.ControllerMessage:
         message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto())
         assignment = message.assignment
         assignment.sequence = sequence
@@ -264,10 +280,18 @@ class Conductor:
                 spec_digest=revision.spec_digest,
                 artifact_digest=revision.artifact_digest,
             )
-            if revision.spec_digest not in host.specs_sent:
-                host.specs_sent.add(revision.spec_digest)
-                assignment.specs.append(revision.spec_message())
+            self._carry_spec(host, assignment, revision)
+        for preparation in sorted(preparations, key=lambda preparation: preparation.app):
+            revision = self._desired.get(revision_key(preparation.app, preparation.revision), RevisionRecord)
+            if revision is not None:
+                assignment.preparations.append(preparation_message(preparation, revision))
+                self._carry_spec(host, assignment, revision)
         return message
+
+    def _carry_spec(self, host: ObservedHost, assignment: agent_pb2.Assignment, revision: RevisionRecord) -> None:
+        if revision.spec_digest not in host.specs_sent:
+            host.specs_sent.add(revision.spec_digest)
+            assignment.specs.append(revision.spec_message())
 
     def _let_go(self, host: ObservedHost) -> None:
         """Tell a host that leaves, once, that no balancer sends its workers anything."""
@@ -358,6 +382,11 @@ class Conductor:
         """With what it printed last, which its agent reports a moment after its end."""
         if failure.worker is None:
             return None
+        if not failure.worker.slot:
+            name = str(failure.worker.slot_id)
+            return FailedWorkerRecord(
+                worker=name, generation=failure.worker.generation, reason=failure.reason, last_lines=failure.last_lines
+            )
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS), self.planned:
                 await self.planned.wait_for(lambda: (seen := self._seen(failure)) is None or seen.last_lines)

@@ -42,6 +42,8 @@ class ObservedHost:
     cpus: int = 0
     address: str = ""
     agent_version: str = ""
+    prepares_code: bool = False
+    """Its agent makes code ready before a target names it, and says how far it is."""
     labels: dict[str, str] = field(default_factory=dict)
     outbox: Outbox[agent_pb2.ControllerMessage] | None = None
     reported: bool = False
@@ -56,8 +58,10 @@ class ObservedHost:
     """It was told that no balancer sends its workers anything."""
     workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
     assigned: frozenset[object] | None = None
-    """The targets last sent in this session; None: nothing sent yet."""
+    """The targets and preparations last sent in this session; None: nothing sent yet."""
     specs_sent: set[str] = field(default_factory=set)
+    preparations: tuple[agent_pb2.PreparationStatus, ...] = ()
+    """As last reported."""
 
     @property
     def connected(self) -> bool:
@@ -96,6 +100,7 @@ class Hosts:
         host.cpus = hello.cpus
         host.address = hello.address
         host.agent_version = hello.agent_version
+        host.prepares_code = hello.prepares_code
         host.labels = dict(hello.labels)
         host.outbox = outbox
         host.current = False
@@ -166,6 +171,10 @@ class Hosts:
             identity = WorkerId.from_proto(removed)
             host.workers.pop(identity, None)
             apps.add(identity.app)
+        preparations = tuple(report.preparations)
+        if preparations != host.preparations:
+            apps.update(status.preparation.app for status in (*preparations, *host.preparations))
+            host.preparations = preparations
         return apps
 
     def workers_of(self, app: str) -> Iterable[WorkerView]:

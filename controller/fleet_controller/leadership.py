@@ -66,6 +66,8 @@ class Office:
         self.upstreams = Upstreams(self.epoch, self.clock)
         self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
         self.relocator = Relocator(self.desired, self.hosts, term, self.epoch, self.commit, self.clock)
+        self.missing_code: set[str] = set()
+        """Digests that revisions name and this controller's artifact store lacks, when it was looked through last."""
         self._replacing: dict[str, asyncio.Task[None]] = {}
         self.admission = Admission()
         self.open = asyncio.Event()

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
+from fleet_controller.artifact_homes import FolderHome, open_home
 from fleet_controller.artifacts import ArtifactStore
 from fleet_controller.install import command as install
 from fleet_controller.leadership import Leadership
@@ -72,7 +73,8 @@ async def serve(config: ControllerConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     store = EtcdStore(config.etcd, (config.etcd_tls or config.tls).files())
     leadership = Leadership(store, config.name, config.advertise or config.listen, config.heartbeat_interval_seconds)
-    server = _server(config, leadership, store)
+    artifacts = ArtifactCalls(_artifact_store(config), leadership)
+    server = _server(config, leadership, store, artifacts)
     metrics = await serve_metrics(config.metrics, FleetCollector(leadership)) if config.metrics else None
     try:
         await server.start()
@@ -81,12 +83,14 @@ async def serve(config: ControllerConfig) -> None:
         leading = asyncio.create_task(leadership.run(), name="leadership")
         waiting = asyncio.create_task(ending.wait(), name="ending")
         living = asyncio.create_task(show_life(), name="watchdog")
+        tidying = asyncio.create_task(artifacts.keep_tidy(), name="artifacts")
         await asyncio.wait((leading, waiting), return_when=asyncio.FIRST_COMPLETED)
         service_manager.notify("STOPPING=1")
         leading.cancel()
         waiting.cancel()
         living.cancel()
-        results = await asyncio.gather(leading, waiting, living, return_exceptions=True)
+        tidying.cancel()
+        results = await asyncio.gather(leading, waiting, living, tidying, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
     finally:
@@ -96,10 +100,19 @@ async def serve(config: ControllerConfig) -> None:
         await store.close()
 
 
-def _server(config: ControllerConfig, leadership: Leadership, store: Store) -> grpc.aio.Server:
-    logs = LogRelay()
+def _artifact_store(config: ControllerConfig) -> ArtifactStore:
+    """Raises OSError, ValueError."""
+    if config.artifacts:
+        # A store of objects cannot hold half a file: uploads under way lie here, and begin anew under another leader.
+        return ArtifactStore(open_home(config.artifacts), config.state_dir / "uploads", config.artifact_quota_bytes)
     folder = config.artifact_dir or config.state_dir / "artifacts"
-    artifacts = ArtifactCalls(ArtifactStore(folder, config.artifact_quota_bytes), leadership)
+    return ArtifactStore(FolderHome(folder), folder, config.artifact_quota_bytes)
+
+
+def _server(
+    config: ControllerConfig, leadership: Leadership, store: Store, artifacts: ArtifactCalls
+) -> grpc.aio.Server:
+    logs = LogRelay()
     balancers = BalancerService(leadership)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs, artifacts), server)

@@ -164,7 +164,7 @@ class FailedWorkerRecord(Record):
     """The worker a rollout stopped at."""
 
     worker: str
-    """ "app/host/slot"."""
+    """ "app/host/slot"; slot 0: none was started, because the host could not make the code ready."""
     generation: int
     reason: str = ""
     last_lines: tuple[str, ...] = ()

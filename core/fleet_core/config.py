@@ -113,8 +113,15 @@ class ControllerConfig(DaemonConfig, frozen=True, kw_only=True):
     heartbeat_interval_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.5
     artifact_dir: Path | None = None
     """Holds deployed code; several controllers need one that all of them see. Absent: `artifacts` in `state_dir`."""
+    artifacts: str = ""
+    """Instead of a folder, the URL of an object store that controllers share: s3://BUCKET/PREFIX."""
     artifact_quota_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 1024**3
     """Code that no revision names makes room for new code; when that is not enough, new code is refused."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.artifacts and self.artifact_dir is not None:
+            raise RuleError("artifacts and artifact_dir exclude each other: code lies in one place", "artifacts")
 
 
 class BalancerConfig(DaemonConfig, frozen=True, kw_only=True):

@@ -17,7 +17,17 @@ from fleet_controller.outbox import Outbox
 from fleet_controller.planning.placement import HostFact, without
 from fleet_controller.planning.rollout import plan
 from fleet_controller.planning.trial import on_trial
-from fleet_controller.planning.views import EndpointState, Life, Memory, Phase, Plan, Situation, Target, WorkerView
+from fleet_controller.planning.views import (
+    CodeView,
+    EndpointState,
+    Life,
+    Memory,
+    Phase,
+    Plan,
+    Situation,
+    Target,
+    WorkerView,
+)
 from fleet_controller.records import AppRecord, AppState, RevisionRecord, RolloutKind, RolloutRecord, RolloutState
 from fleet_core.ids import Epoch, WorkerId
 from fleet_core.route import RoutePolicy
@@ -84,6 +94,8 @@ class World:
         """Rollout → slots whose old worker it stopped."""
         self.processes: dict[WorkerId, Process] = {}
         self.connected: set[str] = set()
+        self.without_code: dict[str, str] = {}
+        """Hosts that lack the code of the revision new workers run → why they cannot make it ready, or empty: not yet."""
         self.pids = 100
         self.requests = 0
         self.ignored: tuple[str, ...] = ()
@@ -200,6 +212,11 @@ class World:
             connected=frozenset(host.name for host in self.hosts if host.connected),
             balancers=self.upstreams.views("app", BALANCERS),
             memory=self.memory,
+            brings_code=self._brings_code(),
+            code={
+                name: CodeView(ready=name not in self.without_code, problem=self.without_code.get(name, ""))
+                for name in HOSTS
+            },
         )
         self._note_proofs(workers)
         answer = plan(situation, self.now)
@@ -229,10 +246,18 @@ class World:
             self.app, self.rollouts[rollout.id] = endings.done(self.app, rollout, 0)
         return answer
 
+    def _brings_code(self) -> bool:
+        rollout = self.rollout
+        if rollout is None or rollout.state is not RolloutState.RUNNING:
+            return False
+        return rollout.previous is None or rollout.previous.revision != self.app.revision
+
     def _instruct(self, target: Target) -> None:
         process = self.processes.get(target.id)
         if process is None:
             assert target.phase is Phase.RUN
+            lacking = self.connected & self.without_code.keys() & {h for h in HOSTS if self.app.wanted(h)}
+            assert not self._brings_code() or not lacking, f"{target.id} started while {lacking} lack its code"
             self._judge_start(target.id.host)
             self.pids += 1
             port = 20_000 + self.pids
@@ -429,6 +454,7 @@ class World:
         for name in HOSTS:
             if name not in self.connected:
                 self.connect(name)
+        self.without_code.clear()
         for name in BALANCERS:
             if self.balancers[name].mailbox is None:
                 self.subscribe(name)

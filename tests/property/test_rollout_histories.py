@@ -76,6 +76,14 @@ class RolloutHistories(RuleBasedStateMachine):
         if ready:
             self.world.processes[data.draw(st.sampled_from(ready))].life = Life.UNREADY
 
+    @rule(name=_hosts, problem=st.sampled_from(["", "", "build failed"]))
+    def a_host_lacks_the_code(self, name: str, problem: str) -> None:
+        self.world.without_code[name] = problem
+
+    @rule()
+    def every_host_has_the_code(self) -> None:
+        self.world.without_code.clear()
+
     @rule(name=_hosts)
     def an_agent_is_cut_off(self, name: str) -> None:
         self.world.disconnect(name)

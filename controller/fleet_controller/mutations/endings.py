@@ -79,7 +79,9 @@ def resumed(app: AppRecord, rollout: RolloutRecord) -> tuple[AppRecord, RolloutR
         return app, going
     successor = next_generation(app)
     _, host, slot = stopped_at.worker.split("/")
-    floors = {**app.slot_floors, f"{host}/{slot}": successor.generation}
+    floors = dict(app.slot_floors)
+    if int(slot):  # else no worker was started: the code is tried again
+        floors[f"{host}/{slot}"] = successor.generation
     return successor.model_copy(update={"slot_floors": floors}), going.model_copy(
         update={"generation": successor.generation}
     )

@@ -45,13 +45,16 @@ def start_new(
     on: Collection[str],
     hosts: Mapping[str, HostFact],
     routes: Mapping[str, RoutePolicy],
+    artifact_digest: str = "",
 ) -> Change:
-    """Create an app. `routes`: app → how it is reached, of the apps there are."""
+    """Create an app. `routes`: app → how it is reached, of the apps there are. No artifact: its code lies on hosts."""
     check_route(spec, routes)
     placement = _bounded(spread(size, _chosen_hosts(on, hosts, spec.placement.labels), {}))
     mode = SizeMode.PINNED if on else SizeMode.FLOATING
     app = AppRecord(name=spec.name, size_mode=mode, placement=placement)
-    revision = RevisionRecord.of(spec, 1, created_at=ask.at, cause=ask.cause or "start")
+    revision = RevisionRecord.of(
+        spec, 1, created_at=ask.at, cause=ask.cause or "start", artifact_digest=artifact_digest
+    )
     return begun(ask, RolloutKind.START, None, app, placement, revision=revision)
 
 

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from fleet_controller.planning.failure import CrashCounts, find_failure
+from fleet_controller.planning.preparation import judge_preparations
 from fleet_controller.planning.trial import judge_trial
 from fleet_controller.planning.views import (
     EndpointState,
@@ -72,6 +73,7 @@ class _Planning:
         self.newcomers = [worker for worker in self.good.values() if worker is not None and self._newcomer(worker)]
         self.newcomer_ids = {worker.id for worker in self.newcomers}
         self.trial = judge_trial(self.app, self.rollout, self.policy, situation.memory, self.newcomers, now)
+        self.preparations = judge_preparations(situation)
         self.begun = {
             (worker.id.host, worker.id.slot)
             for worker in situation.workers
@@ -94,17 +96,26 @@ class _Planning:
         counts = CrashCounts.after(before, self.workers.values(), self.trial.sound_seconds, self.now)
         failure = find_failure(self.situation, self._judged(), counts, self.trial, self.now)
         self.wakes += failure.wakes
-        if failure.found is None and not self.paused:
+        found = failure.found or self.preparations.failure
+        if found is None and not self.paused and not self.preparations.holds:
             self._start_workers()
         self._retire_workers()
         remaining = {host: count for host in self.hosts if (count := self._remaining_on(host))}
-        waiting = waiting_for(self.situation, self.balancers, self.trial, remaining, self._ailing(), self.held_back)
-        found = failure.found
+        waiting = waiting_for(
+            self.situation,
+            self.balancers,
+            self.trial,
+            remaining,
+            self._ailing(),
+            self.preparations.waiting,
+            self.held_back,
+        )
         progress, progress_at = self._progress(remaining, waits=bool(waiting.person))
         if found is None and remaining and self.rollout is not None:
             found = failure.stalled(waiting, progress_at)
         return Plan(
             targets=tuple(self._targets()),
+            preparations=self.preparations.asked,
             endpoints=self._endpoints(),
             memory=Memory(
                 draining=frozenset(self.draining),
@@ -141,6 +152,7 @@ class _Planning:
             tuple(remaining.items()),
             frozenset(self.draining),
             frozenset(target.id for target in self.starts),
+            self.preparations.progress,
         )
         memory = self.situation.memory
         if waits or self.draining or progress != memory.progress:
@@ -307,6 +319,8 @@ class _Planning:
         if keeper is not worker:
             # Of two that are both to be replaced, a newer operation having come in between, one goes first to make room.
             return (self._stable(keeper) and keeper.id in self.routed) or (good is None and not worker.ready)
+        if self.preparations.holds:
+            return False
         if self.at_once:
             return True
         if not worker.ready and self.trial.allowed is None and self._is_full(worker.id.host):
@@ -415,6 +429,8 @@ class _Planning:
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:
             return "not connected"
+        if self.preparations.doing and host in self.preparations.doing:
+            return self.preparations.doing[host]
         here = [worker for place in self.places[host] for worker in self.slots[place]]
         good = [worker for place in self.places[host] if (worker := self.good[place]) is not None]
         starting = [target.id.slot for target in self.starts if target.id.host == host]

@@ -71,6 +71,19 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeView:
+    """How far one host is with the code that new workers run."""
+
+    ready: bool = False
+    doing: str = ""
+    received_bytes: int = 0
+    problem: str = ""
+    """Why it cannot be made ready; empty: nothing is in the way."""
+    last_lines: tuple[str, ...] = ()
+    """What a failed build printed last."""
+
+
+@dataclass(frozen=True, slots=True)
 class BalancerView:
     """One registered balancer and one pool."""
 
@@ -133,6 +146,10 @@ class Situation:
     """Hosts an instruction would reach now."""
     balancers: tuple[BalancerView, ...]
     memory: Memory = Memory()
+    brings_code: bool = False
+    """The rollout is to another revision, and that has deployed code."""
+    code: Mapping[str, CodeView] = field(default_factory=dict)
+    """Of every host whose agent says how far it is with that code, as it said last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +162,24 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparation:
+    """A host is to make the code of a revision ready. Another `attempt` is another try of what failed."""
+
+    host: str
+    app: str
+    revision: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a rollout cannot go on, in words, and at which worker it stopped."""
+    """Why a rollout cannot go on, in words, and at which worker it stopped; slot 0: at the host's code, before any worker."""
 
     text: str
     worker: WorkerId | None = None
+    reason: str = ""
+    last_lines: tuple[str, ...] = ()
+    """Of the host's code; a worker's are known by its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +188,7 @@ class Plan:
 
     targets: tuple[Target, ...]
     """Every target of the app on every host that reported."""
+    preparations: tuple[Preparation, ...]
     endpoints: Mapping[WorkerId, EndpointState]
     memory: Memory
     remaining: Mapping[str, int]

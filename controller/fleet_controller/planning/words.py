@@ -32,10 +32,12 @@ def waiting_for(
     trial: Trial,
     remaining: Mapping[str, int],
     ailing: Collection[str],
+    preparing: str,
     held_back: str,
 ) -> Waiting:
     """`balancers`: those that count; `ailing`: workers that shall serve and do not, while nothing is being done about it;
-    `held_back`: why a worker that shall leave may not yet, empty where none is.
+    `preparing`: how far hosts are with the code that comes first, empty where it is ready; `held_back`: why a worker that
+    shall leave may not yet, empty where none is.
     """
     rollout, name = situation.rollout, situation.app.name
     removing = rollout is not None and rollout.kind is RolloutKind.REMOVE
@@ -53,21 +55,12 @@ def waiting_for(
         if rollout is not None and rollout.kind is RolloutKind.REMOVE:
             gone = f": bring it back, or `fleetctl host remove {min(away)}` if it is gone for good"
         return Waiting(f"waiting for {listed(away)}, not connected{gone}")
+    if preparing:
+        return Waiting(preparing)
     routed = situation.spec.listen_mode is not ListenMode.NONE
-    silent = [balancer for balancer in balancers if not balancer.connected]
-    if silent and routed:
-        names = listed(balancer.name for balancer in silent)
-        if max(balancer.absent_seconds for balancer in silent) < ABSENT_SECONDS:
-            return Waiting(f"waiting for balancer {names}, not connected")
-        first = min(balancer.name for balancer in silent)
-        return Waiting(
-            f"paused, since balancer {names} is absent and may still send requests: bring it back, "
-            f"or `fleetctl balancer remove {first}` if it is gone for good",
-            person=True,
-        )
-    refusing = [balancer for balancer in balancers if balancer.refusal]
-    if refusing and routed:
-        return Waiting(f"balancer {refusing[0].name} refuses the upstream list: {refusing[0].refusal}")
+    in_the_way = _for_balancers(balancers) if routed else None
+    if in_the_way is not None:
+        return in_the_way
     if trial.awaits_promotion:
         ended = _ended(situation)
         go_on = f"`fleetctl rollout promote {name}` goes on"
@@ -83,6 +76,24 @@ def waiting_for(
     if ailing:
         return Waiting(f"waiting for {listed(ailing)}, not ready: `fleetctl status {name}` says why")
     return Waiting(held_back)
+
+
+def _for_balancers(balancers: Collection[BalancerView]) -> Waiting | None:
+    silent = [balancer for balancer in balancers if not balancer.connected]
+    if silent:
+        names = listed(balancer.name for balancer in silent)
+        if max(balancer.absent_seconds for balancer in silent) < ABSENT_SECONDS:
+            return Waiting(f"waiting for balancer {names}, not connected")
+        first = min(balancer.name for balancer in silent)
+        return Waiting(
+            f"paused, since balancer {names} is absent and may still send requests: bring it back, "
+            f"or `fleetctl balancer remove {first}` if it is gone for good",
+            person=True,
+        )
+    refusing = [balancer for balancer in balancers if balancer.refusal]
+    if refusing:
+        return Waiting(f"balancer {refusing[0].name} refuses the upstream list: {refusing[0].refusal}")
+    return None
 
 
 def _ended(situation: Situation) -> str:

@@ -65,15 +65,19 @@ class AppCalls:
         self, office: Office, request: control_pb2.StartAppRequest, context: Context
     ) -> control_pb2.RolloutResponse:
         spec = await self._desk.spec(request.spec, context)
-        if spec.needs_artifact:
+        if request.artifact_digest:
+            await self._check_artifact(request.artifact_digest, context)
+        elif spec.needs_artifact:
             text = f"working directory {spec.cwd!r} must be absolute: `fleetctl deploy` gives an app code of its own"
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, text)
         await self._desk.check_route(office, spec, context)
 
         def decide(_: AppRecord | None) -> Change:
-            ask = self._desk.ask(office, spec.name, request.request_id, request.options)
+            ask = self._desk.ask(office, spec.name, request.request_id, request.options, request.cause)
             hosts = self._desk.host_facts(office)
-            return operations.start_new(ask, spec, request.size or 1, request.hosts, hosts, office.routes())
+            return operations.start_new(
+                ask, spec, request.size or 1, request.hosts, hosts, office.routes(), request.artifact_digest
+            )
 
         return await self._desk.change_or_create(office, request.request_id, spec.name, decide, context)
 

@@ -1,6 +1,7 @@
 """The calls about deployed code: ControlService's uploads, AgentService's downloads."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,13 +19,13 @@ from fleet_controller.artifacts import (
     ArtifactError,
     ArtifactStore,
     check_digest,
-    chunks_of,
 )
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.records import RevisionRecord
 from fleet_controller.services.streams import Context, abort, require_office, require_role
 from fleet_core.tls import Role
 
+_log = logging.getLogger(__name__)
 _CODES = {
     OFFSET: grpc.StatusCode.OUT_OF_RANGE,
     BUSY: grpc.StatusCode.ABORTED,
@@ -33,6 +34,8 @@ _CODES = {
     INVALID: grpc.StatusCode.INVALID_ARGUMENT,
 }
 _ACCEPTED = "fleet-accepted"
+_TIDY_SECONDS = 3600.0
+_LOOK_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up; its part stays."""
 
@@ -43,6 +46,31 @@ class ArtifactCalls:
     def __init__(self, store: ArtifactStore, leadership: Leadership) -> None:
         self._store = store
         self._leadership = leadership
+
+    async def keep_tidy(self) -> None:
+        """While this controller leads: look what is missing when its term begins, and every hour delete what nothing needs."""
+        known: Office | None = None
+        due = 0.0
+        while True:
+            office = self._leadership.office
+            leads = office is not None and office.open.is_set() and office.term.provable()
+            if office is not None and leads and (office is not known or office.clock() >= due):
+                known, due = office, office.clock() + _TIDY_SECONDS
+                await self._tidy(office)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _tidy(self, office: Office) -> None:
+        try:
+            office.missing_code = await asyncio.to_thread(self._store.missing, digests_in_use(office))
+            await asyncio.to_thread(self._store.prune, digests_in_use(office))
+        except OSError as error:
+            _log.error("the artifact store cannot be looked through: %s", error)
+        if office.missing_code:
+            _log.warning(
+                "%d artifacts that revisions name are not in %s: several controllers need one store that all of them see",
+                len(office.missing_code),
+                self._store.where,
+            )
 
     async def has(self, digest: str) -> bool:
         """Whole, and fresh from now on. Raises ArtifactError, OSError."""
@@ -76,6 +104,7 @@ class ArtifactCalls:
                     await run(receipt.write, message.data)
                     message = await _next(requests)
                 await run(receipt.finish)
+                office.missing_code.discard(first.digest)
         except (ArtifactError, OSError, TimeoutError) as error:
             await _refuse(context, error)
         return control_pb2.GetArtifactResponse(received_bytes=first.size_bytes, complete=True)
@@ -86,14 +115,14 @@ class ArtifactCalls:
         await require_role(context, Role.AGENT)
         await require_office(context, self._leadership, grpc.StatusCode.FAILED_PRECONDITION)
         try:
-            path = await asyncio.to_thread(self._store.path, request.digest)
-            if path is None:
+            size = await asyncio.to_thread(self._store.size, request.digest)
+            if size is None:
                 text = f"controller {self._leadership.name} has no code {request.digest[:12]}: deploy it again"
                 await abort(context, grpc.StatusCode.NOT_FOUND, text)
-            size = path.stat().st_size
             if request.offset > size:
                 await abort(context, grpc.StatusCode.OUT_OF_RANGE, f"{request.digest[:12]} has {size} bytes")
-            chunks = chunks_of(path, request.offset)
+            yield agent_pb2.ArtifactChunk(size_bytes=size)
+            chunks = self._store.chunks(request.digest, request.offset)
             try:
                 while (data := await asyncio.to_thread(partial(next, chunks, None))) is not None:
                     yield agent_pb2.ArtifactChunk(data=data, size_bytes=size)
@@ -105,7 +134,7 @@ class ArtifactCalls:
 
 def digests_in_use(office: Office) -> frozenset[str]:
     """Those that revisions name."""
-    return frozenset(record.artifact_digest for record in office.desired.all(RevisionRecord))
+    return frozenset(filter(None, (record.artifact_digest for record in office.desired.all(RevisionRecord))))
 
 
 async def _next(requests: AsyncIterator[control_pb2.UploadArtifactRequest]) -> control_pb2.UploadArtifactRequest | None:

@@ -23,7 +23,7 @@ from fleet_controller.records import (
     revision_key,
     rollout_key,
 )
-from fleet_core.ids import SlotId, WorkerId
+from fleet_core.ids import WorkerId
 
 _WORKER_STATES = {
     Life.PENDING: types_pb2.WORKER_STATE_PENDING,
@@ -89,6 +89,11 @@ def app_message(office: Office, app: AppRecord) -> control_pb2.App:
     if revision is not None:
         message.spec.CopyFrom(revision.spec_message())
         message.artifact_digest = revision.artifact_digest
+        if revision.artifact_digest in office.missing_code:
+            message.notices.append(
+                f"code {revision.artifact_digest[:12]} is not in the leading controller's artifact store, so no other host can "
+                f"get it: `fleetctl deploy {app.name}` sends it again; several controllers need one store (docs/deploy.md)"
+            )
     return message
 
 
@@ -143,7 +148,8 @@ def rollout_message(office: Office, rollout: RolloutRecord) -> control_pb2.Rollo
 
 
 def _failed_worker(record: FailedWorkerRecord) -> control_pb2.FailedWorker:
-    worker = WorkerId.of(SlotId.parse(record.worker), record.generation)
+    app, host, slot = record.worker.split("/")
+    worker = WorkerId(app, host, int(slot), record.generation)
     return control_pb2.FailedWorker(worker=worker.to_proto(), reason=record.reason, last_lines=record.last_lines)
 
 

@@ -8,6 +8,7 @@ from fleet.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,33 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PreparationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreparationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreparationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREPARATION_STATE_UNSPECIFIED: _PreparationState.ValueType  # 0
+    PREPARATION_STATE_FETCHING: _PreparationState.ValueType  # 1
+    PREPARATION_STATE_UNPACKING: _PreparationState.ValueType  # 2
+    PREPARATION_STATE_BUILDING: _PreparationState.ValueType  # 3
+    PREPARATION_STATE_READY: _PreparationState.ValueType  # 4
+    """A worker can be started at once."""
+    PREPARATION_STATE_FAILED: _PreparationState.ValueType  # 5
+    """It is tried again a minute later, for as long as it is asked for, and at once under another `attempt`."""
+
+class PreparationState(_PreparationState, metaclass=_PreparationStateEnumTypeWrapper): ...
+
+PREPARATION_STATE_UNSPECIFIED: PreparationState.ValueType  # 0
+PREPARATION_STATE_FETCHING: PreparationState.ValueType  # 1
+PREPARATION_STATE_UNPACKING: PreparationState.ValueType  # 2
+PREPARATION_STATE_BUILDING: PreparationState.ValueType  # 3
+PREPARATION_STATE_READY: PreparationState.ValueType  # 4
+"""A worker can be started at once."""
+PREPARATION_STATE_FAILED: PreparationState.ValueType  # 5
+"""It is tried again a minute later, for as long as it is asked for, and at once under another `attempt`."""
+Global___PreparationState: _TypeAlias = PreparationState  # noqa: Y015
 
 @_typing.final
 class FetchArtifactRequest(_message.Message):
@@ -200,6 +228,7 @@ class AgentHello(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PREPARES_CODE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     host_uid: _builtins.str
     """Minted when the host joined; survives reboots and renames."""
@@ -211,6 +240,8 @@ class AgentHello(_message.Message):
     cpus: _builtins.int
     address: _builtins.str
     """The address its workers are reached at."""
+    prepares_code: _builtins.bool
+    """It heeds `Assignment.preparations` and reports them: a rollout waits for the code on this host. Of an older agent it does not."""
     @_builtins.property
     def highest_epoch(self) -> _types_pb2.Epoch:
         """The highest epoch this host ever obeyed."""
@@ -237,10 +268,11 @@ class AgentHello(_message.Message):
         cpus: _builtins.int = ...,
         address: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        prepares_code: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "highest_epoch", b"highest_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "boot_id", b"boot_id", "cpus", b"cpus", "highest_epoch", b"highest_epoch", "host_name", b"host_name", "host_uid", b"host_uid", "labels", b"labels", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "boot_id", b"boot_id", "cpus", b"cpus", "highest_epoch", b"highest_epoch", "host_name", b"host_name", "host_uid", b"host_uid", "labels", b"labels", "prepares_code", b"prepares_code", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,6 +289,7 @@ class WorkerReport(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_EPOCH_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PREPARATIONS_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """True: workers not listed do not exist. Targets whose worker is not forked yet are listed as pending."""
     assignment_sequence: _builtins.int
@@ -270,6 +303,10 @@ class WorkerReport(_message.Message):
     def assignment_epoch(self) -> _types_pb2.Epoch:
         """The newest assignment the agent made durable."""
 
+    @_builtins.property
+    def preparations(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreparationStatus]:
+        """How far each of that assignment's `preparations` is; all of them, in every report."""
+
     def __init__(
         self,
         *,
@@ -278,14 +315,59 @@ class WorkerReport(_message.Message):
         removed: _abc.Iterable[_types_pb2.WorkerId] | None = ...,
         assignment_epoch: _types_pb2.Epoch | None = ...,
         assignment_sequence: _builtins.int = ...,
+        preparations: _abc.Iterable[Global___PreparationStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "complete", b"complete", "removed", b"removed", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "complete", b"complete", "preparations", b"preparations", "removed", b"removed", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerReport: _TypeAlias = WorkerReport  # noqa: Y015
+
+@_typing.final
+class PreparationStatus(_message.Message):
+    """Code as far as this host has made it ready."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREPARATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    state: Global___PreparationState.ValueType
+    reason: _builtins.str
+    """What is being done, in words; of a failed one, why."""
+    received_bytes: _builtins.int
+    """While it is fetched: how much of it is here, and of how much; 0: not known yet."""
+    size_bytes: _builtins.int
+    @_builtins.property
+    def preparation(self) -> Global___Preparation:
+        """What was asked for."""
+
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a build that failed: what it printed last."""
+
+    def __init__(
+        self,
+        *,
+        preparation: Global___Preparation | None = ...,
+        state: Global___PreparationState.ValueType = ...,
+        reason: _builtins.str = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
+        received_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preparation", b"preparation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_lines", b"last_lines", "preparation", b"preparation", "reason", b"reason", "received_bytes", b"received_bytes", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparationStatus: _TypeAlias = PreparationStatus  # noqa: Y015
 
 @_typing.final
 class AgentHeartbeat(_message.Message):
@@ -504,6 +586,7 @@ class Assignment(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     SPECS_FIELD_NUMBER: _builtins.int
     ALLOW_EMPTY_FIELD_NUMBER: _builtins.int
+    PREPARATIONS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows with each assignment of one epoch."""
     allow_empty: _builtins.bool
@@ -514,6 +597,10 @@ class Assignment(_message.Message):
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.AppSpec]:
         """Specs the targets name and this session has not carried yet."""
 
+    @_builtins.property
+    def preparations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preparation]:
+        """Code to make ready before a target needs it. An agent that does not know this field makes it ready when a target names it."""
+
     def __init__(
         self,
         *,
@@ -521,14 +608,47 @@ class Assignment(_message.Message):
         targets: _abc.Iterable[Global___Target] | None = ...,
         specs: _abc.Iterable[_types_pb2.AppSpec] | None = ...,
         allow_empty: _builtins.bool = ...,
+        preparations: _abc.Iterable[Global___Preparation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_empty", b"allow_empty", "sequence", b"sequence", "specs", b"specs", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_empty", b"allow_empty", "preparations", b"preparations", "sequence", b"sequence", "specs", b"specs", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class Preparation(_message.Message):
+    """Code to be fetched, unpacked and built as the spec says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
+    SPEC_DIGEST_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    app: _builtins.str
+    artifact_digest: _builtins.str
+    spec_digest: _builtins.str
+    """Its build policy, user, group and folder decide what becomes of the code."""
+    attempt: _builtins.int
+    """Another number asks for another try of what failed."""
+    def __init__(
+        self,
+        *,
+        app: _builtins.str = ...,
+        artifact_digest: _builtins.str = ...,
+        spec_digest: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "artifact_digest", b"artifact_digest", "attempt", b"attempt", "spec_digest", b"spec_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preparation: _TypeAlias = Preparation  # noqa: Y015
 
 @_typing.final
 class Target(_message.Message):

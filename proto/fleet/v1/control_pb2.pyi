@@ -900,9 +900,15 @@ class StartAppRequest(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     size: _builtins.int
     """Workers in all; 0: 1, or what it had before."""
+    artifact_digest: _builtins.str
+    """Of a new app: SHA-256 of its code, which the artifact store has; empty: it runs what lies on the hosts."""
+    cause: _builtins.str
+    """What made it, in a user's words; empty: "start"."""
     @_builtins.property
     def spec(self) -> _types_pb2.AppSpec:
         """The app; for an existing app, only `spec.name` may be set."""
@@ -921,10 +927,12 @@ class StartAppRequest(_message.Message):
         size: _builtins.int = ...,
         hosts: _abc.Iterable[_builtins.str] | None = ...,
         options: Global___RolloutOptions | None = ...,
+        artifact_digest: _builtins.str = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "options", b"options", "request_id", b"request_id", "size", b"size", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "cause", b"cause", "hosts", b"hosts", "options", b"options", "request_id", b"request_id", "size", b"size", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1885,7 +1893,7 @@ Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
 
 @_typing.final
 class FailedWorker(_message.Message):
-    """The worker a rollout stopped at."""
+    """The worker a rollout stopped at. Slot 0: none was started, because the host could not make the code ready."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

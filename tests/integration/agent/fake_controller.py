@@ -51,6 +51,7 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self.departures: list[bool] = []
         """What it was told of leaving, in this order."""
         self.workers: dict[Slot, types_pb2.WorkerStatus] = {}
+        self.preparations: tuple[agent_pb2.PreparationStatus, ...] = ()
         self.history: list[tuple[float, types_pb2.WorkerStatus]] = []
         self.code: dict[str, bytes] = {}
         """Digest → the bytes that are sent for it."""
@@ -134,6 +135,7 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         for status in report.workers:
             self.workers[(status.id.app, status.id.slot, status.id.generation)] = status
             self.history.append((now, status))
+        self.preparations = tuple(report.preparations)
         for worker in report.removed:
             del self.workers[(worker.app, worker.slot, worker.generation)]
 
@@ -149,13 +151,18 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self,
         *targets: agent_pb2.Target,
         specs: tuple[AppSpec, ...] = (),
+        preparations: tuple[agent_pb2.Preparation, ...] = (),
         allow_empty: bool = False,
         sequence: int | None = None,
         epoch: Epoch | None = None,
     ) -> int:
         number = next(self._sequences) if sequence is None else sequence
         assignment = agent_pb2.Assignment(
-            sequence=number, targets=targets, specs=[spec.to_proto() for spec in specs], allow_empty=allow_empty
+            sequence=number,
+            targets=targets,
+            specs=[spec.to_proto() for spec in specs],
+            preparations=preparations,
+            allow_empty=allow_empty,
         )
         self.send(epoch, assignment=assignment)
         return number

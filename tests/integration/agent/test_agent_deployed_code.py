@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import shutil
 import signal
 import tarfile
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet_core.spec import AppSpec
+from fleet.v1 import agent_pb2
+from fleet_core.spec import AppSpec, spec_digest
 from tests.integration.agent.fake_controller import DEADLINE_SECONDS, FakeController, target
 from tests.integration.agent.running import RunningHost
 
@@ -228,3 +230,118 @@ async def test_without_a_word_the_code_says_how_it_is_built(controller: FakeCont
     said = [status.reason for _, status in controller.history if status.preparing]
     assert any("npm ci --omit=dev" in reason for reason in said)
     assert any("pip install" in reason for reason in said)
+
+
+def _prepare(controller: FakeController, spec: AppSpec, digest: str, attempt: int = 1) -> None:
+    """Ask for code that no target needs yet."""
+    message = spec.to_proto()
+    wanted = agent_pb2.Preparation(
+        app=spec.name, artifact_digest=digest, spec_digest=spec_digest(message), attempt=attempt
+    )
+    controller.assign(specs=(spec,), preparations=(wanted,), allow_empty=True)
+
+
+def _prepared(controller: FakeController) -> agent_pb2.PreparationStatus | None:
+    return next(iter(controller.preparations), None)
+
+
+async def _until_prepared(controller: FakeController, state: str) -> agent_pb2.PreparationStatus:
+    wanted = agent_pb2.PreparationState.Value(f"PREPARATION_STATE_{state}")
+    await controller.until(lambda: (found := _prepared(controller)) is not None and found.state == wanted)
+    found = _prepared(controller)
+    assert found is not None
+    return found
+
+
+async def test_code_is_made_ready_before_any_target_names_it(controller: FakeController, host: RunningHost) -> None:
+    content = _tar({"run": _SCRIPT.encode(), "weight": os.urandom(100_000)})
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    controller.break_after = 50_000
+    spec = _app("sh", "-c", "touch built")
+    _prepare(controller, spec, digest)
+    await _until_prepared(controller, "READY")
+
+    assert controller.hellos[-1].prepares_code
+    assert controller.workers == {}
+    said = [status for _, report in controller.reports for status in report.preparations]
+    assert {status.state for status in said} >= {
+        agent_pb2.PREPARATION_STATE_FETCHING,
+        agent_pb2.PREPARATION_STATE_UNPACKING,
+        agent_pb2.PREPARATION_STATE_BUILDING,
+    }
+    assert (50_000, len(content)) in {(status.received_bytes, status.size_bytes) for status in said}
+
+    _assign(controller, spec, digest)
+    worker = await controller.until_state(_SLOT, "READY")
+    assert (await _folder_of(worker.pid, host) / "built").exists()
+    assert [request.offset for request in controller.fetches] == [0, 50_000]
+    assert not any(status.preparing for _, status in controller.history)
+
+
+async def test_code_that_cannot_be_made_ready_says_why_and_is_tried_again_under_another_attempt(
+    controller: FakeController, host: RunningHost, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    content = _tar({"run": _SCRIPT.encode()})
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    spec = _app("sh", "-c", f"test -e {go} || {{ echo no compiler; exit 3; }}")
+    _prepare(controller, spec, digest)
+    failed = await _until_prepared(controller, "FAILED")
+
+    assert failed.reason.endswith("exit code 3")
+    assert list(failed.last_lines) == ["no compiler"]
+    await _until(lambda: _left(host) == {"lock"})
+
+    go.touch()
+    _prepare(controller, spec, digest, attempt=2)
+    await _until_prepared(controller, "READY")
+
+
+async def test_code_nobody_asks_to_prepare_any_more_is_given_up_and_a_new_agent_goes_on_with_what_is_asked_for(
+    controller: FakeController, host: RunningHost, tmp_path: Path
+) -> None:
+    note = tmp_path / "pid"
+    content = _tar({"run": _SCRIPT.encode()})
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    _prepare(controller, _app("sh", "-c", f"echo $$ > {note}; exec sleep 1000"), digest)
+    first = await _pid_in(note)
+    note.unlink()
+    await host.end_agent(signal.SIGKILL)
+    await _gone(first)
+    await host.start_agent()
+    second = await _pid_in(note)
+    await _until_prepared(controller, "BUILDING")
+    controller.assign(allow_empty=True)
+
+    await _gone(second)
+    await _until(lambda: _left(host) == {"lock"})
+    await controller.until(lambda: not controller.preparations)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can build as somebody else")
+async def test_code_is_built_by_the_user_its_workers_run_as_and_belongs_to_it(
+    controller: FakeController, host: RunningHost, tmp_path: Path
+) -> None:
+    """An unprivileged build can read and write its own folder, and nothing of the host's that root alone may."""
+    nobody = pwd.getpwnam("nobody")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o711)  # pytest closes them to all others
+    secret = tmp_path / "secret"
+    secret.write_text("of root's")
+    secret.chmod(0o600)
+    steps = f"id -u > who; id -G > groups; cat {secret} && exit 7; touch ../../beside && exit 8; umask > mask; exit 0"
+    content = _tar({"run": _SCRIPT.encode()})
+    digest = hashlib.sha256(content).hexdigest()
+    controller.code[digest] = content
+    spec = _app(build={"command": ["sh", "-c", steps]}, identity={"user": "nobody"})
+    _prepare(controller, spec, digest)
+    await _until_prepared(controller, "READY")
+    (code,) = (host.state_dir / "artifacts").glob("*/code")
+
+    assert (code / "who").read_text().split() == [str(nobody.pw_uid)]
+    assert "0" not in (code / "groups").read_text().split()
+    assert {path.stat().st_uid for path in (code, code / "run", code / "who")} == {nobody.pw_uid}
+    assert (code / "who").stat().st_mode & 0o022 == 0

@@ -251,10 +251,13 @@ class Fleet:
         `first_on_path`: the folder of the Node to run it with."""
         address = free_address()
         route = address if self._balancers == 1 else f":{address.rpartition(':')[2]}"
-        journal = ("-e", f"NODE_OPTIONS=--require {JOURNAL}", "-e", f"WORKER_JOURNAL_DIR={self.journals}")
-        given = ("-n", name, "-i", str(size), "--http", route, *options, *journal)
+        given = ("-n", name, "-i", str(size), "--http", route, *options, *self.journal_options())
         self.do("start", str(script), *given, first_on_path=first_on_path)
         return address
+
+    def journal_options(self) -> tuple[str, ...]:
+        """Of an app whose workers keep journals."""
+        return "-e", f"NODE_OPTIONS=--require {JOURNAL}", "-e", f"WORKER_JOURNAL_DIR={self.journals}"
 
     def addresses(self, address: str) -> list[str]:
         """Where each balancer serves the app that `start_app` gave `address` to."""

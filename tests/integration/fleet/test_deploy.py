@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, load_on
+from tests.faults.deploy_deaths import Death, run
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, free_address, load_on
 from tests.integration.fleet.judge import assert_none_failed, journals_show
 
 _SIZE = 6
@@ -75,7 +76,10 @@ def test_code_is_deployed_refused_where_it_does_not_build_and_taken_back(fleet: 
     assert str(fleet.data_dir) in first["cwd"]
     assert (second["words"], second["built"]) == ("v2", "v2")
     assert refused.code == 1, refused.output + refused.errors
+    assert "cannot make the code ready: build failed" in refused.errors
     assert "exit code 3" in refused.errors
+    assert "runs on; mend that" in refused.errors
+    assert len(refused.errors.splitlines()) < 24, "the reason does not fit on one screen"
     assert "no compiler here" in refused.errors
     assert (back["words"], back["built"]) == ("v1", "")
     assert first["cwd"].rpartition("/")[0] != second["cwd"].rpartition("/")[0]
@@ -91,3 +95,32 @@ def test_the_same_code_again_changes_nothing(fleet: Fleet, address: str) -> None
     assert "is there already" in again
     assert (_digests(fleet), fleet.pids()) == before
     assert _asked(address)["words"] == "same"
+
+
+def test_an_app_begins_with_its_code_and_says_the_truth_where_that_does_not_build(fleet: Fleet) -> None:
+    """Guards invariant 10."""
+    code = _code(fleet.folder / "newcomer", "first")
+    address = free_address()
+    command = ("deploy", "newcomer", str(code), "-i", "3", "--http", address, "--bake-time", "0s")
+    failed = fleet.run(*command, "--build", "sh -c 'echo no compiler; exit 3'", "--", "node", "server.js")
+    assert failed.code == 1, failed.output + failed.errors
+    assert "cannot make the code ready" in failed.errors
+    assert "no compiler" in failed.errors
+
+    fleet.do(*command, "--no-build", "--", "node", "server.js")
+    assert len(fleet.workers("newcomer")) == 3
+    assert _asked(address)["words"] == "first"
+    before = fleet.pids("newcomer")
+    again = fleet.do(*command, "--no-build", "--", "node", "server.js")
+    assert "nothing was changed" in again
+    assert fleet.pids("newcomer") == before
+    fleet.do("remove", "newcomer", "--yes")
+
+
+def test_a_deploy_in_which_the_client_an_agent_or_the_controller_was_killed_ends_well_when_said_again(
+    fleet: Fleet,
+) -> None:
+    """Guards invariants 3 and 6; `make faults-deploy` kills thirty times."""
+    deaths = [Death("controller", 0.8), Death("agent", 1.4), Death("client", 1.0)]
+    assert run(fleet, deaths, seed=1, app="mortal", weight=2_000_000) == []
+    fleet.do("remove", "mortal", "--yes")

@@ -1,5 +1,6 @@
 """What is sent of a folder, a commit or an archive; and that the same files make the same bytes."""
 
+import json
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ import pytest
 from fleet.v1 import types_pb2
 from fleetctl.code_spec import moved_into
 from fleetctl.errors import CliError
-from fleetctl.packing import open_archive, pack_folder, pack_ref
+from fleetctl.packing import open_archive, pack_folder, pack_npm, pack_ref
 
 
 @pytest.fixture
@@ -166,3 +167,23 @@ def test_a_command_that_would_not_run_the_new_code_is_refused() -> None:
     with pytest.raises(CliError, match=r"/elsewhere/server\.js, which is not in what is deployed"):
         moved_into(spec, Path("/x/code"), None)
     assert list(moved_into(spec, Path("/x/code"), "node 'a b.js'").argv) == ["node", "a b.js"]
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm on PATH")
+def test_npms_own_list_of_files_is_sent_when_it_is_asked_for(tmp_path: Path) -> None:
+    package = {"name": "shop", "version": "1.0.0", "files": ["lib"]}
+    (tmp_path / "package.json").write_text(json.dumps(package))
+    (tmp_path / "package-lock.json").write_text("{}")
+    for name in ("lib/server.js", "lib/run.sh", "test/server.test.js", "notes.txt", "node_modules/left-pad/index.js"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "lib/run.sh").chmod(0o755)
+    with pack_npm(tmp_path).stream as stream, tarfile.open(fileobj=stream) as archive:
+        modes = {member.name: member.mode for member in archive if member.isfile()}
+
+    assert modes == {"lib/run.sh": 0o755, "lib/server.js": 0o644, "package-lock.json": 0o644, "package.json": 0o644}
+
+
+def test_without_a_package_there_is_no_list_of_npms(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match=r"no package\.json"):
+        pack_npm(tmp_path)

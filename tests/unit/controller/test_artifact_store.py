@@ -1,17 +1,20 @@
 """The store of deployed code: what arrives in pieces, damaged, twice or too much."""
 
 import hashlib
+import urllib.request
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fleet_controller.artifact_homes import FolderHome, Home, ObjectHome, open_home
 from fleet_controller.artifacts import (
     FRESH_SECONDS,
     PARTIAL_SECONDS,
     UNUSED_SECONDS,
     ArtifactError,
     ArtifactStore,
-    chunks_of,
 )
 
 _CONTENT = b"code" * 1000
@@ -30,9 +33,40 @@ def clock() -> _Time:
     return _Time()
 
 
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
+    """Each kind of home, empty."""
+    if request.param == "folder":
+        return FolderHome(tmp_path / "store")
+    pytest.importorskip("obstore")
+    if request.param == "s3":
+        return open_home(request.getfixturevalue("bucket"))
+    return open_home("memory:///" if request.param == "memory" else f"file://{tmp_path}/objects")
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: _Time) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "store", 10_000, clock)
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty folder of a bucket, at a server that speaks S3."""
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        request = urllib.request.Request(f"http://{host}:{port}/artifacts", method="PUT")
+        urllib.request.urlopen(request, timeout=10).close()
+        yield f"s3://artifacts/{uuid.uuid4()}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path, home: Home, clock: _Time) -> ArtifactStore:
+    return ArtifactStore(home, tmp_path / "store", 10_000, clock)
 
 
 def _put(store: ArtifactStore, content: bytes, in_use: tuple[str, ...] = ()) -> str:
@@ -44,23 +78,23 @@ def _put(store: ArtifactStore, content: bytes, in_use: tuple[str, ...] = ()) -> 
     return digest
 
 
-def test_what_arrived_whole_is_there(store: ArtifactStore) -> None:
+def test_what_arrived_whole_is_there(tmp_path: Path, store: ArtifactStore) -> None:
     assert store.received(_DIGEST) == (0, False)
     assert _put(store, _CONTENT) == _DIGEST
 
     assert store.received(_DIGEST) == (len(_CONTENT), True)
-    path = store.path(_DIGEST)
-    assert path is not None
-    assert b"".join(chunks_of(path, 0)) == _CONTENT
-    assert b"".join(chunks_of(path, 3990)) == _CONTENT[3990:]
-    assert [*chunks_of(path, len(_CONTENT))] == [b""]
+    assert store.size(_DIGEST) == len(_CONTENT)
+    assert b"".join(store.chunks(_DIGEST, 0)) == _CONTENT
+    assert b"".join(store.chunks(_DIGEST, 3990)) == _CONTENT[3990:]
+    assert b"".join(store.chunks(_DIGEST, len(_CONTENT))) == b""
+    assert [path.name for path in (tmp_path / "store").iterdir()] in ([], [_DIGEST])
 
 
 def test_an_upload_that_broke_goes_on_where_it_ended(store: ArtifactStore) -> None:
     with store.receiving(_DIGEST, len(_CONTENT), 0, ()) as receipt:
         receipt.write(_CONTENT[:1000])
     assert store.received(_DIGEST) == (1000, False)
-    assert store.path(_DIGEST) is None
+    assert store.size(_DIGEST) is None
     with store.receiving(_DIGEST, len(_CONTENT), 1000, ()) as receipt:
         receipt.write(_CONTENT[1000:])
         receipt.finish()
@@ -104,7 +138,7 @@ def test_two_cannot_send_the_same_at_once(store: ArtifactStore) -> None:
 @pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 65, "0" * 63 + "/"])
 def test_what_is_no_digest_names_no_file(store: ArtifactStore, digest: str) -> None:
     with pytest.raises(ArtifactError, match="not a SHA-256"):
-        store.path(digest)
+        store.size(digest)
 
 
 def test_code_that_nothing_names_goes_after_a_day(store: ArtifactStore, clock: _Time) -> None:
@@ -112,8 +146,8 @@ def test_code_that_nothing_names_goes_after_a_day(store: ArtifactStore, clock: _
     clock.now += UNUSED_SECONDS + 1
     store.prune({used})
 
-    assert store.path(used)
-    assert store.path(unused) is None
+    assert store.size(used)
+    assert store.size(unused) is None
 
 
 def test_the_quota_takes_unused_code_that_is_not_fresh_and_nothing_else(store: ArtifactStore, clock: _Time) -> None:
@@ -123,9 +157,9 @@ def test_the_quota_takes_unused_code_that_is_not_fresh_and_nothing_else(store: A
     clock.now += FRESH_SECONDS + 1
     new = _put(store, b"c" * 4000, (used,))
 
-    assert store.path(used)
-    assert store.path(new)
-    assert store.path(unused) is None
+    assert store.size(used)
+    assert store.size(new)
+    assert store.size(unused) is None
 
 
 def test_a_part_that_nobody_adds_to_goes_after_a_day(tmp_path: Path, store: ArtifactStore, clock: _Time) -> None:
@@ -139,3 +173,37 @@ def test_a_part_that_nobody_adds_to_goes_after_a_day(tmp_path: Path, store: Arti
     store.prune({_DIGEST})
 
     assert store.received(_DIGEST) == (0, False)
+
+
+def test_what_revisions_name_and_is_not_here_is_known(store: ArtifactStore) -> None:
+    assert store.missing({_put(store, b"a"), _DIGEST}) == {_DIGEST}
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [("ftp://host/x", "ftp:// is no object store"), ("s3://", "cannot be used")]
+)
+def test_a_url_that_leads_nowhere_is_refused_in_a_line(where: str, said: str) -> None:
+    pytest.importorskip("obstore")
+    with pytest.raises(ValueError, match=said) as caught:
+        open_home(where)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_of_objects_that_does_not_answer_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    from obstore.store import from_url
+
+    home = ObjectHome(
+        from_url(
+            "s3://bucket",
+            endpoint="http://127.0.0.1:9",
+            region="us-east-1",
+            skip_signature=True,
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        ),
+        "s3://bucket",
+    )
+    with pytest.raises(OSError, match="object store s3://bucket: ") as caught:
+        home.size(_DIGEST)
+    assert "\n" not in str(caught.value)
