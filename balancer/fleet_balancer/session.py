@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import random
+import uuid
 from collections.abc import Mapping
 
 import grpc
 
 from fleet.v1 import balancer_pb2, balancer_pb2_grpc
 from fleet_balancer.driver import Driver
-from fleet_balancer.holdings import Holdings, HoldingsError
+from fleet_balancer.holdings import Holdings
 from fleet_balancer.upstreams import Upstreams
 from fleet_core.config import BalancerConfig
 from fleet_core.grpc_tls import controller_channel
@@ -27,6 +28,8 @@ _BACKOFF_MAX = 3.0
 _IN_FLIGHT_POLL = 0.05
 _RETRY_REFUSED = 2.0
 _LEADER_KEY = "fleet-leader"
+_INSTANCE = uuid.uuid4().hex
+"""Of this process."""
 
 
 class SessionEnded(Exception):  # noqa: N818 (an ending, not always an error)
@@ -83,6 +86,9 @@ class Session:
             driver=self._driver.name,
             driver_version=self._driver.version,
             listen_address=self._config.listen_address,
+            fleet_id=self._holdings.fleet_id,
+            etcd_revision=self._holdings.etcd_revision,
+            instance=_INSTANCE,
         )
 
     async def _subscribe(self, address: str, subscription: "Subscription") -> None:
@@ -134,7 +140,7 @@ class Subscription:
         self._epoch = Epoch()
 
     async def run(self, call: _Call) -> None:
-        """Raises SessionEnded, grpc.aio.AioRpcError or TimeoutError at the end, HoldingsError when the disk fails."""
+        """Raises SessionEnded, grpc.aio.AioRpcError or TimeoutError at the end."""
         await self._write(call, balancer_pb2.BalancerMessage(hello=self._hello))
         async with asyncio.timeout(_WELCOME_TIMEOUT):
             first = await self._read(call)
@@ -144,6 +150,10 @@ class Subscription:
             raise SessionEnded(
                 f"speaks protocol version {first.welcome.protocol_version}, this balancer {PROTOCOL_VERSION}: upgrade one"
             )
+        try:
+            await asyncio.to_thread(self._holdings.belong, first.welcome.fleet_id)
+        except ValueError as error:
+            raise SessionEnded(f"refused: {error}") from error
         self.welcomed = True
         _log.info("subscribed, epoch %s", self._epoch)
         interval = first.welcome.heartbeat_interval_seconds or 1.0
@@ -173,8 +183,6 @@ class Subscription:
                 await asyncio.to_thread(self._holdings.obey, epoch)
         except ValueError as error:
             raise SessionEnded(f"refused: {error}") from error
-        except HoldingsError as error:
-            raise SessionEnded(f"its epoch cannot be obeyed: {error}") from error
         self._epoch = epoch
         return message
 
@@ -194,7 +202,10 @@ class Subscription:
                 await self._write(call, balancer_pb2.BalancerMessage(validated=answer))
 
     async def _apply(self, call: _Call, lists: balancer_pb2.UpstreamLists) -> None:
-        answers = await self._upstreams.apply(lists)
+        try:
+            answers = await self._upstreams.apply(lists)
+        except ValueError as error:
+            raise SessionEnded(f"refused: {error}") from error
         for pool in lists.changed:
             await self._acknowledge(call, pool, answers[pool.name])
         self._lists_changed.set()
@@ -221,7 +232,9 @@ class Subscription:
             counts = await self._upstreams.in_flight()
             ended = any(count == 0 and last.get(key) != 0 for key, count in counts.items())
             if ended or loop.time() >= due:
-                await self._write(call, _heartbeat(counts))
+                if self._holdings.behind:
+                    await asyncio.to_thread(self._holdings.catch_up)
+                await self._write(call, _heartbeat(counts, self._holdings.trouble))
                 due = loop.time() + interval
             last = counts
             wait = due - loop.time()
@@ -232,9 +245,11 @@ class Subscription:
                     await self._lists_changed.wait()
 
 
-def _heartbeat(counts: Mapping[tuple[str, WorkerId], int]) -> balancer_pb2.BalancerMessage:
+def _heartbeat(counts: Mapping[tuple[str, WorkerId], int], trouble: str) -> balancer_pb2.BalancerMessage:
     loads = [
         balancer_pb2.EndpointLoad(pool=pool, worker=worker.to_proto(), in_flight=count)
         for (pool, worker), count in sorted(counts.items())
     ]
-    return balancer_pb2.BalancerMessage(heartbeat=balancer_pb2.BalancerHeartbeat(draining=loads))
+    return balancer_pb2.BalancerMessage(
+        heartbeat=balancer_pb2.BalancerHeartbeat(draining=loads, notices=[trouble] if trouble else [])
+    )

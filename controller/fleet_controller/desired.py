@@ -11,6 +11,7 @@ from fleet_controller.records import (
     PREFIX,
     AppRecord,
     BalancerRecord,
+    FleetRecord,
     HostRecord,
     Record,
     RevisionRecord,
@@ -19,12 +20,13 @@ from fleet_controller.records import (
 from fleet_controller.store.interface import Changes, Item, Snapshot
 
 _log = logging.getLogger(__name__)
-_KINDS: dict[str, type[Record]] = {
+KINDS: dict[str, type[Record]] = {
     "apps": AppRecord,
     "revisions": RevisionRecord,
     "rollouts": RolloutRecord,
     "hosts": HostRecord,
     "balancers": BalancerRecord,
+    "fleet": FleetRecord,
 }
 _R = TypeVar("_R", bound=Record)
 
@@ -71,6 +73,10 @@ class Desired:
     def all(self, kind: type[_R]) -> Iterator[_R]:
         return (record for record, _ in self._records.values() if isinstance(record, kind))
 
+    def inhabited(self) -> bool:
+        """Whether there is any host or app."""
+        return any(isinstance(record, AppRecord | HostRecord) for record, _ in self._records.values())
+
     def rollouts_of(self, app: str) -> list[RolloutRecord]:
         """Oldest first."""
         return sorted((r for r in self.all(RolloutRecord) if r.app == app), key=lambda record: record.sequence)
@@ -79,7 +85,7 @@ class Desired:
         if item is None:
             self._records.pop(key, None)
             return
-        kind = _KINDS.get(key.removeprefix(PREFIX).partition("/")[0])
+        kind = KINDS.get(key.removeprefix(PREFIX).partition("/")[0])
         if kind is None:
             return
         try:

@@ -62,6 +62,10 @@ class AppRecord(Record):
     """Those that were rolled out in full, in the order in which they last were."""
     rollout: str = ""
     """The newest one's id."""
+    spent_generation: int = 0
+    """Generations up to it may have been given out before etcd was restored from a backup: none of them is given out again."""
+    spent_revision: int = 0
+    """The same of revisions."""
 
     @property
     def size(self) -> int:
@@ -233,11 +237,25 @@ class HostRecord(Record):
         return {key: value for key, value in {**self.agent_labels, **self.given_labels}.items() if value}
 
 
+class FleetRecord(Record):
+    """The fleet itself: one record, made by its first leader and changed by a restore alone."""
+
+    id: str
+    """Minted once; a backup carries it."""
+    era: int = 1
+    """The first half of every epoch: raised by each restore."""
+    restoring: str = ""
+    """Not empty: a restore of the backup with this digest began and has not ended."""
+
+
 class BalancerRecord(Record):
     """A balancer whose acknowledgement every rollout waits for."""
 
     name: str
     uid: str
+
+
+FLEET_KEY = f"{PREFIX}fleet"
 
 
 def app_key(name: str) -> str:

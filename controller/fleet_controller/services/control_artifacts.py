@@ -22,7 +22,7 @@ from fleet_controller.artifacts import (
 )
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.records import RevisionRecord
-from fleet_controller.services.streams import Context, abort, require_office, require_role
+from fleet_controller.services.streams import ACCEPTED_METADATA, Context, abort, require_office, require_role
 from fleet_core.tls import Role
 
 _CODES = {
@@ -32,7 +32,6 @@ _CODES = {
     FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     INVALID: grpc.StatusCode.INVALID_ARGUMENT,
 }
-_ACCEPTED = "fleet-accepted"
 _SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up; its part stays."""
 
@@ -70,7 +69,7 @@ class ArtifactCalls:
                 await run(self._store.prune, digests_in_use(office))
                 opened = self._store.receiving(first.digest, first.size_bytes, first.offset, digests_in_use(office))
                 receipt = await run(owned.enter_context, opened)
-                await context.send_initial_metadata(((_ACCEPTED, "1"),))
+                await context.send_initial_metadata(((ACCEPTED_METADATA, "1"),))
                 message: control_pb2.UploadArtifactRequest | None = first
                 while message is not None:
                     await run(receipt.write, message.data)

@@ -187,6 +187,8 @@ class Desk:
             writes = list(writes)
             if not writes:
                 return answer
+            if office.lineage.trouble:
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, office.lineage.trouble)
             if not office.term.provable():
                 text = (
                     "etcd does not answer, so nothing can be changed now; what runs goes on: look at the etcd servers"

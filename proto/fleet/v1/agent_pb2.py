@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleet.v1 import types_pb2 as fleet_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/agent.proto\x12\x08\x66leet.v1\x1a\x14\x66leet/v1/types.proto\"6\n\x14\x46\x65tchArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"1\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x9a\x02\n\x0c\x41gentMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fleet.v1.AgentHelloH\x00\x12(\n\x06report\x18\x02 \x01(\x0b\x32\x16.fleet.v1.WorkerReportH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.fleet.v1.AgentHeartbeatH\x00\x12\'\n\tlog_chunk\x18\x04 \x01(\x0b\x32\x12.fleet.v1.LogChunkH\x00\x12+\n\x07replace\x18\x05 \x01(\x0b\x32\x18.fleet.v1.ReplaceRequestH\x00\x12)\n\x07leaving\x18\x06 \x01(\x0b\x32\x16.fleet.v1.AgentLeavingH\x00\x42\t\n\x07message\"\x1f\n\x0c\x41gentLeaving\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\"Q\n\x0eReplaceRequest\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xe3\x02\n\nAgentHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08host_uid\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12&\n\rhighest_epoch\x18\x06 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x10\x61ssignment_epoch\x18\x07 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x08 \x01(\x04\x12\x0c\n\x04\x63pus\x18\t \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12\x30\n\x06labels\x18\x0b \x03(\x0b\x32 .fleet.v1.AgentHello.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0cWorkerReport\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\'\n\x07workers\x18\x02 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\x12#\n\x07removed\x18\x03 \x03(\x0b\x32\x12.fleet.v1.WorkerId\x12)\n\x10\x61ssignment_epoch\x18\x04 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x05 \x01(\x04\"7\n\x0e\x41gentHeartbeat\x12%\n\x05usage\x18\x01 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\"]\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x05lines\x18\x02 \x03(\x0b\x32\x11.fleet.v1.LogLine\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"P\n\x07LogLine\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x0e\n\x06stream\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\x0c\"\xc4\x02\n\x11\x43ontrollerMessage\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x07welcome\x18\x02 \x01(\x0b\x32\x16.fleet.v1.AgentWelcomeH\x00\x12*\n\nassignment\x18\x03 \x01(\x0b\x32\x14.fleet.v1.AssignmentH\x00\x12+\n\x0blog_request\x18\x04 \x01(\x0b\x32\x14.fleet.v1.LogRequestH\x00\x12)\n\nlog_cancel\x18\x05 \x01(\x0b\x32\x13.fleet.v1.LogCancelH\x00\x12+\n\x0busage_watch\x18\x06 \x01(\x0b\x32\x14.fleet.v1.UsageWatchH\x00\x12(\n\x07\x64rained\x18\x07 \x01(\x0b\x32\x15.fleet.v1.HostDrainedH\x00\x42\t\n\x07message\"\r\n\x0bHostDrained\"!\n\nUsageWatch\x12\x13\n\x0b\x66or_seconds\x18\x01 \x01(\x01\"L\n\x0c\x41gentWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\"\n\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01\"x\n\nAssignment\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x07targets\x18\x02 \x03(\x0b\x32\x10.fleet.v1.Target\x12 \n\x05specs\x18\x03 \x03(\x0b\x32\x11.fleet.v1.AppSpec\x12\x13\n\x0b\x61llow_empty\x18\x04 \x01(\x08\"\x97\x01\n\x06Target\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1e\n\x05phase\x18\x05 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x13\n\x0bspec_digest\x18\x06 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x07 \x01(\t\"q\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x15\n\rsince_seconds\x18\x06 \x01(\x01\"\x1f\n\tLogCancel\x12\x12\n\nrequest_id\x18\x01 \x01(\t2\x9e\x01\n\x0c\x41gentService\x12\x42\n\x07Session\x12\x16.fleet.v1.AgentMessage\x1a\x1b.fleet.v1.ControllerMessage(\x01\x30\x01\x12J\n\rFetchArtifact\x12\x1e.fleet.v1.FetchArtifactRequest\x1a\x17.fleet.v1.ArtifactChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66leet/v1/agent.proto\x12\x08\x66leet.v1\x1a\x14\x66leet/v1/types.proto\"6\n\x14\x46\x65tchArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"1\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\x9a\x02\n\x0c\x41gentMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.fleet.v1.AgentHelloH\x00\x12(\n\x06report\x18\x02 \x01(\x0b\x32\x16.fleet.v1.WorkerReportH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.fleet.v1.AgentHeartbeatH\x00\x12\'\n\tlog_chunk\x18\x04 \x01(\x0b\x32\x12.fleet.v1.LogChunkH\x00\x12+\n\x07replace\x18\x05 \x01(\x0b\x32\x18.fleet.v1.ReplaceRequestH\x00\x12)\n\x07leaving\x18\x06 \x01(\x0b\x32\x16.fleet.v1.AgentLeavingH\x00\x42\t\n\x07message\"\x1f\n\x0c\x41gentLeaving\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\"Q\n\x0eReplaceRequest\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x9e\x03\n\nAgentHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08host_uid\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12&\n\rhighest_epoch\x18\x06 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x10\x61ssignment_epoch\x18\x07 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x08 \x01(\x04\x12\x0c\n\x04\x63pus\x18\t \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12\x30\n\x06labels\x18\x0b \x03(\x0b\x32 .fleet.v1.AgentHello.LabelsEntry\x12\x10\n\x08\x66leet_id\x18\x0c \x01(\t\x12\x15\n\retcd_revision\x18\r \x01(\x03\x12\x10\n\x08instance\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0cWorkerReport\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\'\n\x07workers\x18\x02 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\x12#\n\x07removed\x18\x03 \x03(\x0b\x32\x12.fleet.v1.WorkerId\x12)\n\x10\x61ssignment_epoch\x18\x04 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x1b\n\x13\x61ssignment_sequence\x18\x05 \x01(\x04\"H\n\x0e\x41gentHeartbeat\x12%\n\x05usage\x18\x01 \x03(\x0b\x32\x16.fleet.v1.WorkerStatus\x12\x0f\n\x07notices\x18\x02 \x03(\t\"]\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x05lines\x18\x02 \x03(\x0b\x32\x11.fleet.v1.LogLine\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"P\n\x07LogLine\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x0e\n\x06stream\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\x0c\"\xc4\x02\n\x11\x43ontrollerMessage\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12)\n\x07welcome\x18\x02 \x01(\x0b\x32\x16.fleet.v1.AgentWelcomeH\x00\x12*\n\nassignment\x18\x03 \x01(\x0b\x32\x14.fleet.v1.AssignmentH\x00\x12+\n\x0blog_request\x18\x04 \x01(\x0b\x32\x14.fleet.v1.LogRequestH\x00\x12)\n\nlog_cancel\x18\x05 \x01(\x0b\x32\x13.fleet.v1.LogCancelH\x00\x12+\n\x0busage_watch\x18\x06 \x01(\x0b\x32\x14.fleet.v1.UsageWatchH\x00\x12(\n\x07\x64rained\x18\x07 \x01(\x0b\x32\x15.fleet.v1.HostDrainedH\x00\x42\t\n\x07message\"\r\n\x0bHostDrained\"!\n\nUsageWatch\x12\x13\n\x0b\x66or_seconds\x18\x01 \x01(\x01\"^\n\x0c\x41gentWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\"\n\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\"\x8f\x01\n\nAssignment\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x07targets\x18\x02 \x03(\x0b\x32\x10.fleet.v1.Target\x12 \n\x05specs\x18\x03 \x03(\x0b\x32\x11.fleet.v1.AppSpec\x12\x13\n\x0b\x61llow_empty\x18\x04 \x01(\x08\x12\x15\n\retcd_revision\x18\x05 \x01(\x03\"\x97\x01\n\x06Target\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1e\n\x05phase\x18\x05 \x01(\x0e\x32\x0f.fleet.v1.Phase\x12\x13\n\x0bspec_digest\x18\x06 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x07 \x01(\t\"q\n\nLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05lines\x18\x04 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x15\n\rsince_seconds\x18\x06 \x01(\x01\"\x1f\n\tLogCancel\x12\x12\n\nrequest_id\x18\x01 \x01(\t2\x9e\x01\n\x0c\x41gentService\x12\x42\n\x07Session\x12\x16.fleet.v1.AgentMessage\x1a\x1b.fleet.v1.ControllerMessage(\x01\x30\x01\x12J\n\rFetchArtifact\x12\x1e.fleet.v1.FetchArtifactRequest\x1a\x17.fleet.v1.ArtifactChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,33 +45,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLACEREQUEST']._serialized_start=481
   _globals['_REPLACEREQUEST']._serialized_end=562
   _globals['_AGENTHELLO']._serialized_start=565
-  _globals['_AGENTHELLO']._serialized_end=920
-  _globals['_AGENTHELLO_LABELSENTRY']._serialized_start=875
-  _globals['_AGENTHELLO_LABELSENTRY']._serialized_end=920
-  _globals['_WORKERREPORT']._serialized_start=923
-  _globals['_WORKERREPORT']._serialized_end=1105
-  _globals['_AGENTHEARTBEAT']._serialized_start=1107
-  _globals['_AGENTHEARTBEAT']._serialized_end=1162
-  _globals['_LOGCHUNK']._serialized_start=1164
-  _globals['_LOGCHUNK']._serialized_end=1257
-  _globals['_LOGLINE']._serialized_start=1259
-  _globals['_LOGLINE']._serialized_end=1339
-  _globals['_CONTROLLERMESSAGE']._serialized_start=1342
-  _globals['_CONTROLLERMESSAGE']._serialized_end=1666
-  _globals['_HOSTDRAINED']._serialized_start=1668
-  _globals['_HOSTDRAINED']._serialized_end=1681
-  _globals['_USAGEWATCH']._serialized_start=1683
-  _globals['_USAGEWATCH']._serialized_end=1716
-  _globals['_AGENTWELCOME']._serialized_start=1718
-  _globals['_AGENTWELCOME']._serialized_end=1794
-  _globals['_ASSIGNMENT']._serialized_start=1796
-  _globals['_ASSIGNMENT']._serialized_end=1916
-  _globals['_TARGET']._serialized_start=1919
-  _globals['_TARGET']._serialized_end=2070
-  _globals['_LOGREQUEST']._serialized_start=2072
-  _globals['_LOGREQUEST']._serialized_end=2185
-  _globals['_LOGCANCEL']._serialized_start=2187
-  _globals['_LOGCANCEL']._serialized_end=2218
-  _globals['_AGENTSERVICE']._serialized_start=2221
-  _globals['_AGENTSERVICE']._serialized_end=2379
+  _globals['_AGENTHELLO']._serialized_end=979
+  _globals['_AGENTHELLO_LABELSENTRY']._serialized_start=934
+  _globals['_AGENTHELLO_LABELSENTRY']._serialized_end=979
+  _globals['_WORKERREPORT']._serialized_start=982
+  _globals['_WORKERREPORT']._serialized_end=1164
+  _globals['_AGENTHEARTBEAT']._serialized_start=1166
+  _globals['_AGENTHEARTBEAT']._serialized_end=1238
+  _globals['_LOGCHUNK']._serialized_start=1240
+  _globals['_LOGCHUNK']._serialized_end=1333
+  _globals['_LOGLINE']._serialized_start=1335
+  _globals['_LOGLINE']._serialized_end=1415
+  _globals['_CONTROLLERMESSAGE']._serialized_start=1418
+  _globals['_CONTROLLERMESSAGE']._serialized_end=1742
+  _globals['_HOSTDRAINED']._serialized_start=1744
+  _globals['_HOSTDRAINED']._serialized_end=1757
+  _globals['_USAGEWATCH']._serialized_start=1759
+  _globals['_USAGEWATCH']._serialized_end=1792
+  _globals['_AGENTWELCOME']._serialized_start=1794
+  _globals['_AGENTWELCOME']._serialized_end=1888
+  _globals['_ASSIGNMENT']._serialized_start=1891
+  _globals['_ASSIGNMENT']._serialized_end=2034
+  _globals['_TARGET']._serialized_start=2037
+  _globals['_TARGET']._serialized_end=2188
+  _globals['_LOGREQUEST']._serialized_start=2190
+  _globals['_LOGREQUEST']._serialized_end=2303
+  _globals['_LOGCANCEL']._serialized_start=2305
+  _globals['_LOGCANCEL']._serialized_end=2336
+  _globals['_AGENTSERVICE']._serialized_start=2339
+  _globals['_AGENTSERVICE']._serialized_end=2497
 # @@protoc_insertion_point(module_scope)
