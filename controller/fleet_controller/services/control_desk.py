@@ -9,6 +9,7 @@ import grpc
 
 from fleet.v1 import balancer_pb2, control_pb2, types_pb2
 from fleet_controller.leadership import Leadership, Office
+from fleet_controller.lineage import Halted
 from fleet_controller.mutations import changes
 from fleet_controller.mutations.changes import Ask, Change, Refused
 from fleet_controller.planning.placement import HostFact
@@ -56,6 +57,13 @@ class Desk:
     async def office(self, context: Context) -> Office:
         await require_role(context, Role.OPERATOR)
         return await require_office(context, self.leadership, grpc.StatusCode.UNAVAILABLE)
+
+    async def changing(self, context: Context) -> Office:
+        """As `office`, for calls that change something: they are refused while nothing may be acted on, whatever they ask for."""
+        office = await self.office(context)
+        if office.lineage.trouble:
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, office.lineage.trouble)
+        return office
 
     async def app(self, office: Office, name: str, context: Context) -> AppRecord:
         app = office.desired.get(app_key(name), AppRecord)
@@ -187,8 +195,6 @@ class Desk:
             writes = list(writes)
             if not writes:
                 return answer
-            if office.lineage.trouble:
-                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, office.lineage.trouble)
             if not office.term.provable():
                 text = (
                     "etcd does not answer, so nothing can be changed now; what runs goes on: look at the etcd servers"
@@ -196,6 +202,8 @@ class Desk:
                 await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
             try:
                 await office.commit(reads, writes)
+            except Halted as error:
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
             except Conflict:
                 if office.term.lost.is_set():
                     break

@@ -171,7 +171,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     async def UploadArtifact(  # noqa: N802
         self, request_iterator: AsyncIterator[control_pb2.UploadArtifactRequest], context: Context
     ) -> control_pb2.GetArtifactResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         return await self._artifacts.upload(office, request_iterator, context)
 
     async def RollbackApp(  # noqa: N802
