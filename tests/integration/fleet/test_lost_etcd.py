@@ -1,4 +1,4 @@
-"""etcd loses what it held, or is put back to an older copy, under load: found out, acted on by nobody, and mended by `restore`."""
+"""etcd loses what it held, or is put back to an older copy, under load: found out, acted on by nobody, mended by `restore`."""
 
 import json
 import os
@@ -140,7 +140,9 @@ def _refused(fleet: Fleet) -> str:
         status = fleet.run("status", "-o", "json")
         return json.loads(status.output)["notices"] if status.code == 0 else []
 
-    wait_for(lambda: any("older than the fleet" in notice for notice in notices()), "status says that etcd is older", 60)
+    wait_for(
+        lambda: any("older than the fleet" in notice for notice in notices()), "status says that etcd is older", 60
+    )
     refused = fleet.run("host", "cordon", "host1")
     assert refused.code == 5, refused
     (line,) = refused.error_lines
