@@ -10,6 +10,7 @@ _LEAST_FREE_BYTES = 1024 * 1024
 """Less than that and the next write may fail."""
 _CONSEQUENCES = {
     "state_dir": "what runs runs on, and nothing new is obeyed until it can be written",
+    "runtime_dir": "workers run on, and none can be started until there is space",
     "log_dir": "workers run on, and what they print may be lost until there is space",
 }
 

@@ -46,8 +46,15 @@ class Host:
     """Raises OSError and ValueError when a state file cannot be read."""
 
     def __init__(
-        self, context: HostContext, state_dir: Path, log_dir: Path, ports: PortRange, listeners: ListenerTable
+        self,
+        context: HostContext,
+        state_dir: Path,
+        log_dir: Path,
+        ports: PortRange,
+        listeners: ListenerTable,
+        runtime_dir: Path | None = None,
     ) -> None:
+        """`runtime_dir`: only looked at for whether its disk is full."""
         self.context = context
         self._log_dir = log_dir
         self._last_lines: dict[Key, list[str]] = {}
@@ -91,7 +98,8 @@ class Host:
         """Set once the controller said, since this host is leaving, that no balancer sends its workers anything."""
         self.hindered = False
         """Something on this host, such as a missing env file, keeps a worker from being started."""
-        self._disks = Disks({"state_dir": state_dir, "log_dir": log_dir})
+        folders = {"state_dir": state_dir, "log_dir": log_dir}
+        self._disks = Disks(folders if runtime_dir is None else {**folders, "runtime_dir": runtime_dir})
         self._away_since: float | None = boot_time()
         # One thread, so that writes of one file never overlap, even when whoever waited for the first was cancelled.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state-writer")

@@ -33,7 +33,17 @@ from fleet_controller.records import (
     rollout_key,
 )
 from fleet_controller.relocator import Relocator
-from fleet_controller.store.interface import Conflict, Created, Delete, Put, Snapshot, Store, StoreError, Unchanged
+from fleet_controller.store.interface import (
+    Conflict,
+    Created,
+    Delete,
+    Put,
+    Snapshot,
+    Store,
+    StoreError,
+    StoreFull,
+    Unchanged,
+)
 from fleet_controller.time_of_day import time_of_day
 from fleet_core.ids import WorkerId
 
@@ -61,6 +71,8 @@ class Office:
         self.upstreams = Upstreams(self.epoch, self.clock, lambda: term.newest)
         self.conductor = Conductor(store, self.desired, term, self.lineage, self.hosts, self.upstreams, self.clock)
         self.relocator = Relocator(self.desired, self.hosts, term, self.epoch, self.commit, self.clock)
+        self.etcd_full = ""
+        """What etcd refused the last change with, being full; empty: it did not."""
         self._replacing: dict[str, asyncio.Task[None]] = {}
         self.open = asyncio.Event()
         """Desired state was read: sessions may begin."""
@@ -95,7 +107,12 @@ class Office:
         expectations: list[Unchanged | Created] = [self.term.fence()]
         expectations += [Unchanged(key, self.desired.written_at(key)) for key in sorted(set(reads))]
         operations = [Delete(key) if record is None else Put(key, record.encode()) for key, record in writes]
-        revision = await self.store.commit(expectations, operations)
+        try:
+            revision = await self.store.commit(expectations, operations)
+        except StoreFull as error:
+            self.etcd_full = str(error)
+            raise
+        self.etcd_full = ""
         self.term.committed(revision)
         await self.desired.reached(revision, _COPY_TIMEOUT_SECONDS)
 

@@ -58,9 +58,15 @@ class EtcdMember:
 
 
 class EtcdCluster:
-    """`hosts` is what the members' certificates name."""
+    """`hosts` is what the members' certificates name; `options`, "--name=value", win over those a member has otherwise."""
 
-    def __init__(self, folder: Path, size: int = 1, hosts: Sequence[str] = ("127.0.0.1",)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int = 1,
+        hosts: Sequence[str] = ("127.0.0.1",),
+        options: Sequence[str] = (),
+    ) -> None:
         self._certificates = folder / "certificates"
         create_authority(self._certificates)
         server_tls = issue(self._certificates, Identity(Role.ETCD, "etcd"), hosts)
@@ -75,9 +81,16 @@ class EtcdCluster:
             if size > 1:
                 command = [part for part in command if not part.startswith("--initial-cluster=")]
                 command.append(f"--initial-cluster={peers}")
+            names = {option.partition("=")[0] for option in options}
+            command = [part for part in command if part.partition("=")[0] not in names] + list(options)
             self.members.append(
                 EtcdMember(command, folder / f"m{n}", folder / f"m{n}.log", f"127.0.0.1:{ports[2 * n]}")
             )
+
+    @property
+    def authority(self) -> Path:
+        """The folder of the certificate authority."""
+        return self._certificates
 
     @property
     def endpoints(self) -> list[str]:

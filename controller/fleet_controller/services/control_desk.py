@@ -29,7 +29,7 @@ from fleet_controller.relocator import host_facts
 from fleet_controller.services.balancer_service import BalancerService
 from fleet_controller.services.presentation import rollout_message
 from fleet_controller.services.streams import Context, abort, require_office, require_role
-from fleet_controller.store.interface import Conflict, StoreError
+from fleet_controller.store.interface import Conflict, StoreError, StoreFull, StoreUnavailable
 from fleet_controller.time_of_day import time_of_day
 from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec
@@ -185,6 +185,7 @@ class Desk:
     ) -> _T:
         """Answer as `attempt` says, once what it writes is written; anew when somebody changed what it `reads` meanwhile."""
         await self._check_request_id(request_id, context)
+        doubtful = False
         for _ in range(_ATTEMPTS):
             try:
                 answer, writes = attempt()
@@ -209,7 +210,13 @@ class Desk:
                     break
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            except StoreFull as error:
+                await abort(context, grpc.StatusCode.FAILED_PRECONDITION, f"nothing was changed: {error}")
             except (StoreError, TimeoutError) as error:
+                if isinstance(error, StoreUnavailable) and not doubtful and office.term.provable():
+                    # One member fell silent, and others answer. If it did happen, what we expect now does not hold any more.
+                    doubtful = True
+                    continue
                 text = f"etcd cannot be reached, so the change was not confirmed: see `fleetctl status` once it is back ({error})"
                 await abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
             return answer

@@ -57,7 +57,9 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             etcd_error=etcd_error,
             fleet_id=office.lineage.fleet.id,
             notices=[
-                text for text in (office.lineage.trouble, etcd_error, *office.conductor.unknown_notices()) if text
+                text
+                for text in (office.lineage.trouble, etcd_error, office.etcd_full, *office.conductor.unknown_notices())
+                if text
             ],
             apps=sum(1 for _ in office.desired.all(AppRecord)),
             hosts=sum(1 for _ in office.desired.all(HostRecord)),
