@@ -68,6 +68,9 @@ def server_id(number: int, *, reserve: bool = False) -> int:
     return RESERVE_IDS + number if reserve else number
 
 
+# A host that lost power answers nothing, not even TCP: a request that waits there ends after three unanswered probes, and data
+# that nobody acknowledges after 3 s (tcp(7), TCP_USER_TIMEOUT). A worker that takes its time has a kernel that answers. The check
+# hides such a host within inter + fastinter + 2 x timeout check < 3 s.
 _DEFAULTS = f"""\
 defaults
     mode http
@@ -80,7 +83,12 @@ defaults
     timeout server-fin 30s
     timeout queue 10s
     timeout tunnel 1h
-    timeout check 1s
+    timeout check 800ms
+    option srvtcpka
+    srvtcpka-idle 1s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 3
+    default-server tcp-ut 3s
     timeout http-request 10s
     timeout http-keep-alive 60s
     retries 6
