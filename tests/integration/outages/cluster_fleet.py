@@ -36,6 +36,7 @@ class ClusterFleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
         self.controllers = [f"127.0.0.1:{port}" for port in free_ports(controllers)]
+        self._next_port = random.randrange(20_000, 30_000)
         self._hosts = [f"host{number}" for number in range(1, hosts + 1)]
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "PYTEST_"))},
@@ -58,23 +59,8 @@ class ClusterFleet:
         self._write_context()
         for number, address in enumerate(self.controllers, 1):
             self._prepare("controller", f"c{number}", Role.CONTROLLER, listen=address, etcd=self.cluster.endpoints)
-        first = random.randrange(20_000, 30_000)
-        for number, name in enumerate(self._hosts):
-            run, log = self.folder / name / "run", self.folder / name / "log"
-            self._commands[f"{name}-supervisor"] = [
-                *(str(_BIN / "fleet-supervisor"), "run", "--runtime-dir", str(run), "--log-dir", str(log))
-            ]
-            begin = first + number * PORTS_EACH
-            self._prepare(
-                "agent",
-                name,
-                Role.AGENT,
-                controllers=self.controllers,
-                address="127.0.0.1",
-                ports={"first": begin, "last": begin + PORTS_EACH - 1},
-                runtime_dir=str(run),
-                log_dir=str(log),
-            )
+        for name in self._hosts:
+            self.add_host(name)
         self._prepare(
             "balancer",
             "balancer1",
@@ -86,6 +72,28 @@ class ClusterFleet:
         for name in self._commands:
             self.start_daemon(name)
         wait_for(self.whole, "every host online and the balancer connected", 60)
+
+    def add_host(self, folder: str, name: str = "") -> tuple[str, str]:
+        """A host in `folder`, called so too unless it has a `name`; returns its daemons, which are not started yet."""
+        run, log = self.folder / folder / "run", self.folder / folder / "log"
+        supervisor = f"{folder}-supervisor"
+        self._commands[supervisor] = [
+            *(str(_BIN / "fleet-supervisor"), "run", "--runtime-dir", str(run), "--log-dir", str(log))
+        ]
+        begin = self._next_port
+        self._next_port += PORTS_EACH
+        self._prepare(
+            "agent",
+            folder,
+            Role.AGENT,
+            name=name or folder,
+            controllers=self.controllers,
+            address="127.0.0.1",
+            ports={"first": begin, "last": begin + PORTS_EACH - 1},
+            runtime_dir=str(run),
+            log_dir=str(log),
+        )
+        return supervisor, folder
 
     def start_daemon(self, name: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -129,15 +137,16 @@ class ClusterFleet:
     def _end(self, program: str, *arguments: str) -> None:
         subprocess.run([_BIN / program, *arguments], env=self.environment, check=False, timeout=30, capture_output=True)
 
-    def _prepare(self, program: str, name: str, role: Role, **fields: Any) -> None:
+    def _prepare(self, program: str, folder: str, role: Role, *, name: str = "", **fields: Any) -> None:
+        name = name or folder
         files = issue(self.cluster.authority, Identity(role, name), ["127.0.0.1"])
-        state = self.state_dir(name)
-        for folder in (state, *(Path(fields[key]) for key in ("runtime_dir", "log_dir") if key in fields)):
-            folder.mkdir(parents=True, exist_ok=True)
+        state = self.state_dir(folder)
+        for path in (state, *(Path(fields[key]) for key in ("runtime_dir", "log_dir") if key in fields)):
+            path.mkdir(parents=True, exist_ok=True)
         tls = {"authority": str(files.authority), "certificate": str(files.certificate), "key": str(files.key)}
-        config = self.folder / f"{name}.toml"
+        config = self.folder / f"{folder}.toml"
         config.write_text(render({"name": name, "state_dir": str(state), "tls": tls, **fields}))
-        self._commands[name] = [str(_BIN / f"fleet-{program}"), "run", "--config", str(config)]
+        self._commands[folder] = [str(_BIN / f"fleet-{program}"), "run", "--config", str(config)]
 
     def _write_context(self) -> None:
         files = issue(self.cluster.authority, Identity(Role.OPERATOR, "ada"))
@@ -213,6 +222,11 @@ class ClusterFleet:
 
     def pids(self, app: str = "my-app") -> set[int]:
         return {worker["pid"] for worker in self.ask("ps", app) if worker["ready"]}
+
+    @staticmethod
+    def living(pids: set[int]) -> set[int]:
+        """Those of them that are processes still."""
+        return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
 
     def notices(self) -> list[str]:
         """Of the fleet as a whole."""
