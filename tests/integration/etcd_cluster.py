@@ -40,6 +40,10 @@ class EtcdMember:
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
 
+    def join_existing(self) -> None:
+        """From the next start on it is a new member of the cluster that runs."""
+        self._command.append("--initial-cluster-state=existing")
+
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
 

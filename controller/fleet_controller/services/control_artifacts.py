@@ -1,6 +1,7 @@
 """The calls about deployed code: ControlService's uploads, AgentService's downloads."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from functools import partial
@@ -118,4 +119,7 @@ async def _refuse(context: Context, error: Exception) -> NoReturn:
         await abort(context, _CODES[error.kind], str(error))
     if isinstance(error, TimeoutError):
         await abort(context, grpc.StatusCode.CANCELLED, f"nothing arrived for {_SILENCE_SECONDS:g} s")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = "the artifact store's disk is full: make room there (artifact_dir of the controller), then say it again"
+        await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     await abort(context, grpc.StatusCode.INTERNAL, f"the artifact store cannot be used: {error}")

@@ -4,8 +4,8 @@ import shutil
 import signal
 from pathlib import Path
 
+from tests.faults.outages.cluster_fleet import ClusterFleet
 from tests.integration.fleet.harness import wait_for
-from tests.integration.outages.cluster_fleet import ClusterFleet
 
 
 def test_a_copied_host_is_refused_while_the_first_lives(tmp_path: Path) -> None:

@@ -181,6 +181,20 @@ class ClusterFleet:
             check=False,
         )
 
+    def replace_member(self, number: int) -> None:
+        """As docs/recovery.md says, by a member with the same addresses and an empty folder."""
+        member = self.cluster.members[number]
+        listed = json.loads(self.etcdctl("member", "list", "--write-out=json").stdout)["members"]
+        found = next(one for one in listed if one["name"] == f"m{number}")
+        for step in (
+            ["member", "remove", f"{found['ID']:x}"],
+            ["member", "add", found["name"], f"--peer-urls={found['peerURLs'][0]}"],
+        ):
+            done = self.etcdctl(*step)
+            assert done.returncode == 0, done
+        member.join_existing()
+        member.start()
+
     def mend_full_etcd(self) -> None:
         """As docs/recovery.md says."""
         status = json.loads(self.etcdctl("endpoint", "status", "--write-out=json").stdout)
@@ -192,8 +206,11 @@ class ClusterFleet:
     # fleetctl
 
     def run(self, *arguments: str) -> Result:
+        return self.run_program("fleetctl", *arguments)
+
+    def run_program(self, program: str, *arguments: str) -> Result:
         done = subprocess.run(
-            [_BIN / "fleetctl", *arguments],
+            [_BIN / program, *arguments],
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
