@@ -247,7 +247,9 @@ class Conductor:
             for target in progress.plan.targets
             if target.id.host == host.name
         ) | _left_alone(host, unknown)
-        if not all(self._content(target, host) for target in targets):
+        nameless = sorted(str(target.id) for target in targets if self._content(target, host) is None)
+        host.withheld = ", ".join(nameless)
+        if nameless:
             return  # to leave a worker out of an assignment would stop it
         if targets == host.assigned:
             return
@@ -406,6 +408,11 @@ class Conductor:
             f"{name} runs on {', '.join(sorted(host for host, apps in unknown.items() if name in apps))}, and etcd knows nothing "
             "of it: it is left alone; `fleetctl start` or `fleetctl apply` makes it known again"
             for name in sorted(frozenset().union(*unknown.values()))
+        ] + [
+            f"host {host.name} is told nothing: etcd has lost what {host.withheld} runs, and its agent does not say it; "
+            "upgrade fleet-agent there"
+            for host in self._hosts
+            if host.withheld
         ]
 
     def notices(self, app: AppRecord) -> list[str]:

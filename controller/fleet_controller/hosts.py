@@ -85,6 +85,8 @@ class ObservedHost:
     workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
     assigned: frozenset[object] | None = None
     """The targets last sent in this session; None: nothing sent yet."""
+    withheld: str = ""
+    """Workers because of which it gets no assignment: nobody knows what they run."""
     specs_sent: set[str] = field(default_factory=set)
 
     @property

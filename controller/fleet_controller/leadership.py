@@ -192,8 +192,9 @@ class Office:
     async def _follow(self) -> None:
         async with aclosing(self.store.follow(PREFIX)) as updates:
             async for update in updates:
-                if isinstance(update, Snapshot) and update.revision < max(self.desired.revision, self.term.newest):
-                    self.lineage.went_back(update.revision, max(self.desired.revision, self.term.newest))
+                # Listed anew, after what was delivered before: etcd cannot be behind that, unless it was put back.
+                if isinstance(update, Snapshot) and update.revision < self.desired.revision:
+                    self.lineage.went_back(update.revision, self.desired.revision)
                 changed = await self.desired.take(update)
                 self.open.set()
                 self.conductor.touch(self._apps_concerned(changed))

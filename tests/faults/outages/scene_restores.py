@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
 from fleet_controller.records import FLEET_KEY, FleetRecord
 from fleet_controller.store.interface import Put
 from tests.faults.outages.cluster_fleet import ClusterFleet
-from tests.integration.fleet.harness import wait_for
+from tests.integration.fleet.harness import MOODY_SERVER, wait_for
 from tests.integration.full_disk import needs_mounts, small_disk
 
 
@@ -50,8 +51,8 @@ def test_a_rollout_that_was_under_way_is_paused_and_can_go_on(tmp_path: Path) ->
     """Guards invariants 3 and 6."""
     with ClusterFleet(tmp_path, hosts=1, members=1) as fleet:
         fleet.start()
-        fleet.start_app(3)
-        fleet.do("env-set", "my-app", "COLOUR=blue", "--canary", "1", "--no-wait")
+        fleet.start_app(3, "--canary", "1")
+        fleet.do("env-set", "my-app", "COLOUR=blue", "--no-wait")
         wait_for(lambda: fleet.ask("ls")[0]["rollout"]["awaits_promotion"], "the canary waits", 60)
         backup = str(tmp_path / "backup")
         fleet.do("backup", backup)
@@ -73,21 +74,20 @@ def test_a_rollout_that_was_under_way_is_paused_and_can_go_on(tmp_path: Path) ->
 def test_an_artifact_store_on_a_full_disk_refuses_uploads_in_one_line_and_takes_them_later(tmp_path: Path) -> None:
     """Guards invariant 10."""
     code = tmp_path / "code"
-    code.mkdir()
-    (code / "server.js").write_bytes(Path("tests/load/apps/moody_server.js").read_bytes())
+    shutil.copytree(MOODY_SERVER.parent, code)
     (code / "weight").write_bytes(os.urandom(2_000_000))
     with small_disk(tmp_path / "c1" / "state") as disk, ClusterFleet(tmp_path, hosts=1, members=1) as fleet:
         fleet.start()
         fleet.start_app(2)
         before = fleet.pids()
         disk.fill()
-        refused = fleet.run("deploy", "my-app", str(code), "--no-build", "--run", "node server.js")
+        refused = fleet.run("deploy", "my-app", str(code), "--no-build", "--run", "node moody_server.js")
         assert refused.code == 5, refused
         (line,) = refused.error_lines
         assert "disk is full" in line
         assert fleet.pids() == before
         disk.free()
-        fleet.do("deploy", "my-app", str(code), "--no-build", "--run", "node server.js")
+        fleet.do("deploy", "my-app", str(code), "--no-build", "--run", "node moody_server.js")
         assert not before & fleet.pids()
 
 
