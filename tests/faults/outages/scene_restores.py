@@ -64,7 +64,8 @@ def test_a_rollout_that_was_under_way_is_paused_and_can_go_on(tmp_path: Path) ->
         wait_for(fleet.whole, "every host is back", 60)
         assert fleet.pids() == before
         assert "paused when etcd was restored" in fleet.do("status", "my-app")
-        fleet.do("rollout", "resume", "my-app")
+        fleet.do("rollout", "resume", "my-app", "--no-wait")
+        wait_for(lambda: fleet.ask("ls")[0]["rollout"]["awaits_promotion"], "a canary waits again", 60)
         fleet.do("rollout", "promote", "my-app")
         assert not before & fleet.pids()
         assert {worker["revision"] for worker in fleet.ask("ps", "my-app") if worker["ready"]} == {2}
