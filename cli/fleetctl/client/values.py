@@ -213,6 +213,8 @@ class Host(Value, frozen=True):
     uid: str
     scheduling: Scheduling
     unheard_seconds: float
+    notices: tuple[str, ...]
+    """What its agent says is wrong with it; empty: nothing."""
 
 
 class Balancer(Value, frozen=True):
@@ -226,6 +228,8 @@ class Balancer(Value, frozen=True):
     error: str
     """What it refused last; empty: nothing."""
     absent_seconds: float
+    notices: tuple[str, ...]
+    """What it says is wrong with it; empty: nothing."""
 
 
 class Endpoint(Value, frozen=True):
@@ -277,6 +281,9 @@ class Info(Value, frozen=True):
     etcd_endpoints: tuple[str, ...]
     etcd_error: str
     """Empty: etcd answers."""
+    fleet_id: str
+    notices: tuple[str, ...]
+    """What an operator should know or do about the fleet as a whole; empty: all is well."""
     apps: int
     hosts: int
     workers: int
@@ -333,11 +340,12 @@ class AppReport(App, frozen=True):
 
 
 class Status(Value, frozen=True):
-    """All there is, at about one time; `next` is what to do about hosts and balancers."""
+    """All there is, at about one time; `notices` are of the fleet as a whole, `next` is what to do about hosts and balancers."""
 
     apps: tuple[AppReport, ...]
     hosts: tuple[Host, ...]
     balancers: tuple[Balancer, ...]
+    notices: tuple[str, ...]
     next: tuple[str, ...]
 
 
