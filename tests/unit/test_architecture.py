@@ -52,7 +52,7 @@ _TIME_OF_DAY = {
     "agent/fleet_agent/supervisor/rotation.py": "how old a log is",
     "agent/fleet_agent/supervisor/formatted.py": "the time at the beginning of a line",
     "controller/fleet_controller/artifacts.py": "how long nobody asked for code",
-    "controller/fleet_controller/services/control_desk.py": "when a revision was made, for people",
+    "controller/fleet_controller/time_of_day.py": "when something was done, for people",
     "cli/fleetctl/backup.py": "when a backup was taken, for people",
 }
 """Who asks for the time of day, and what for: it may be set at any moment (docs/recovery.md, "Clocks")."""
