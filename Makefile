@@ -16,6 +16,8 @@ SECONDS ?= 60
 RATE ?= 1000
 SEED ?=
 TIMESTAMPS ?=
+# `make faults-outages`: which scenes, as pytest's -k.
+SCENES ?=
 # `make faults-controller`: how often the controller dies.
 DEATHS ?= 30
 # `make faults-takeover`: how often the leading controller dies; `make faults-changes`: how much is changed meanwhile.
@@ -107,6 +109,9 @@ soak-rollouts: $(VENV)/.installed ## every operation under load on three hosts a
 faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and supervisor under load (SEED, RATE), judged by the journals
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED)) $(if $(TIMESTAMPS),--timestamps)
 
+faults-outages: $(VENV)/.installed ## etcd lost, older, full, without a quorum; full disks; two agents of one name (SCENES, as pytest's -k)
+	$(BIN)/pytest tests/faults/outages --override-ini 'python_files=scene_*.py' $(if $(SCENES),-k '$(SCENES)')
+
 faults-controller: $(VENV)/.installed ## kill -9 of the controller at DEATHS random moments of rollouts under load (SEED), judged by the journals
 	$(BIN)/python -m tests.faults.controller_deaths --deaths $(DEATHS) $(if $(SEED),--seed $(SEED))
 
@@ -149,4 +154,4 @@ bench: bench-restarts bench-rollouts bench-deploy bench-upstreams bench-host ## 
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts .faults build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-outages faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-host clean

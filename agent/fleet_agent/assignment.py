@@ -31,6 +31,10 @@ class HeldAssignment:
     """What this host should run, from whom, and the highest epoch it ever obeyed (never lower than `epoch`)."""
 
     highest_epoch: Epoch = _BEFORE_ALL
+    fleet_id: str = ""
+    """Of the fleet it obeys; empty: of none yet."""
+    etcd_revision: int = 0
+    """The highest one sent in the era of `highest_epoch`."""
     epoch: Epoch = _BEFORE_ALL
     sequence: int = 0
     """0: none was received yet."""
@@ -44,7 +48,18 @@ class HeldAssignment:
         """A message of `epoch` arrived. Raises AssignmentRefusedError when a higher one was obeyed before (invariant 4)."""
         if epoch < self.highest_epoch:
             raise AssignmentRefusedError(f"epoch {epoch} is lower than {self.highest_epoch}, which this host obeys")
-        return self if epoch == self.highest_epoch else replace(self, highest_epoch=epoch)
+        if epoch == self.highest_epoch:
+            return self
+        revision = self.etcd_revision if epoch.era == self.highest_epoch.era else 0
+        return replace(self, highest_epoch=epoch, etcd_revision=revision)
+
+    def belong(self, fleet_id: str) -> "HeldAssignment":
+        """A controller of this fleet welcomed us. Raises AssignmentRefusedError where another one was obeyed before."""
+        if not fleet_id or fleet_id == self.fleet_id:
+            return self
+        if self.fleet_id:
+            raise AssignmentRefusedError(f"the controller leads fleet {fleet_id}, this host obeys {self.fleet_id}")
+        return replace(self, fleet_id=fleet_id)
 
     def accept(
         self, epoch: Epoch, message: agent_pb2.Assignment, carried: Mapping[str, types_pb2.AppSpec]
@@ -56,6 +71,11 @@ class HeldAssignment:
         obeyed = self.obey(epoch)
         if (epoch, message.sequence) <= (self.epoch, self.sequence):
             return obeyed
+        if 0 < message.etcd_revision < obeyed.etcd_revision:
+            raise AssignmentRefusedError(
+                f"assignment {epoch}/{message.sequence} is of etcd's revision {message.etcd_revision}, and this host was told of "
+                f"{obeyed.etcd_revision}: etcd is older than the fleet"
+            )
         if not message.targets and self.targets and not message.allow_empty:
             raise AssignmentRefusedError(
                 f"assignment {epoch}/{message.sequence} would empty this host of {len(self.targets)} targets without allow_empty"
@@ -68,8 +88,14 @@ class HeldAssignment:
             if spec is None:
                 raise SpecMissingError(f"assignment {epoch}/{message.sequence} names a spec of {app} that was not sent")
             specs[digest] = spec
-        return HeldAssignment(
-            epoch, epoch, message.sequence, tuple(message.targets), specs, tuple(message.preparations)
+        return replace(
+            obeyed,
+            etcd_revision=max(obeyed.etcd_revision, message.etcd_revision),
+            epoch=epoch,
+            sequence=message.sequence,
+            targets=tuple(message.targets),
+            specs=specs,
+            preparations=tuple(message.preparations),
         )
 
     def wanted(self) -> dict[Key, Wanted]:
@@ -115,6 +141,8 @@ def read_assignment(path: Path) -> HeldAssignment:
         content = json.loads(text)
         return HeldAssignment(
             Epoch(*content["highest_epoch"]),
+            str(content.get("fleet_id", "")),
+            int(content.get("etcd_revision", 0)),
             Epoch(*content["epoch"]),
             int(content["sequence"]),
             tuple(json_format.ParseDict(target, agent_pb2.Target()) for target in content["targets"]),
@@ -129,6 +157,8 @@ def write_assignment(path: Path, held: HeldAssignment) -> None:
     """Raises OSError; the old assignment then still stands."""
     content = {
         "highest_epoch": [held.highest_epoch.era, held.highest_epoch.election_revision],
+        "fleet_id": held.fleet_id,
+        "etcd_revision": held.etcd_revision,
         "epoch": [held.epoch.era, held.epoch.election_revision],
         "sequence": held.sequence,
         "targets": [json_format.MessageToDict(target) for target in held.targets],

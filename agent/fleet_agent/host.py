@@ -17,6 +17,7 @@ from fleet.v1 import agent_pb2, types_pb2
 from fleet_agent.accounts import find_account
 from fleet_agent.artifacts import Artifacts
 from fleet_agent.assignment import HeldAssignment, read_assignment, write_assignment
+from fleet_agent.disks import Disks
 from fleet_agent.env_files import EnvFileError, EnvFiles
 from fleet_agent.last_lines import LogMarks, mark_logs, read_last_lines
 from fleet_agent.launch import Extra, HostContext, Local
@@ -46,8 +47,15 @@ class Host:
     """Raises OSError and ValueError when a state file cannot be read."""
 
     def __init__(
-        self, context: HostContext, state_dir: Path, log_dir: Path, ports: PortRange, listeners: ListenerTable
+        self,
+        context: HostContext,
+        state_dir: Path,
+        log_dir: Path,
+        ports: PortRange,
+        listeners: ListenerTable,
+        runtime_dir: Path | None = None,
     ) -> None:
+        """`runtime_dir`: only looked at for whether its disk is full."""
         self.context = context
         self._log_dir = log_dir
         self._last_lines: dict[Key, list[str]] = {}
@@ -94,6 +102,8 @@ class Host:
         """Set once the controller said, since this host is leaving, that no balancer sends its workers anything."""
         self.hindered = False
         """Something on this host, such as a missing env file, keeps a worker from being started."""
+        folders = {"state_dir": state_dir, "log_dir": log_dir}
+        self._disks = Disks(folders if runtime_dir is None else {**folders, "runtime_dir": runtime_dir})
         self._away_since: float | None = boot_time()
         # One thread, so that writes of one file never overlap, even when whoever waited for the first was cancelled.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state-writer")
@@ -120,11 +130,24 @@ class Host:
             self._refresh()
             self.changed.set()
 
+    def state_unwritable(self, error: OSError | None) -> None:
+        """The state folder refused to be written; None: it took it."""
+        self._disks.refused("state_dir", error)
+
+    def troubles(self) -> list[str]:
+        """What is wrong with this host, in words."""
+        return self._disks.troubles()
+
     async def keep_ports(self) -> None:
         """Make the ports given out durable; to be called before the commands that use them. Raises OSError."""
         ports = self._ports
         if ports != self._durable_ports:
-            await self._in_writer(write_ports, self._ports_path, ports)
+            try:
+                await self._in_writer(write_ports, self._ports_path, ports)
+            except OSError as error:
+                self.state_unwritable(error)
+                raise
+            self.state_unwritable(None)
             self._durable_ports = ports
 
     def take_all(self, workers: Iterable[Worker]) -> None:

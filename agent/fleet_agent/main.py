@@ -85,7 +85,9 @@ async def run_agent(config: AgentConfig) -> None:
         context = HostContext(
             config.name, config.address, dict(os.environ), str(_PRELOAD), config.environment, config.worker_user
         )
-        host = owned.enter_context(closing(Host(context, config.state_dir, config.log_dir, config.ports, listeners)))
+        host = owned.enter_context(
+            closing(Host(context, config.state_dir, config.log_dir, config.ports, listeners, config.runtime_dir))
+        )
         link = SupervisorLink(host, config.runtime_dir / "supervisor.sock", listeners)
         hello = partial(make_hello, host, host_uid(config.state_dir), boot_id(), config.labels)
         sampler = UsageSampler(host)

@@ -211,6 +211,8 @@ def status_of(
     )
     if wanted is not None:
         status.revision = wanted.revision
+        status.spec_digest = wanted.spec_digest
+        status.artifact_digest = wanted.artifact_digest
     if worker is not None:
         extra = Extra.of(worker.launch)
         status.revision = extra.revision or status.revision

@@ -6,11 +6,12 @@ The agent dials and never stops trying; without a controller the host goes on wi
 import asyncio
 import logging
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fleet.v1 import agent_pb2, types_pb2
-from fleet_agent.assignment import AssignmentRefusedError, SpecMissingError
+from fleet_agent.assignment import AssignmentRefusedError, HeldAssignment, SpecMissingError
 from fleet_agent.controller_link.agent_service import SessionCall
 from fleet_agent.controller_link.calls import CallError, framed
 from fleet_agent.host import Host
@@ -26,6 +27,10 @@ from fleet_core.version import PROTOCOL_VERSION, program_version
 _LOG = logging.getLogger(__name__)
 _WELCOME_SECONDS = 5.0
 _ASKING_SECONDS = 2.0
+_DISK_SECONDS = 1.0
+"""Between two attempts to write what a full disk refused."""
+_INSTANCE = uuid.uuid4().hex
+"""Of this process."""
 
 
 class SessionEndedError(Exception):
@@ -62,11 +67,15 @@ class Session:
             interval = message.welcome.heartbeat_interval_seconds
             if interval <= 0:
                 raise SessionEndedError(f"the controller asks for a heartbeat every {interval:g} s")
-            welcomed(Epoch.from_proto(message.epoch))
+            epoch = Epoch.from_proto(message.epoch)
+            self._begin(epoch, message.welcome.fleet_id)
+            welcomed(epoch)
             tasks.append(asyncio.create_task(self._send_heartbeats(interval), name="heartbeats"))
             tasks.append(asyncio.create_task(self._ask_for_replacements(), name="ask-for-replacements"))
             tasks.append(asyncio.create_task(self._tell_of_leaving(), name="tell-of-leaving"))
-            tasks.append(asyncio.create_task(self._take_messages(), name="take-messages"))
+            tasks.append(
+                asyncio.create_task(self._take_messages(epoch, message.welcome.fleet_id), name="take-messages")
+            )
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
@@ -79,22 +88,46 @@ class Session:
             self._call.cancel()
             await self._logs.close()
 
+    def _begin(self, epoch: Epoch, fleet_id: str) -> None:
+        """Raises SessionEndedError where this host may not obey such a controller."""
+        try:
+            self._host.held.obey(epoch).belong(fleet_id)
+        except AssignmentRefusedError as error:
+            raise SessionEndedError(f"refused: {error}") from error
+
+    async def _hold(self, change: Callable[[HeldAssignment], HeldAssignment]) -> None:
+        """Make what is held durable as `change` makes it, however long the disk refuses: before that, nothing may be acted on.
+
+        Raises AssignmentRefusedError.
+        """
+        while True:
+            try:
+                await self._host.hold(change(self._host.held))
+            except OSError as error:
+                self._host.state_unwritable(error)
+                await asyncio.sleep(_DISK_SECONDS)
+            else:
+                self._host.state_unwritable(None)
+                return
+
     async def _receive(self) -> agent_pb2.ControllerMessage:
-        """The next message of an epoch this host may obey, made durable when it is a higher one."""
         message = await self._call.read()
         if message is None:
             raise SessionEndedError("the controller ended the session")
-        try:
-            await self._host.hold(self._host.held.obey(Epoch.from_proto(message.epoch)))
-        except AssignmentRefusedError as error:
-            raise SessionEndedError(f"refused: {error}") from error
-        except OSError as error:
-            raise SessionEndedError(f"the state folder cannot be written: {error}") from error
         return message
 
-    async def _take_messages(self) -> None:
+    async def _obey(self, epoch: Epoch, fleet_id: str = "") -> None:
+        """Raises SessionEndedError on an epoch lower than one obeyed before (invariant 4)."""
+        try:
+            await self._hold(lambda held: held.obey(epoch).belong(fleet_id))
+        except AssignmentRefusedError as error:
+            raise SessionEndedError(f"refused: {error}") from error
+
+    async def _take_messages(self, epoch: Epoch, fleet_id: str) -> None:
+        await self._obey(epoch, fleet_id)
         while True:
             message = await self._receive()
+            await self._obey(Epoch.from_proto(message.epoch))
             match message.WhichOneof("message"):
                 case "assignment":
                     await self._take_assignment(Epoch.from_proto(message.epoch), message.assignment)
@@ -112,16 +145,11 @@ class Session:
     async def _take_assignment(self, epoch: Epoch, assignment: agent_pb2.Assignment) -> None:
         self._specs.update((spec_digest(spec), spec) for spec in assignment.specs)
         try:
-            held = self._host.held.accept(epoch, assignment, self._specs)
+            await self._hold(lambda held: held.accept(epoch, assignment, self._specs))
         except SpecMissingError as error:
             raise SessionEndedError(str(error)) from error
         except AssignmentRefusedError as error:
             _LOG.error("refused: %s", error)
-            return
-        try:
-            await self._host.hold(held)
-        except OSError as error:
-            raise SessionEndedError(f"the assignment cannot be written: {error}") from error
 
     async def _report_changes(self) -> None:
         """The whole first, then what changed since; what piles up while one report is written goes into the next."""
@@ -140,7 +168,7 @@ class Session:
             if sent_version is None or changed or removed or fresh:
                 report = agent_pb2.WorkerReport(
                     complete=sent_version is None,
-                    workers=[self._with_uptime(key, statuses[key]) for key in changed],
+                    workers=[self._dated(key, statuses[key], complete=sent_version is None) for key in changed],
                     removed=removed,
                     assignment_epoch=held.epoch.to_proto(),
                     assignment_sequence=held.sequence,
@@ -169,11 +197,12 @@ class Session:
             if not self._call.clear:
                 return
             try:
-                if sent == self._sampler.number:
+                notices = self._host.troubles()
+                if sent == self._sampler.number and not notices:
                     self._call.send(plain)
                 else:
                     sent = self._sampler.number
-                    self._call.send(framed(self._heartbeat_with_usage()))
+                    self._call.send(framed(self._heartbeat_with_usage(notices)))
             except CallError as error:
                 timer.cancel()
                 over.set_exception(error)
@@ -184,8 +213,8 @@ class Session:
         finally:
             timer.cancel()
 
-    def _heartbeat_with_usage(self) -> agent_pb2.AgentMessage:
-        heartbeat = agent_pb2.AgentHeartbeat()
+    def _heartbeat_with_usage(self, notices: list[str]) -> agent_pb2.AgentMessage:
+        heartbeat = agent_pb2.AgentHeartbeat(notices=notices)
         for key, usage in self._sampler.latest.items():
             status = self._host.statuses.get(key)
             if status is None or status.pid != usage.pid:
@@ -222,10 +251,14 @@ class Session:
                 await self._send(agent_pb2.AgentMessage(leaving=leaving))
             await self._host.leaving_changed.wait()
 
-    def _with_uptime(self, key: Key, status: types_pb2.WorkerStatus) -> types_pb2.WorkerStatus:
+    def _dated(self, key: Key, status: types_pb2.WorkerStatus, *, complete: bool) -> types_pb2.WorkerStatus:
+        """With its uptime now; what it runs is said in a complete report alone."""
         dated = types_pb2.WorkerStatus()
         dated.CopyFrom(status)
         dated.uptime_seconds = self._uptime(key)
+        if not complete:
+            dated.ClearField("spec_digest")
+            dated.ClearField("artifact_digest")
         return dated
 
     def _uptime(self, key: Key) -> float:
@@ -251,6 +284,9 @@ def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent
         highest_epoch=held.highest_epoch.to_proto(),
         assignment_epoch=held.epoch.to_proto(),
         assignment_sequence=held.sequence,
+        fleet_id=held.fleet_id,
+        etcd_revision=held.etcd_revision,
+        instance=_INSTANCE,
         cpus=len(os.sched_getaffinity(0)),
         address=host.context.address,
         labels=labels,

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from fleet_agent.cron import cron_times
+from fleet_agent.cron import CronClock, cron_times
 from fleet_agent.host import Host
 from fleet_agent.probes import boot_time
 from fleet_agent.process_tree import Usage, UsageMeter
@@ -64,6 +64,7 @@ class Upkeep:
         self._host = host
         self._sampler = sampler
         self._fail = fail
+        self._cron = CronClock()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -85,7 +86,8 @@ class Upkeep:
         workers = replaceable(self._host.workers.values(), self._host.running_specs())
         wall, now = time.time(), boot_time()
         times = {spec.cron_restart: cron_times(spec.cron_restart, wall) for _, spec in workers if spec.cron_restart}
-        due = {expression: now - (wall - last) for expression, (last, _) in times.items()}
+        self._cron.read(wall, now)
+        due = {expression: self._cron.since_boot(last) for expression, (last, _) in times.items()}
         usage = self._sampler.latest
         self._host.demand(demands(workers, usage, due))
         for key, failure in failures(workers, usage, self._host.away_seconds(now)).items():

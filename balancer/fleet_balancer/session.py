@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections.abc import Iterable, Mapping
 
 import grpc
 
 from fleet.v1 import balancer_pb2, balancer_pb2_grpc
 from fleet_balancer.driver import Driver
-from fleet_balancer.holdings import Holdings, HoldingsError
+from fleet_balancer.holdings import Holdings
 from fleet_balancer.upstreams import Upstreams
 from fleet_core.config import BalancerConfig
 from fleet_core.grpc_tls import controller_channel
@@ -25,6 +26,8 @@ _WRITE_TIMEOUT = 20.0
 _SPREAD_SECONDS = 0.1
 _IN_FLIGHT_POLL = 0.05
 _RETRY_REFUSED = 2.0
+_INSTANCE = uuid.uuid4().hex
+"""Of this process."""
 
 
 class SessionEnded(Exception):  # noqa: N818 (an ending, not always an error)
@@ -73,6 +76,9 @@ class Session:
             driver=self._driver.name,
             driver_version=self._driver.version,
             listen_address=self._config.listen_address,
+            fleet_id=self._holdings.fleet_id,
+            etcd_revision=self._holdings.etcd_revision,
+            instance=_INSTANCE,
         )
 
     async def _subscribe(self, search: LeaderSearch, subscription: "Subscription") -> None:
@@ -124,7 +130,7 @@ class Subscription:
         self._epoch = Epoch()
 
     async def run(self, call: _Call) -> None:
-        """Raises SessionEnded, grpc.aio.AioRpcError or TimeoutError at the end, HoldingsError when the disk fails."""
+        """Raises SessionEnded, grpc.aio.AioRpcError or TimeoutError at the end."""
         await self._write(call, balancer_pb2.BalancerMessage(hello=self._hello))
         async with asyncio.timeout(_WELCOME_TIMEOUT):
             first = await self._read(call)
@@ -134,6 +140,10 @@ class Subscription:
             raise SessionEnded(
                 f"speaks protocol version {first.welcome.protocol_version}, this balancer {PROTOCOL_VERSION}: upgrade one"
             )
+        try:
+            await asyncio.to_thread(self._holdings.belong, first.welcome.fleet_id)
+        except ValueError as error:
+            raise SessionEnded(f"refused: {error}") from error
         self.welcomed = True
         _log.info("subscribed, epoch %s", self._epoch)
         interval = first.welcome.heartbeat_interval_seconds or 1.0
@@ -163,8 +173,6 @@ class Subscription:
                 await asyncio.to_thread(self._holdings.obey, epoch)
         except ValueError as error:
             raise SessionEnded(f"refused: {error}") from error
-        except HoldingsError as error:
-            raise SessionEnded(f"its epoch cannot be obeyed: {error}") from error
         self._epoch = epoch
         return message
 
@@ -184,7 +192,10 @@ class Subscription:
                 await self._write(call, balancer_pb2.BalancerMessage(validated=answer))
 
     async def _apply(self, call: _Call, lists: balancer_pb2.UpstreamLists) -> None:
-        answers = await self._upstreams.apply(lists)
+        try:
+            answers = await self._upstreams.apply(lists)
+        except ValueError as error:
+            raise SessionEnded(f"refused: {error}") from error
         for pool in lists.changed:
             await self._acknowledge(call, pool, answers[pool.name])
         self._lists_changed.set()
@@ -211,7 +222,10 @@ class Subscription:
             counts = await self._upstreams.in_flight()
             ended = any(count == 0 and last.get(key) != 0 for key, count in counts.items())
             if ended or loop.time() >= due:
-                await self._write(call, _heartbeat(counts, self._upstreams.notices))
+                if self._holdings.behind:
+                    await asyncio.to_thread(self._holdings.catch_up)
+                trouble = [self._holdings.trouble] if self._holdings.trouble else []
+                await self._write(call, _heartbeat(counts, [*trouble, *self._upstreams.notices]))
                 due = loop.time() + interval
             last = counts
             wait = due - loop.time()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fleet.v1 import balancer_pb2
 from fleet_balancer.driver import Driver, DriverError, Pool
-from fleet_balancer.holdings import Holdings, HoldingsError
+from fleet_balancer.holdings import Holdings
 from fleet_core.addresses import EVERYWHERE
 from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
@@ -47,13 +47,16 @@ class Upstreams:
     async def apply(self, lists: balancer_pb2.UpstreamLists) -> dict[str, str]:
         """Make `lists` true and durable. Returns for every changed pool why it was refused, or "".
 
-        Raises HoldingsError when the lists are true but cannot be kept.
+        Raises ValueError, with nothing changed, when they come from an older etcd than lists before.
         """
         async with self._lock:
+            self._holdings.check_told(lists.etcd_revision)
             named = set(lists.pools)
             self._wanted = {name: pool for name, pool in self._wanted.items() if name in named}
             self._wanted.update((pool.name, pool) for pool in lists.changed if pool.name in named)
             await self._make_true()
+            if lists.etcd_revision > self._holdings.etcd_revision:
+                await asyncio.to_thread(self._holdings.tell, lists.etcd_revision)
             return {pool.name: self._refused.get(pool.name, "") for pool in lists.changed}
 
     async def retry(self) -> dict[str, balancer_pb2.Pool]:
@@ -87,11 +90,7 @@ class Upstreams:
             for name, message in self._wanted.items()
             if name not in refused or name in standing
         }
-        try:
-            await asyncio.to_thread(self._holdings.stand, stands)
-        except HoldingsError as error:
-            # They stand in the load balancer all the same; only after a restart would an older list be taken for the newest.
-            _log.error("%s", error)
+        await asyncio.to_thread(self._holdings.stand, stands)
 
     def _parsed(self, name: str, message: balancer_pb2.Pool) -> Pool:
         """Parsed once: most lists are as they were. Raises ValueError."""

@@ -55,13 +55,16 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
 
 def fleet_advice(hosts: Iterable[control_pb2.Host], balancers: Iterable[control_pb2.Balancer]) -> list[str]:
     """What keeps apps from being changed: hosts and balancers that are away or refuse."""
-    advice = [
+    hosts = list(hosts)
+    advice = [f"host {host.name}: {notice}" for host in hosts for notice in host.notices]
+    advice += [
         f"host {host.name} has not been heard of{_since(host.unheard_seconds)}, its workers may well run: look after "
         "fleet-agent and the network there"
         for host in hosts
         if host.state != control_pb2.HOST_STATE_ONLINE
     ]
     for balancer in balancers:
+        advice += [f"balancer {balancer.name}: {notice}" for notice in balancer.notices]
         if not balancer.connected:
             advice.append(
                 f"balancer {balancer.name} is away{_since(balancer.absent_seconds)}, and rollouts wait for it: look after "

@@ -64,6 +64,9 @@ def ls(settings: Settings) -> None:
         output.line("no hosts yet: fleetctl up --hosts 3 starts a fleet on this machine")
     else:
         output.table(_COLUMNS, [_row(host) for host in hosts])
+        for shown in hosts:
+            for notice in shown.notices:
+                output.paragraph(f"! {shown.name}: {notice}", indent=0, style="yellow")
 
 
 @fleet_command("cordon")

@@ -93,6 +93,7 @@ def info(settings: Settings) -> None:
         (Column("CONTROLLER"), Column(answer.controller)),
         [
             ("version", f"{answer.version} (protocol {answer.protocol_version})"),
+            ("fleet", answer.fleet_id or "-"),
             ("epoch", view["epoch"]),
             ("etcd", Text(f"{etcd}: {answer.etcd_error}", "red") if answer.etcd_error else f"{etcd}: answers"),
             ("apps", str(answer.apps)),
@@ -100,6 +101,8 @@ def info(settings: Settings) -> None:
             ("workers", str(answer.workers)),
         ],
     )
+    for notice in answer.notices:
+        output.paragraph(f"! {notice}", indent=0, style="bold red")
 
 
 def app_row(app: control_pb2.App) -> list[str | Text]:

@@ -48,6 +48,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "info": ("fleetctl.listing:info", "Show the controller and the etcd behind it."),
     },
     "Fleet": {
+        "backup": ("fleetctl.backup:backup", "Write what etcd holds of the fleet into a file."),
+        "restore": ("fleetctl.backup:restore", "Put a backup in the place of what etcd holds."),
         "host": ("fleetctl.hosts:host", "The hosts: list them, drain one, label one."),
         "balancer": ("fleetctl.balancers:balancer", "The balancers and their upstream lists."),
         "controller": (

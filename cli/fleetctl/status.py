@@ -70,6 +70,7 @@ def _show_fleet(output: Output, fleet: Overview) -> None:
         _of(connected, len(fleet.balancers), "balancer", "connected"),
         f", {count(live, 'worker')}",
     )
+    _show_notices(output, fleet)
     output.line()
     if fleet.apps:
         output.table(_APP_COLUMNS, [app_row(app) for app in fleet.apps])
@@ -83,6 +84,11 @@ def _show_fleet(output: Output, fleet: Overview) -> None:
     _show_steps(output, [*advice, *fleet_advice(fleet.hosts, fleet.balancers)])
 
 
+def _show_notices(output: Output, fleet: Overview) -> None:
+    for notice in fleet.notices:
+        output.paragraph(f"! {notice}", indent=0, style="bold red")
+
+
 def _worth_saying(app: control_pb2.App, workers: list[types_pb2.WorkerStatus]) -> list[str]:
     """In the overview a stopped app is no news."""
     return [] if app.state == control_pb2.APP_STATE_STOPPED else app_advice(app, workers)
@@ -90,6 +96,7 @@ def _worth_saying(app: control_pb2.App, workers: list[types_pb2.WorkerStatus]) -
 
 def _show_app(output: Output, fleet: Overview, app: control_pb2.App) -> None:
     workers = fleet.workers_of(app)
+    _show_notices(output, fleet)
     missing = app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size
     where = f"on {route}" if (route := views.route_words(app.spec.route)) else "without a route"
     output.line(

@@ -144,6 +144,7 @@ def host_view(host: control_pb2.Host) -> dict[str, Any]:
         "uid": host.uid,
         "scheduling": scheduling(host),
         "unheard_seconds": round(host.unheard_seconds, 3),
+        "notices": list(host.notices),
     }
 
 
@@ -290,6 +291,8 @@ def info_view(info: control_pb2.GetInfoResponse) -> dict[str, Any]:
         "epoch": f"{info.epoch.era}.{info.epoch.election_revision}",
         "etcd_endpoints": list(info.etcd_endpoints),
         "etcd_error": info.etcd_error,
+        "fleet_id": info.fleet_id,
+        "notices": list(info.notices),
         "apps": info.apps,
         "hosts": info.hosts,
         "workers": info.workers,

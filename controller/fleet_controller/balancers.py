@@ -64,6 +64,8 @@ class ObservedBalancer:
 
     name: str
     uid: str = ""
+    instance: str = ""
+    """Of its process; empty: it does not say."""
     version: str = ""
     driver: str = ""
     driver_version: str = ""
@@ -83,9 +85,11 @@ class ObservedBalancer:
 class Upstreams:
     """All pools and all balancers that spoke to this leader."""
 
-    def __init__(self, epoch: Epoch, clock: Callable[[], float]) -> None:
+    def __init__(self, epoch: Epoch, clock: Callable[[], float], newest: Callable[[], int] = lambda: 0) -> None:
+        """`newest`: etcd's revision after the leader's last change."""
         self._epoch = epoch
         self._clock = clock
+        self._newest = newest
         self._began = clock()
         self.lists: dict[str, UpstreamList] = {}
         self.balancers: dict[str, ObservedBalancer] = {}
@@ -99,14 +103,30 @@ class Upstreams:
         if balancer.outbox is not None:
             balancer.outbox.close()
         balancer.uid = hello.balancer_uid
+        balancer.instance = hello.instance
         balancer.version = hello.balancer_version
         balancer.driver = hello.driver
         balancer.driver_version = hello.driver_version
         balancer.listen_address = hello.listen_address
+        balancer.notices = ()
         balancer.outbox = outbox
         balancer.pools = {}
         self._send_all(balancer)
         return balancer
+
+    def double(self, hello: balancer_pb2.BalancerHello) -> str:
+        """As Hosts.double."""
+        present = self.balancers.get(hello.name)
+        if present is None or present.outbox is None:
+            return ""
+        if present.uid != hello.balancer_uid:
+            return f"another live balancer is named {hello.name}: give this one another name"
+        if hello.instance and present.instance and hello.instance != present.instance:
+            return (
+                f"another live balancer has this one's name and folder, {hello.name}: if that is the process before this one, "
+                "its session ends in a moment; if the folder was copied, stop this balancer, remove its state_dir and rename it"
+            )
+        return ""
 
     def leave(self, balancer: ObservedBalancer, outbox: Outbox[balancer_pb2.UpstreamMessage]) -> bool:
         """That subscription ended; False: another one had taken its place already."""
@@ -277,4 +297,5 @@ class Upstreams:
         message = balancer_pb2.UpstreamMessage(epoch=self._epoch.to_proto())
         message.lists.changed.extend(self.lists[name].message() for name in changed if name in self.lists)
         message.lists.pools.extend(sorted(self._names or ()))
+        message.lists.etcd_revision = self._newest()
         return message

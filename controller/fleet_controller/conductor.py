@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_controller.balancers import Upstreams
 from fleet_controller.desired import Desired
-from fleet_controller.hosts import Hosts, ObservedHost, ObservedWorker
+from fleet_controller.hosts import Content, Hosts, ObservedHost, ObservedWorker
 from fleet_controller.leader import Term
+from fleet_controller.lineage import Lineage
 from fleet_controller.mutations import endings
 from fleet_controller.planning.departures import drained, without_departing
 from fleet_controller.planning.relocation import at_rest, draining
@@ -34,7 +35,7 @@ from fleet_controller.records import (
     rollout_key,
 )
 from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
-from fleet_core.ids import Epoch, WorkerId
+from fleet_core.ids import WorkerId
 from fleet_core.spec import RolloutPolicy
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Conductor:
         store: Store,
         desired: Desired,
         term: Term,
-        epoch: Epoch,
+        lineage: Lineage,
         hosts: Hosts,
         upstreams: Upstreams,
         clock: Callable[[], float],
@@ -77,7 +78,8 @@ class Conductor:
         self._store = store
         self._desired = desired
         self._term = term
-        self._epoch = epoch
+        self._lineage = lineage
+        self._epoch = lineage.epoch
         self._hosts = hosts
         self._upstreams = upstreams
         self._clock = clock
@@ -98,6 +100,8 @@ class Conductor:
 
     def reported(self, host: ObservedHost, apps: Iterable[str]) -> None:
         """A host told changes in these apps. What cannot answer requests any more leaves the lists now; the rest is planned."""
+        if self._lineage.trouble:
+            return
         gone: dict[str, set[WorkerId]] = {app: set() for app in apps}
         for identity, worker in host.workers.items():
             if identity.app in gone and not worker.view.listable:
@@ -150,7 +154,12 @@ class Conductor:
     # One pass
 
     def _pass(self, touched: set[str]) -> None:
-        self._upstreams.rename(app.name for app in self._desired.all(AppRecord))
+        if self._lineage.trouble:
+            return
+        known = self._all_apps()
+        unknown = self._unknown_apps(known)
+        if self._believable():
+            self._upstreams.rename(known.union(*unknown.values()))
         for name in sorted(touched):
             app = self._desired.get(app_key(name), AppRecord)
             if app is None:
@@ -158,7 +167,7 @@ class Conductor:
             else:
                 self._plan_app(app)
         for host in self._hosts:
-            self._assign(host)
+            self._assign(host, known, unknown.get(host.name, frozenset()))
             self._let_go(host)
 
     def _plan_app(self, app: AppRecord) -> None:
@@ -189,7 +198,7 @@ class Conductor:
         )
         progress.plan = plan(situation, self._clock())
         progress.memory = progress.plan.memory
-        if self._believable(app, situation.reported):
+        if self._believable():
             by_id = {worker.id: worker for worker in workers}
             path = self._health_path(app.name, {by_id[worker].revision for worker in progress.plan.endpoints})
             leaving = {host.name for host in self._hosts if host.leaving}
@@ -205,12 +214,22 @@ class Conductor:
         paths = {record.app_spec.ready.health_path if record is not None else "" for record in records}
         return paths.pop() if len(paths) == 1 else ""
 
-    def _believable(self, app: AppRecord, reported: frozenset[str]) -> bool:
-        """Whether a list made from what was reported may replace the one balancers hold from the leader before."""
+    def _believable(self) -> bool:
+        """Whether lists made from what was reported may replace those balancers hold from the leader before."""
         if self._clock() - self._began >= GRACE_SECONDS:
             return True
-        missing = {record.name for record in self._desired.all(HostRecord)} - reported
-        return not missing
+        reported = {host.name for host in self._hosts if host.reported}
+        return all(record.name in reported for record in self._desired.all(HostRecord))
+
+    def _unknown_apps(self, known: set[str]) -> dict[str, frozenset[str]]:
+        """Host → apps that run there and that nobody made or removed, as far as etcd knows: it was restored from before they were
+        made. They are left alone."""
+        found = {}
+        for host in self._hosts:
+            unknown = {identity.app for identity in host.workers} - known
+            if unknown and (unknown := unknown - self._removed_apps()):
+                found[host.name] = frozenset(unknown)
+        return found
 
     def _unheard(self, app: AppRecord, reported: frozenset[str]) -> bool:
         """Whether a host with a share of the app never reported to this leader.
@@ -222,14 +241,11 @@ class Conductor:
 
     # To the agents
 
-    def _assign(self, host: ObservedHost) -> None:
+    def _assign(self, host: ObservedHost, known: set[str], unknown: frozenset[str]) -> None:
         """Send the host its targets, if they differ from what it was sent last."""
         if host.outbox is None or not host.connected or not self._term.provable():
             return
-        known = {record.name for record in self._desired.all(AppRecord)}
         running = {identity.app for identity in host.workers}
-        if not running <= known and not running - known <= self._removed_apps():
-            return  # an app we know nothing of runs there: to leave it out of an assignment would stop it
         if any(self.apps.get(app) is None for app in running & known):
             return  # not planned yet
         targets = frozenset(
@@ -238,7 +254,11 @@ class Conductor:
             if progress.plan is not None
             for target in progress.plan.targets
             if target.id.host == host.name
-        )
+        ) | _left_alone(host, unknown)
+        nameless = sorted(str(target.id) for target in targets if self._content(target, host) is None)
+        host.withheld = ", ".join(nameless)
+        if nameless:
+            return  # to leave a worker out of an assignment would stop it
         preparations = frozenset(
             preparation
             for progress in self.apps.values()
@@ -265,11 +285,12 @@ class Conductor:
         message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto())
         assignment = message.assignment
         assignment.sequence = sequence
+        assignment.etcd_revision = self._term.newest
         assignment.allow_empty = not targets
         for target in sorted(targets, key=lambda target: target.id):
-            revision = self._desired.get(revision_key(target.id.app, target.revision), RevisionRecord)
-            if revision is None:
-                _log.error("%s runs revision %d, which is missing", target.id, target.revision)
+            content = self._content(target, host)
+            if content is None:
+                _log.error("%s runs revision %d, which was forgotten", target.id, target.revision)
                 continue
             assignment.targets.add(
                 app=target.id.app,
@@ -277,10 +298,12 @@ class Conductor:
                 generation=target.id.generation,
                 revision=target.revision,
                 phase=_PHASES[target.phase],
-                spec_digest=revision.spec_digest,
-                artifact_digest=revision.artifact_digest,
+                spec_digest=content.spec_digest,
+                artifact_digest=content.artifact_digest,
             )
-            self._carry_spec(host, assignment, revision)
+            revision = self._desired.get(revision_key(target.id.app, target.revision), RevisionRecord)
+            if revision is not None and revision.spec_digest == content.spec_digest:  # else the agent holds it
+                self._carry_spec(host, assignment, revision)
         for preparation in sorted(preparations, key=lambda preparation: preparation.app):
             revision = self._desired.get(revision_key(preparation.app, preparation.revision), RevisionRecord)
             if revision is not None:
@@ -292,6 +315,17 @@ class Conductor:
         if revision.spec_digest not in host.specs_sent:
             host.specs_sent.add(revision.spec_digest)
             assignment.specs.append(revision.spec_message())
+
+    def _content(self, target: Target, host: ObservedHost) -> Content | None:
+        """What a target's worker runs: what the host said it runs, else what its revision says. None: nobody knows.
+
+        The two differ where etcd was restored from before the revision was made.
+        """
+        worker = host.workers.get(target.id)
+        if worker is not None and worker.content is not None:
+            return worker.content
+        revision = self._desired.get(revision_key(target.id.app, target.revision), RevisionRecord)
+        return Content(revision.spec_digest, revision.artifact_digest) if revision is not None else None
 
     def _let_go(self, host: ObservedHost) -> None:
         """Tell a host that leaves, once, that no balancer sends its workers anything."""
@@ -342,7 +376,8 @@ class Conductor:
         else:
             writes.append(Put(app_key(app.name), new_app.encode()))
         try:
-            await self._store.commit(expectations, writes)
+            self._lineage.require_sound()
+            self._term.committed(await self._store.commit(expectations, writes))
         except Conflict:
             pass  # somebody changed the app meanwhile: its next plan decides anew
         except StoreError as error:
@@ -434,6 +469,20 @@ class Conductor:
     def _all_apps(self) -> set[str]:
         return {record.name for record in self._desired.all(AppRecord)}
 
+    def unknown_notices(self) -> list[str]:
+        """Apps that run and of which etcd knows nothing, one sentence each."""
+        unknown = self._unknown_apps(self._all_apps())
+        return [
+            f"{name} runs on {', '.join(sorted(host for host, apps in unknown.items() if name in apps))}, and etcd knows nothing "
+            "of it: it is left alone; `fleetctl start` or `fleetctl apply` makes it known again"
+            for name in sorted(frozenset().union(*unknown.values()))
+        ] + [
+            f"host {host.name} is told nothing: etcd has lost what {host.withheld} runs, and its agent does not say it; "
+            "upgrade fleet-agent there"
+            for host in self._hosts
+            if host.withheld
+        ]
+
     def notices(self, app: AppRecord) -> list[str]:
         """What an operator should know of an app, one sentence each."""
         notices = list(self._upstreams.refusals(app.name))
@@ -441,3 +490,12 @@ class Conductor:
             missing = [name for name in app.placement if (host := self._hosts.get(name)) is None or not host.connected]
             notices += [f"host {name} is not connected: its workers may well be running" for name in sorted(missing)]
         return notices
+
+
+def _left_alone(host: ObservedHost, apps: frozenset[str]) -> frozenset[Target]:
+    """What the host runs of these apps, as it is."""
+    return frozenset(
+        Target(identity, worker.view.revision, worker.view.phase)
+        for identity, worker in host.workers.items()
+        if identity.app in apps
+    )

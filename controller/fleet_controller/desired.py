@@ -12,6 +12,7 @@ from fleet_controller.records import (
     AppRecord,
     BalancerRecord,
     ControllerRecord,
+    FleetRecord,
     HostRecord,
     Record,
     RevisionRecord,
@@ -20,13 +21,14 @@ from fleet_controller.records import (
 from fleet_controller.store.interface import Changes, Item, Snapshot
 
 _log = logging.getLogger(__name__)
-_KINDS: dict[str, type[Record]] = {
+KINDS: dict[str, type[Record]] = {
     "apps": AppRecord,
     "revisions": RevisionRecord,
     "rollouts": RolloutRecord,
     "hosts": HostRecord,
     "balancers": BalancerRecord,
     "controllers": ControllerRecord,
+    "fleet": FleetRecord,
 }
 _R = TypeVar("_R", bound=Record)
 
@@ -73,6 +75,10 @@ class Desired:
     def all(self, kind: type[_R]) -> Iterator[_R]:
         return (record for record, _ in self._records.values() if isinstance(record, kind))
 
+    def inhabited(self) -> bool:
+        """Whether there is any host or app."""
+        return any(isinstance(record, AppRecord | HostRecord) for record, _ in self._records.values())
+
     def rollouts_of(self, app: str) -> list[RolloutRecord]:
         """Oldest first."""
         return sorted((r for r in self.all(RolloutRecord) if r.app == app), key=lambda record: record.sequence)
@@ -81,7 +87,7 @@ class Desired:
         if item is None:
             self._records.pop(key, None)
             return
-        kind = _KINDS.get(key.removeprefix(PREFIX).partition("/")[0])
+        kind = KINDS.get(key.removeprefix(PREFIX).partition("/")[0])
         if kind is None:
             return
         try:

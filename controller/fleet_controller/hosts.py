@@ -19,10 +19,23 @@ _LIFE = {
     types_pb2.WORKER_STATE_FAILED: Life.FAILED,
 }
 
+_RIVAL_SECONDS = 10.0
+"""A second agent dials more often than that; a process that follows another one is refused for less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a worker runs, by digests."""
+
+    spec_digest: str
+    artifact_digest: str = ""
+
 
 @dataclass(slots=True)
 class ObservedWorker:
     view: WorkerView
+    content: Content | None = None
+    """As the agent said when the session began; None: it did not."""
     rss_bytes: int = 0
     cpu_percent: float = 0.0
     open_files: int = 0
@@ -34,11 +47,24 @@ class ObservedWorker:
 
 
 @dataclass(slots=True)
+class Rival:
+    """A second agent of one name, which is refused while the first one lives."""
+
+    address: str
+    since: float
+    """By the leader's clock."""
+    last: float
+
+
+@dataclass(slots=True)
 class ObservedHost:
     """One host. `outbox` is None while its agent is not connected; its workers are then as last reported."""
 
     name: str
     uid: str = ""
+    instance: str = ""
+    """Of its agent's process; empty: it does not say."""
+    rival: Rival | None = None
     cpus: int = 0
     address: str = ""
     agent_version: str = ""
@@ -56,9 +82,13 @@ class ObservedHost:
     """It said, in this session, that it is about to stop its workers."""
     let_go: bool = False
     """It was told that no balancer sends its workers anything."""
+    notices: tuple[str, ...] = ()
+    """What its agent says is wrong with it."""
     workers: dict[WorkerId, ObservedWorker] = field(default_factory=dict)
     assigned: frozenset[object] | None = None
     """The targets and preparations last sent in this session; None: nothing sent yet."""
+    withheld: str = ""
+    """Workers because of which it gets no assignment: nobody knows what they run."""
     specs_sent: set[str] = field(default_factory=set)
     preparations: tuple[agent_pb2.PreparationStatus, ...] = ()
     """As last reported."""
@@ -97,6 +127,7 @@ class Hosts:
         if host.outbox is not None:
             host.outbox.close()
         host.uid = hello.host_uid
+        host.instance = hello.instance
         host.cpus = hello.cpus
         host.address = hello.address
         host.agent_version = hello.agent_version
@@ -105,9 +136,44 @@ class Hosts:
         host.outbox = outbox
         host.current = False
         host.leaving = host.let_go = False
+        host.notices = ()
         host.assigned = None
         host.specs_sent = set()
         return host
+
+    def double(self, hello: agent_pb2.AgentHello) -> str:
+        """Why this agent is not let in: another one of its name lives. Empty: none does.
+
+        One that dials again takes its own place. One that was started anew on the same host waits until the session of the
+        process before has ended, which it does by itself.
+        """
+        host = self._hosts.get(hello.host_name)
+        if host is None or host.outbox is None:
+            return ""
+        same_process = not hello.instance or not host.instance or hello.instance == host.instance
+        if host.uid == hello.host_uid and same_process:
+            return ""
+        now = self._clock()
+        if host.rival is None or now - host.rival.last > _RIVAL_SECONDS:
+            host.rival = Rival(hello.address, now, now)
+        host.rival.address, host.rival.last = hello.address, now
+        if host.uid != hello.host_uid:
+            return f"another live agent is named {hello.host_name}, at {host.address}: give this host another name"
+        return (
+            f"another live agent has this host's name and folder, {hello.host_name} at {host.address}: if that is the process "
+            "before this one, its session ends in a moment; if the folder was copied from there, stop this agent, remove its "
+            "state_dir and give it another name"
+        )
+
+    def notices(self, host: ObservedHost) -> list[str]:
+        """What is wrong with the host, in words."""
+        rival = host.rival
+        notices = list(host.notices)
+        if rival and self._clock() - rival.last < _RIVAL_SECONDS and rival.last - rival.since > _RIVAL_SECONDS:
+            notices.append(
+                f"a second agent named {host.name}, at {rival.address}, is refused: give one of them another name"
+            )
+        return notices
 
     def leave(self, host: ObservedHost, outbox: Outbox[agent_pb2.ControllerMessage]) -> bool:
         """That session ended; False: another one had taken its place already."""
@@ -147,6 +213,7 @@ class Hosts:
                 host.outbox.put("usage", lambda: message)
 
     def heard(self, host: ObservedHost, heartbeat: agent_pb2.AgentHeartbeat) -> None:
+        host.notices = tuple(heartbeat.notices)
         for usage in heartbeat.usage:
             worker = host.workers.get(WorkerId.from_proto(usage.id))
             if worker is not None and worker.view.pid == usage.pid:
@@ -204,7 +271,10 @@ def _observed(
         pid=status.pid,
         preparing=status.preparing,
     )
-    worker = ObservedWorker(view, status_text=status.status_text, last_lines=tuple(status.last_lines))
+    content = Content(status.spec_digest, status.artifact_digest) if status.spec_digest else None
+    if content is None and before is not None:
+        content = before.content
+    worker = ObservedWorker(view, content, status_text=status.status_text, last_lines=tuple(status.last_lines))
     _take_usage(worker, status)
     worker.started_at = now - status.uptime_seconds if status.pid else 0.0
     if before is not None and before.view.pid == status.pid and not status.rss_bytes:

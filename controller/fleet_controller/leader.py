@@ -52,6 +52,8 @@ class Term:
         self, store: Store, key: str, create_revision: int, lease: Lease, granted_at: float, clock: Callable[[], float]
     ) -> None:
         self.create_revision = create_revision
+        self.newest = create_revision
+        """etcd's revision after our last change: no term before this one made a change as late, none after it one as early."""
         self.lost = asyncio.Event()
         """Set for good once the lease is gone, or the key is, or is another's. An etcd out of reach alone does not set it."""
         self._store = store
@@ -72,6 +74,10 @@ class Term:
         """To be among the expectations of every commit of this term."""
         return Created(self._key, self.create_revision)
 
+    def committed(self, revision: int) -> None:
+        """A commit with our fence was made at `revision`."""
+        self.newest = max(self.newest, revision)
+
     def provable(self) -> bool:
         """Whether the lease is held now for certain: counted by our clock from when the last successful renewal was *sent*."""
         return not self.lost.is_set() and self._clock() - self._renewed_at < self._lease.seconds - _PROOF_MARGIN_SECONDS
@@ -88,6 +94,10 @@ class Term:
 
     def found_lost(self, why: str) -> None:
         """A commit's fence did not hold."""
+        self._lose(why)
+
+    def give_up(self, why: str) -> None:
+        """Lead no more, though the lease is held."""
         self._lose(why)
 
     async def resign(self) -> None:

@@ -16,6 +16,7 @@ from fleet_controller.conductor import Conductor
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
 from fleet_controller.leader import LEADER_KEY, Election, Term
+from fleet_controller.lineage import Lineage, establish
 from fleet_controller.mutations import operations
 from fleet_controller.mutations.changes import Ask, Refused
 from fleet_controller.records import (
@@ -23,6 +24,7 @@ from fleet_controller.records import (
     AppRecord,
     BalancerRecord,
     ControllerRecord,
+    FleetRecord,
     HostRecord,
     Record,
     RevisionRecord,
@@ -35,13 +37,22 @@ from fleet_controller.records import (
     rollout_key,
 )
 from fleet_controller.relocator import Relocator
-from fleet_controller.store.interface import Conflict, Created, Delete, Put, Store, StoreError, Unchanged
+from fleet_controller.store.interface import (
+    Conflict,
+    Created,
+    Delete,
+    Put,
+    Snapshot,
+    Store,
+    StoreError,
+    StoreFull,
+    Unchanged,
+)
 from fleet_controller.time_of_day import time_of_day
-from fleet_core.ids import Epoch, WorkerId
+from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
 
 _log = logging.getLogger(__name__)
-ERA = 1
 _REPLACEMENTS = uuid.UUID("5b0ad5a4-4b4c-4a2f-8a57-0d1b3c3f8f10")
 _COPY_TIMEOUT_SECONDS = 5.0
 _WAKING_SECONDS = 0.1
@@ -54,20 +65,23 @@ _R = TypeVar("_R", bound=Record)
 class Office:
     """All that a leader holds for one term. The services ask it; nothing of it survives the term."""
 
-    def __init__(self, store: Store, term: Term, heartbeat_interval_seconds: float) -> None:
+    def __init__(self, store: Store, term: Term, fleet: FleetRecord, heartbeat_interval_seconds: float) -> None:
         self.store = store
         self.term = term
-        self.epoch = Epoch(ERA, term.create_revision)
+        self.desired = Desired()
+        self.lineage = Lineage(fleet, store, term, self.desired.inhabited)
+        self.epoch = self.lineage.epoch
         self.heartbeat_interval_seconds = heartbeat_interval_seconds
         self.clock = time.monotonic
         self._began = self.clock()
-        self.desired = Desired()
         self.hosts = Hosts(self.clock)
-        self.upstreams = Upstreams(self.epoch, self.clock)
-        self.conductor = Conductor(store, self.desired, term, self.epoch, self.hosts, self.upstreams, self.clock)
+        self.upstreams = Upstreams(self.epoch, self.clock, lambda: term.newest)
+        self.conductor = Conductor(store, self.desired, term, self.lineage, self.hosts, self.upstreams, self.clock)
         self.relocator = Relocator(self.desired, self.hosts, term, self.epoch, self.commit, self.clock)
         self.missing_code: set[str] = set()
         """Digests that revisions name and this controller's artifact store lacks, when it was looked through last."""
+        self.etcd_full = ""
+        """What etcd refused the last change with, being full; empty: it did not."""
         self._replacing: dict[str, asyncio.Task[None]] = {}
         self.admission = Admission()
         self.open = asyncio.Event()
@@ -104,8 +118,10 @@ class Office:
     ) -> None:
         """Write records in one transaction of this term, if what it read (`reads`, keys) still stands; wait for our copy.
 
-        Raises Conflict, with nothing written, StoreUnavailable after `timeout` seconds, and TimeoutError when our copy lags.
+        Raises Conflict and Halted, with nothing written, StoreUnavailable after `timeout` seconds, and TimeoutError when our
+        copy lags.
         """
+        self.lineage.require_sound()
         expectations: list[Unchanged | Created] = [self.term.fence()]
         expectations += [Unchanged(key, self.desired.written_at(key)) for key in sorted(set(reads))]
         operations = [Delete(key) if record is None else Put(key, record.encode()) for key, record in writes]
@@ -115,6 +131,11 @@ class Office:
             if conflict.key == LEADER_KEY:
                 self.term.found_lost("another controller leads, or nobody")
             raise
+        except StoreFull as error:
+            self.etcd_full = str(error)
+            raise
+        self.etcd_full = ""
+        self.term.committed(revision)
         await self.desired.reached(revision, _COPY_TIMEOUT_SECONDS)
 
     async def hosts_gathered(self) -> None:
@@ -199,6 +220,9 @@ class Office:
     async def _follow(self) -> None:
         async with aclosing(self.store.follow(PREFIX)) as updates:
             async for update in updates:
+                # Listed anew, after what was delivered before: etcd cannot be behind that, unless it was put back.
+                if isinstance(update, Snapshot) and update.revision < self.desired.revision:
+                    self.lineage.went_back(update.revision, self.desired.revision)
                 changed = await self.desired.take(update)
                 self.open.set()
                 self.conductor.touch(self._apps_concerned(changed))
@@ -278,9 +302,12 @@ class Leadership:
         value = json.dumps({"name": self.name, "address": self.address}).encode()
         while True:
             term = await Election(self._store, value, holder_changed=self._holder_changed).campaign()
-            _log.info("leading: epoch %s", Epoch(ERA, term.create_revision))
-            office = Office(self._store, term, self._heartbeat_interval_seconds)
             try:
+                fleet = await establish(self._store, term)
+                if fleet is None:
+                    continue
+                office = Office(self._store, term, fleet, self._heartbeat_interval_seconds)
+                _log.info("leading: epoch %s", office.epoch)
                 self.office = office
                 opened = asyncio.create_task(self._tell_when_open(office), name="office-open")
                 try:

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, balancer_pb2, balancer_pb2_grpc, control_pb2, control_pb2_grpc
+from fleet_controller import restore_command
 from fleet_controller.artifact_homes import FolderHome, open_home
 from fleet_controller.artifacts import ArtifactStore
 from fleet_controller.install import command as install
@@ -39,7 +40,7 @@ _STOP_GRACE_SECONDS = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 ended by SIGTERM or SIGINT, 1 cannot run, 2 usage or configuration."""
+    """Exit status: 0 ended by SIGTERM or SIGINT, or done; 1 cannot run; 2 usage or configuration; 5 refused."""
     parser = argparse.ArgumentParser(
         prog="fleet-controller", description="Keeps a fleet's desired state and drives hosts to it."
     )
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run in the foreground, as a service manager wants it")
     run.add_argument("--config", type=Path, required=True, help="the configuration file (TOML)")
+    restore_command.add_command(commands)
     install.add_commands(commands)
     arguments = parser.parse_args(argv)
     if arguments.command in install.COMMANDS:
@@ -59,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     take_short_slices(children=True)
     try:
+        if arguments.command == restore_command.COMMAND:
+            return asyncio.run(restore_command.run(config, arguments))
         asyncio.run(serve(config))
     except (OSError, ValueError) as error:
         print(f"fleet-controller: {error}", file=sys.stderr)

@@ -25,6 +25,12 @@ class FleetCollector:
 
 
 def _etcd(office: Office) -> Iterator[Metric]:
+    yield single(
+        "fleet_etcd_older",
+        "1 while etcd is not what the fleet obeyed last, and nothing is acted on.",
+        bool(office.lineage.trouble),
+    )
+    yield single("fleet_era", "The first half of the leader's epoch, raised by each restore.", office.epoch.era)
     held = office.term.provable()
     yield single("fleet_etcd_lease_provable", "1 while the leader's lease is certainly held.", held)
     revision = office.desired.revision

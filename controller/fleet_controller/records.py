@@ -63,6 +63,10 @@ class AppRecord(Record):
     """Those that were rolled out in full, in the order in which they last were."""
     rollout: str = ""
     """The newest one's id."""
+    spent_generation: int = 0
+    """Generations up to it may have been given out before etcd was restored from a backup: none of them is given out again."""
+    spent_revision: int = 0
+    """The same of revisions."""
 
     @property
     def size(self) -> int:
@@ -238,6 +242,17 @@ class HostRecord(Record):
         return {key: value for key, value in {**self.agent_labels, **self.given_labels}.items() if value}
 
 
+class FleetRecord(Record):
+    """The fleet itself: one record, made by its first leader and changed by a restore alone."""
+
+    id: str
+    """Minted once; a backup carries it."""
+    era: int = 1
+    """The first half of every epoch: raised by each restore."""
+    restoring: str = ""
+    """Not empty: a restore of the backup with this digest began and has not ended."""
+
+
 class BalancerRecord(Record):
     """A balancer whose acknowledgement every rollout waits for."""
 
@@ -251,6 +266,9 @@ class ControllerRecord(Record):
     name: str
     address: str
     """ "host:port" others reach it at."""
+
+
+FLEET_KEY = f"{PREFIX}fleet"
 
 
 def app_key(name: str) -> str:

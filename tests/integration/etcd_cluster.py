@@ -40,6 +40,10 @@ class EtcdMember:
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
 
+    def join_existing(self) -> None:
+        """From the next start on it is a new member of the cluster that runs."""
+        self._command.append("--initial-cluster-state=existing")
+
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
 
@@ -58,9 +62,15 @@ class EtcdMember:
 
 
 class EtcdCluster:
-    """`hosts` is what the members' certificates name."""
+    """`hosts` is what the members' certificates name; `options`, "--name=value", win over those a member has otherwise."""
 
-    def __init__(self, folder: Path, size: int = 1, hosts: Sequence[str] = ("127.0.0.1",)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int = 1,
+        hosts: Sequence[str] = ("127.0.0.1",),
+        options: Sequence[str] = (),
+    ) -> None:
         self._certificates = folder / "certificates"
         create_authority(self._certificates)
         server_tls = issue(self._certificates, Identity(Role.ETCD, "etcd"), hosts)
@@ -72,9 +82,16 @@ class EtcdCluster:
             command = embedded_etcd_command(
                 find_etcd(), f"m{n}", folder / f"m{n}", ports[2 * n], ports[2 * n + 1], server_tls, peers
             )
+            names = {option.partition("=")[0] for option in options}
+            command = [part for part in command if part.partition("=")[0] not in names] + list(options)
             self.members.append(
                 EtcdMember(command, folder / f"m{n}", folder / f"m{n}.log", f"127.0.0.1:{ports[2 * n]}")
             )
+
+    @property
+    def authority(self) -> Path:
+        """The folder of the certificate authority."""
+        return self._certificates
 
     @property
     def endpoints(self) -> list[str]:

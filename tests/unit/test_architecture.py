@@ -1,6 +1,7 @@
 """The arrows of import, as docs/architecture.md draws them."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,21 @@ _PURE = [
 ]
 _PURE_FOLDERS = ["controller/fleet_controller/planning", "controller/fleet_controller/mutations"]
 _OF_THE_WORLD = {"asyncio", "grpc", "socket", "time", "threading", "subprocess"}
+
+
+_TIME_OF_DAY = {
+    "core/fleet_core/authority.py": "how long a certificate is valid",
+    "agent/fleet_agent/upkeep.py": "cron restarts, by way of CronClock",
+    "agent/fleet_agent/host.py": "which lines of a log are of a process's last moments",
+    "agent/fleet_agent/logs.py": "`logs --since`",
+    "agent/fleet_agent/supervisor/log_file.py": "how old a log is",
+    "agent/fleet_agent/supervisor/rotation.py": "how old a log is",
+    "agent/fleet_agent/supervisor/formatted.py": "the time at the beginning of a line",
+    "controller/fleet_controller/artifacts.py": "how long nobody asked for code",
+    "controller/fleet_controller/time_of_day.py": "when something was done, for people",
+    "cli/fleetctl/backup.py": "when a backup was taken, for people",
+}
+"""Who asks for the time of day, and what for: it may be set at any moment (docs/recovery.md, "Clocks")."""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -110,6 +126,17 @@ def test_decisions_touch_no_clock_and_no_wire(module: str) -> None:
     for path in modules(module) or [_ROOT / module]:
         touched = {name for name in imported(path) if name.split(".")[0] in _OF_THE_WORLD}
         assert not touched, f"{path} imports {touched}"
+
+
+def test_nothing_else_goes_by_the_time_of_day() -> None:
+    """Leases, deadlines, back-offs and ages of workers count on clocks that nobody sets."""
+    asking = {
+        str(path.relative_to(_ROOT))
+        for folder in _FOLDERS
+        for path in modules(folder)
+        if re.search(r"\btime\.time\b|\bdatetime\.now\b|\bCLOCK_REALTIME\b|\butcnow\b", path.read_text())
+    }
+    assert asking == _TIME_OF_DAY.keys()
 
 
 def test_what_is_planned_knows_nothing_of_how_it_was_asked_for_nor_of_who_carries_it_out() -> None:

@@ -12,6 +12,9 @@ from fleet_balancer.haproxy.layout import BACKLOG, USUAL_TIMEOUTS, Layout, PoolL
 
 CERTIFICATES = "certificates"
 """The folder, beside the configuration, of the certificates that HAProxy reads when it starts."""
+# A host that lost power answers nothing, not even TCP: a request that waits there ends after three unanswered probes, and data
+# that nobody acknowledges after 3 s (tcp(7), TCP_USER_TIMEOUT). A worker that takes its time has a kernel that answers. The check
+# hides such a host within inter + fastinter + 2 x timeout check < 3 s.
 _DEFAULTS = f"""\
 defaults
     mode http
@@ -24,7 +27,12 @@ defaults
     timeout server-fin 30s
     timeout queue {milliseconds(USUAL_TIMEOUTS.queue_seconds)}
     timeout tunnel {milliseconds(USUAL_TIMEOUTS.tunnel_seconds)}
-    timeout check 1s
+    timeout check 800ms
+    option srvtcpka
+    srvtcpka-idle 1s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 3
+    default-server tcp-ut 3s
     timeout http-request 10s
     timeout http-keep-alive 60s
     retries 6

@@ -20,6 +20,8 @@ class Overview:
     workers: list[types_pb2.WorkerStatus]
     hosts: list[control_pb2.Host]
     balancers: list[control_pb2.Balancer]
+    notices: list[str]
+    """Of the fleet as a whole."""
 
     def workers_of(self, app: control_pb2.App) -> list[types_pb2.WorkerStatus]:
         return [worker for worker in self.workers if worker.id.app == app.name]
@@ -38,6 +40,7 @@ def overview_view(fleet: Overview) -> dict[str, Any]:
         ],
         "hosts": [views.host_view(host) for host in fleet.hosts],
         "balancers": [views.balancer_view(balancer) for balancer in fleet.balancers],
+        "notices": fleet.notices,
         "next": fleet_advice(fleet.hosts, fleet.balancers),
     }
 
@@ -48,16 +51,18 @@ async def overview(connection: Connection, app: str) -> Overview:
     chosen = [known for known in apps.apps if app in ("", known.name)]
     if app and not chosen:
         raise NotFound(f"there is no app {app!r}", "`fleetctl ls` shows the apps")
-    workers, hosts, balancers = await asyncio.gather(
+    workers, hosts, balancers, info = await asyncio.gather(
         connection.call(lambda stub: stub.ListWorkers, control_pb2.ListWorkersRequest(app=app)),
         connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest()),
         connection.call(lambda stub: stub.ListBalancers, control_pb2.ListBalancersRequest()),
+        connection.call(lambda stub: stub.GetInfo, control_pb2.GetInfoRequest()),
     )
     return Overview(
         sorted(chosen, key=lambda known: known.name),
         by_name(workers.workers),
         sorted(hosts.hosts, key=lambda host: host.name),
         sorted(balancers.balancers, key=lambda balancer: balancer.name),
+        list(info.notices),
     )
 
 

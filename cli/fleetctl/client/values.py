@@ -223,6 +223,8 @@ class Host(Value, frozen=True):
     uid: str
     scheduling: Scheduling
     unheard_seconds: float
+    notices: tuple[str, ...]
+    """What its agent says is wrong with it; empty: nothing."""
 
 
 class Balancer(Value, frozen=True):
@@ -237,7 +239,7 @@ class Balancer(Value, frozen=True):
     """What it refused last; empty: nothing."""
     absent_seconds: float
     notices: tuple[str, ...]
-    """What an operator should know of it: certificates that expire, hosts without one."""
+    """What an operator should know of it: a full disk, certificates that expire, hosts without one."""
 
 
 class Endpoint(Value, frozen=True):
@@ -290,6 +292,9 @@ class Info(Value, frozen=True):
     etcd_endpoints: tuple[str, ...]
     etcd_error: str
     """Empty: etcd answers."""
+    fleet_id: str
+    notices: tuple[str, ...]
+    """What an operator should know or do about the fleet as a whole; empty: all is well."""
     apps: int
     hosts: int
     workers: int
@@ -346,11 +351,12 @@ class AppReport(App, frozen=True):
 
 
 class Status(Value, frozen=True):
-    """All there is, at about one time; `next` is what to do about hosts and balancers."""
+    """All there is, at about one time; `notices` are of the fleet as a whole, `next` is what to do about hosts and balancers."""
 
     apps: tuple[AppReport, ...]
     hosts: tuple[Host, ...]
     balancers: tuple[Balancer, ...]
+    notices: tuple[str, ...]
     next: tuple[str, ...]
 
 

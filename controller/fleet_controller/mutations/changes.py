@@ -84,7 +84,7 @@ class Change:
 def next_generation(app: AppRecord, revision: int | None = None) -> AppRecord:
     """The app with one generation more, whose workers run `revision` (None: what they run now)."""
     revision = app.revision if revision is None else revision
-    generation = app.generation + 1
+    generation = 1 + max(app.generation, app.spent_generation)
     generations = {**app.generations, generation: revision}
     return app.model_copy(update={"generation": generation, "generations": generations, "revision": revision})
 

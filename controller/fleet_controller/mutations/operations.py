@@ -16,6 +16,7 @@ from fleet_controller.mutations.changes import (
     next_generation,
 )
 from fleet_controller.planning.placement import MAX_WORKERS_PER_HOST, HostFact, moved, no_host, spread, with_host
+from fleet_controller.planning.views import WorkerView
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -46,14 +47,27 @@ def start_new(
     hosts: Mapping[str, HostFact],
     routes: Mapping[str, RoutePolicy],
     artifact_digest: str = "",
+    left: Collection[WorkerView] = (),
 ) -> Change:
-    """Create an app. `routes`: app → how it is reached, of the apps there are. No artifact: its code lies on hosts."""
+    """Create an app. `routes`: app → how it is reached, of the apps there are. No artifact: its code lies on hosts.
+
+    `left`: workers of an app of this name that etcd has lost. They are replaced, as by a rollout.
+    """
     check_route(spec, routes)
     placement = _bounded(spread(size, _chosen_hosts(on, hosts, spec.placement.labels), {}))
-    mode = SizeMode.PINNED if on else SizeMode.FLOATING
-    app = AppRecord(name=spec.name, size_mode=mode, placement=placement)
+    number = 1 + max((worker.revision for worker in left), default=0)
+    generation = 1 + max((worker.id.generation for worker in left), default=0)
+    app = AppRecord(
+        name=spec.name,
+        size_mode=SizeMode.PINNED if on else SizeMode.FLOATING,
+        placement=placement,
+        revision=number,
+        generation=generation,
+        floor=generation,
+        generations={generation: number},
+    )
     revision = RevisionRecord.of(
-        spec, 1, created_at=ask.at, cause=ask.cause or "start", artifact_digest=artifact_digest
+        spec, number, created_at=ask.at, cause=ask.cause or "start", artifact_digest=artifact_digest
     )
     return begun(ask, RolloutKind.START, None, app, placement, revision=revision)
 

@@ -37,7 +37,7 @@ def update(
         )
     if spec == present.app_spec and artifact_digest == present.artifact_digest:
         return None
-    number = 1 + max(record.number for record in revisions)
+    number = 1 + max(app.spent_revision, *(record.number for record in revisions))
     revision = RevisionRecord.of(
         spec, number, created_at=ask.at, cause=ask.cause or "update", artifact_digest=artifact_digest
     )

@@ -9,6 +9,7 @@ from fleet.v1 import agent_pb2, agent_pb2_grpc
 from fleet_controller.admission import Crowded
 from fleet_controller.hosts import ObservedHost
 from fleet_controller.leadership import Leadership, Office
+from fleet_controller.lineage import Remembered
 from fleet_controller.outbox import Outbox
 from fleet_controller.records import HostRecord
 from fleet_controller.services.control_artifacts import ArtifactCalls
@@ -25,7 +26,7 @@ from fleet_controller.services.streams import (
     require_role,
 )
 from fleet_controller.store.interface import StoreError
-from fleet_core.ids import WorkerId
+from fleet_core.ids import Epoch, WorkerId
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
 
@@ -56,7 +57,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             text = f"controller {self._leadership.name} greets too many hosts at this moment: try again in a second"
             await abort(context, grpc.StatusCode.UNAVAILABLE, text)
         hello = (await first(request_iterator, context)).hello
-        await check_hello(context, identity, hello.host_name, hello, office)
+        highest = Epoch.from_proto(hello.highest_epoch)
+        peer = Remembered(f"host {hello.host_name}", hello.host_uid, hello.fleet_id, highest, hello.etcd_revision)
+        await check_hello(context, identity, peer, hello.host_name, hello.protocol_version, office)
         await self._refuse_double(hello, office, context)
         record = HostRecord(
             name=hello.host_name,
@@ -72,6 +75,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         welcome = agent_pb2.ControllerMessage(epoch=office.epoch.to_proto())
         welcome.welcome.protocol_version = PROTOCOL_VERSION
         welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
+        welcome.welcome.fleet_id = office.lineage.fleet.id
         yield welcome
         # Not before the welcome: a call that ends there would leave a host that nobody holds.
         await self._refuse_double(hello, office, context)
@@ -95,11 +99,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 office.presence_changed()
 
     async def _refuse_double(self, hello: agent_pb2.AgentHello, office: Office, context: Context) -> None:
-        """A second live agent of one name is refused; the same host's newer session takes the older one's place."""
-        host = office.hosts.get(hello.host_name)
-        if host is not None and host.outbox is not None and host.uid != hello.host_uid:
-            text = f"another live agent is named {hello.host_name}: give this host another name"
-            await abort(context, grpc.StatusCode.ALREADY_EXISTS, text)
+        """A second live agent of one name is refused; the same process's newer session takes the older one's place."""
+        refusal = office.hosts.double(hello)
+        if refusal:
+            await abort(context, grpc.StatusCode.ALREADY_EXISTS, refusal)
 
     def _receive(self, office: Office, host: ObservedHost, message: agent_pb2.AgentMessage) -> None:
         kind = message.WhichOneof("message")

@@ -10,6 +10,7 @@ import grpc
 from fleet.v1 import balancer_pb2, balancer_pb2_grpc, types_pb2
 from fleet_controller.balancers import ObservedBalancer
 from fleet_controller.leadership import Leadership, Office
+from fleet_controller.lineage import Remembered
 from fleet_controller.outbox import Outbox
 from fleet_controller.records import BalancerRecord
 from fleet_controller.services.streams import (
@@ -24,6 +25,7 @@ from fleet_controller.services.streams import (
     require_role,
 )
 from fleet_controller.store.interface import StoreError
+from fleet_core.ids import Epoch
 from fleet_core.route import RoutePolicy
 from fleet_core.tls import Role
 from fleet_core.version import PROTOCOL_VERSION
@@ -44,11 +46,12 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         code = grpc.StatusCode.FAILED_PRECONDITION
         office = await require_office(context, self._leadership, code, PATIENCE_SECONDS)
         hello = (await first(request_iterator, context)).hello
-        await check_hello(context, identity, hello.name, hello, office)
-        present = office.upstreams.balancers.get(hello.name)
-        if present is not None and present.outbox is not None and present.uid != hello.balancer_uid:
-            text = f"another live balancer is named {hello.name}: give this one another name"
-            await abort(context, grpc.StatusCode.ALREADY_EXISTS, text)
+        highest = Epoch.from_proto(hello.highest_epoch)
+        peer = Remembered(f"balancer {hello.name}", hello.balancer_uid, hello.fleet_id, highest, hello.etcd_revision)
+        await check_hello(context, identity, peer, hello.name, hello.protocol_version, office)
+        double = office.upstreams.double(hello)
+        if double:
+            await abort(context, grpc.StatusCode.ALREADY_EXISTS, double)
         try:
             await office.register_balancer(BalancerRecord(name=hello.name, uid=hello.balancer_uid))
         except StoreError as error:
@@ -56,6 +59,7 @@ class BalancerService(balancer_pb2_grpc.BalancerServiceServicer):
         welcome = balancer_pb2.UpstreamMessage(epoch=office.epoch.to_proto())
         welcome.welcome.protocol_version = PROTOCOL_VERSION
         welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
+        welcome.welcome.fleet_id = office.lineage.fleet.id
         yield welcome
         outbox: Outbox[balancer_pb2.UpstreamMessage] = Outbox()
         balancer = office.upstreams.subscribe(hello, outbox)

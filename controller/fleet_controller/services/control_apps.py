@@ -40,7 +40,7 @@ class AppCalls:
         self._artifacts = artifacts
 
     async def start(self, request: control_pb2.StartAppRequest, context: Context) -> control_pb2.RolloutResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         await office.hosts_gathered()
         name = request.spec.name
         if office.desired.get(app_key(name), AppRecord) is None and request.spec.argv:
@@ -75,14 +75,15 @@ class AppCalls:
         def decide(_: AppRecord | None) -> Change:
             ask = self._desk.ask(office, spec.name, request.request_id, request.options, request.cause)
             hosts = self._desk.host_facts(office)
+            left = list(office.hosts.workers_of(spec.name))
             return operations.start_new(
-                ask, spec, request.size or 1, request.hosts, hosts, office.routes(), request.artifact_digest
+                ask, spec, request.size or 1, request.hosts, hosts, office.routes(), request.artifact_digest, left
             )
 
         return await self._desk.change_or_create(office, request.request_id, spec.name, decide, context)
 
     async def set_size(self, request: control_pb2.SetSizeRequest, context: Context) -> control_pb2.SetSizeResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         await office.hosts_gathered()
         response = control_pb2.SetSizeResponse()
         change = request.change.WhichOneof("change")
@@ -114,7 +115,7 @@ class AppCalls:
         return response
 
     async def restart(self, request: control_pb2.RestartAppRequest, context: Context) -> control_pb2.RolloutResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
 
         def decide(app: AppRecord) -> Change:
             slot = SlotId(app.name, request.host, request.slot) if request.host or request.slot else None
@@ -126,7 +127,7 @@ class AppCalls:
     async def stop(
         self, request: control_pb2.StopAppRequest | control_pb2.RemoveAppRequest, context: Context, *, remove: bool
     ) -> control_pb2.RolloutResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
 
         def decide(app: AppRecord) -> Change:
             ask = self._desk.ask(office, app.name, request.request_id, request.options)
@@ -135,7 +136,7 @@ class AppCalls:
         return await self._desk.change(office, request.request_id, request.app, decide, context)
 
     async def update(self, request: control_pb2.UpdateAppRequest, context: Context) -> control_pb2.RolloutResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         given: AppSpec | None = None
         if request.WhichOneof("change") == "spec":
             given = await self._desk.spec(request.spec, context)
@@ -168,7 +169,7 @@ class AppCalls:
         return response
 
     async def roll_back(self, request: control_pb2.RollbackAppRequest, context: Context) -> control_pb2.RolloutResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
 
         def decide(app: AppRecord) -> Change:
             ask = self._desk.ask(office, app.name, request.request_id, request.options)
@@ -178,7 +179,7 @@ class AppCalls:
 
     async def steer(self, request: control_pb2.ControlRolloutRequest, context: Context) -> control_pb2.RolloutResponse:
         """Pause, resume, abort, promote."""
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         app = await self._desk.app(office, request.app, context)
         action = _STEERING.get(request.action)
         if action is None:

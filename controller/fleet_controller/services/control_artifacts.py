@@ -1,6 +1,7 @@
 """The calls about deployed code: ControlService's uploads, AgentService's downloads."""
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from fleet_controller.artifacts import (
 )
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.records import RevisionRecord
-from fleet_controller.services.streams import Context, abort, require_office, require_role
+from fleet_controller.services.streams import ACCEPTED_METADATA, Context, abort, require_office, require_role
 from fleet_core.tls import Role
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ _CODES = {
     FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     INVALID: grpc.StatusCode.INVALID_ARGUMENT,
 }
-_ACCEPTED = "fleet-accepted"
 _TIDY_SECONDS = 3600.0
 _LOOK_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
@@ -98,7 +98,7 @@ class ArtifactCalls:
                 await run(self._store.prune, digests_in_use(office))
                 opened = self._store.receiving(first.digest, first.size_bytes, first.offset, digests_in_use(office))
                 receipt = await run(owned.enter_context, opened)
-                await context.send_initial_metadata(((_ACCEPTED, "1"),))
+                await context.send_initial_metadata(((ACCEPTED_METADATA, "1"),))
                 message: control_pb2.UploadArtifactRequest | None = first
                 while message is not None:
                     await run(receipt.write, message.data)
@@ -148,4 +148,7 @@ async def _refuse(context: Context, error: Exception) -> NoReturn:
         await abort(context, _CODES[error.kind], str(error))
     if isinstance(error, TimeoutError):
         await abort(context, grpc.StatusCode.CANCELLED, f"nothing arrived for {_SILENCE_SECONDS:g} s")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = "the artifact store's disk is full: make room there (artifact_dir of the controller), then say it again"
+        await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     await abort(context, grpc.StatusCode.INTERNAL, f"the artifact store cannot be used: {error}")

@@ -10,6 +10,7 @@ import grpc
 
 from fleet.v1 import balancer_pb2, control_pb2, types_pb2
 from fleet_controller.leadership import Leadership, Office
+from fleet_controller.lineage import Halted
 from fleet_controller.mutations import changes
 from fleet_controller.mutations.changes import Ask, Change, Refused
 from fleet_controller.planning.placement import HostFact
@@ -29,7 +30,7 @@ from fleet_controller.relocator import host_facts
 from fleet_controller.services.balancer_service import BalancerService
 from fleet_controller.services.presentation import rollout_message
 from fleet_controller.services.streams import Context, abort, require_office, require_role
-from fleet_controller.store.interface import Conflict, StoreError, StoreUnavailable
+from fleet_controller.store.interface import Conflict, StoreError, StoreFull, StoreUnavailable
 from fleet_controller.time_of_day import time_of_day
 from fleet_core.checked import CheckError
 from fleet_core.spec import AppSpec
@@ -60,6 +61,13 @@ class Desk:
     async def office(self, context: Context) -> Office:
         await require_role(context, Role.OPERATOR)
         return await require_office(context, self.leadership, grpc.StatusCode.UNAVAILABLE)
+
+    async def changing(self, context: Context) -> Office:
+        """As `office`, for calls that change something: they are refused while nothing may be acted on, whatever they ask for."""
+        office = await self.office(context)
+        if office.lineage.trouble:
+            await abort(context, grpc.StatusCode.FAILED_PRECONDITION, office.lineage.trouble)
+        return office
 
     async def app(self, office: Office, name: str, context: Context) -> AppRecord:
         app = office.desired.get(app_key(name), AppRecord)
@@ -206,7 +214,7 @@ class Desk:
                 except (StoreUnavailable, TimeoutError) as error:
                     code, text = grpc.StatusCode.FAILED_PRECONDITION, _unconfirmed(error)
                 except StoreError as error:
-                    await abort(context, grpc.StatusCode.FAILED_PRECONDITION, _unconfirmed(error))
+                    await abort(context, grpc.StatusCode.FAILED_PRECONDITION, _not_written(error))
                 else:
                     return answer
             if office.term.lost.is_set():
@@ -224,6 +232,12 @@ class Desk:
             uuid.UUID(request_id)
         except ValueError:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "a mutation needs a request id, a UUID")
+
+
+def _not_written(error: StoreError) -> str:
+    if isinstance(error, Halted):
+        return str(error)
+    return f"nothing was changed: {error}" if isinstance(error, StoreFull) else _unconfirmed(error)
 
 
 def _unconfirmed(error: Exception) -> str:

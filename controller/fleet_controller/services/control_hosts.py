@@ -41,11 +41,11 @@ class HostCalls:
             scheduling = Scheduling.CORDONED if request.cordoned else Scheduling.OPEN
             return record.model_copy(update={"scheduling": scheduling})
 
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         return await self._change(office, request.request_id, request.host, decide, context)
 
     async def drain(self, request: control_pb2.DrainHostRequest, context: Context) -> control_pb2.HostResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
 
         def decide(record: HostRecord) -> HostRecord:
             pinned = sorted(
@@ -92,11 +92,11 @@ class HostCalls:
             given |= {key: "" for key in request.unset if key in record.agent_labels}
             return record.model_copy(update={"given_labels": {**given, **request.set}})
 
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         return await self._change(office, request.request_id, request.host, decide, context)
 
     async def remove(self, request: control_pb2.RemoveHostRequest, context: Context) -> control_pb2.RemoveHostResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
 
         def attempt() -> tuple[control_pb2.RemoveHostResponse, list[tuple[str, Record | None]]]:
             record = office.desired.get(host_key(request.host), HostRecord)
@@ -119,7 +119,7 @@ class HostCalls:
     async def remove_balancer(
         self, request: control_pb2.RemoveBalancerRequest, context: Context
     ) -> control_pb2.RemoveBalancerResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
 
         def attempt() -> tuple[control_pb2.RemoveBalancerResponse, list[tuple[str, Record | None]]]:
             name = request.balancer

@@ -9,6 +9,7 @@ from fleet_controller.mutations.changes import Refused
 from fleet_controller.records import AppRecord, BalancerRecord, HostRecord, RolloutRecord, rollout_key
 from fleet_controller.services.control_apps import AppCalls
 from fleet_controller.services.control_artifacts import ArtifactCalls
+from fleet_controller.services.control_backup import BackupCalls
 from fleet_controller.services.control_controllers import ControllerCalls
 from fleet_controller.services.control_desk import Desk
 from fleet_controller.services.control_hosts import HostCalls
@@ -42,6 +43,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self._apps = AppCalls(desk, artifacts)
         self._hosts = HostCalls(desk)
         self._controllers = ControllerCalls(desk, store)
+        self._backups = BackupCalls(desk)
 
     # Controllers
 
@@ -62,13 +64,20 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.GetInfoResponse:
         office = await self._desk.office(context)
         workers = [worker for host in office.hosts for worker in host.workers.values()]
+        etcd_error = "" if office.term.provable() else "etcd does not answer: changes are refused until it does"
         return control_pb2.GetInfoResponse(
             controller=self._leadership.name,
             version=program_version(),
             protocol_version=PROTOCOL_VERSION,
             epoch=office.epoch.to_proto(),
             etcd_endpoints=self._etcd_endpoints,
-            etcd_error="" if office.term.provable() else "etcd does not answer: changes are refused until it does",
+            etcd_error=etcd_error,
+            fleet_id=office.lineage.fleet.id,
+            notices=[
+                text
+                for text in (office.lineage.trouble, etcd_error, office.etcd_full, *office.conductor.unknown_notices())
+                if text
+            ],
             apps=sum(1 for _ in office.desired.all(AppRecord)),
             hosts=sum(1 for _ in office.desired.all(HostRecord)),
             workers=sum(worker.view.pid > 0 for worker in workers),
@@ -181,7 +190,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     async def UploadArtifact(  # noqa: N802
         self, request_iterator: AsyncIterator[control_pb2.UploadArtifactRequest], context: Context
     ) -> control_pb2.GetArtifactResponse:
-        office = await self._desk.office(context)
+        office = await self._desk.changing(context)
         return await self._artifacts.upload(office, request_iterator, context)
 
     async def RollbackApp(  # noqa: N802
@@ -279,6 +288,19 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 response.entries.add(app=line.app, host=host, slot=line.slot, stream=line.stream, text=line.text)
             if response.entries or response.unreachable_hosts:
                 yield response
+
+    # Backup
+
+    async def Backup(  # noqa: N802
+        self, request: control_pb2.BackupRequest, context: Context
+    ) -> AsyncIterator[control_pb2.BackupResponse]:
+        async for response in self._backups.backup(context):
+            yield response
+
+    async def Restore(  # noqa: N802
+        self, request_iterator: AsyncIterator[control_pb2.RestoreRequest], context: Context
+    ) -> control_pb2.RestoreResponse:
+        return await self._backups.restore(request_iterator, context)
 
     # What they share
 

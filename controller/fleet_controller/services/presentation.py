@@ -211,6 +211,7 @@ def host_message(office: Office, record: HostRecord) -> control_pb2.Host:
             message.state = control_pb2.HOST_STATE_ONLINE
         message.workers = sum(worker.view.pid > 0 for worker in host.workers.values())
         message.agent_version = host.agent_version
+        message.notices.extend(office.hosts.notices(host))
     return message
 
 
@@ -251,6 +252,7 @@ def balancer_message(
         message.driver = balancer.driver
         message.driver_version = balancer.driver_version
         message.version = balancer.version
+        message.notices.extend(balancer.notices)
         message.pools_current = balancer.current(pools)
         message.notices.extend(balancer.notices)
         message.error = next((state.error for state in balancer.pools.values() if state.error), "")

@@ -7,13 +7,11 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from fleet.v1.agent_pb2 import AgentHello
-from fleet.v1.balancer_pb2 import BalancerHello
 from fleet_controller.admission import Crowded
 from fleet_controller.leadership import Leadership, Office
+from fleet_controller.lineage import Remembered
 from fleet_controller.outbox import Outbox
 from fleet_core.grpc_tls import peer_identity
-from fleet_core.ids import Epoch
 from fleet_core.leader_search import LEADER_METADATA, TRIED_METADATA
 from fleet_core.tls import Identity, Role
 from fleet_core.version import PROTOCOL_VERSION
@@ -24,6 +22,8 @@ HELLO_TIMEOUT_SECONDS = 5.0
 PATIENCE_SECONDS = 3.0
 """So long a session that found no leader waits here for one: less than the five seconds in which its caller wants a welcome,
 and about as long as a dead leader's lease lasts, so that most callers need not dial again and again meanwhile."""
+ACCEPTED_METADATA = "fleet-accepted"
+"""In the initial metadata of a call that takes a stream: the first message was accepted, the rest may be sent."""
 MISSED_HEARTBEATS = 3
 """So many intervals without a word, and the peer counts as gone."""
 _STALL_SECONDS = 0.5
@@ -69,19 +69,19 @@ def _tried(context: Context) -> str:
 
 
 async def check_hello(
-    context: Context, identity: Identity, name: str, hello: AgentHello | BalancerHello, office: Office
+    context: Context, identity: Identity, peer: Remembered, name: str, protocol_version: int, office: Office
 ) -> None:
-    """End the call unless the peer is who its certificate names, speaks our protocol and obeyed no later leader."""
+    """End the call unless the peer is who its certificate names, speaks our protocol and obeyed leaders of our etcd alone."""
     if name != identity.name:
         text = f"the certificate is of {identity.role} {identity.name}, the caller says it is {name!r}"
         await abort(context, grpc.StatusCode.PERMISSION_DENIED, text)
     failed = grpc.StatusCode.FAILED_PRECONDITION
-    if hello.protocol_version != PROTOCOL_VERSION:
-        text = f"protocol version {hello.protocol_version} is not spoken here, {PROTOCOL_VERSION} is"
+    if protocol_version != PROTOCOL_VERSION:
+        text = f"protocol version {protocol_version} is not spoken here, {PROTOCOL_VERSION} is"
         await abort(context, failed, f"{text}: upgrade the older one of the two programs")
-    highest = Epoch.from_proto(hello.highest_epoch)
-    if highest > office.epoch:
-        await abort(context, failed, f"the peer obeyed epoch {highest}, later than this controller's {office.epoch}")
+    refusal = await office.lineage.check(peer)
+    if refusal:
+        await abort(context, failed, refusal)
 
 
 async def converse(

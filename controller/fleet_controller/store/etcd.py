@@ -35,6 +35,7 @@ from fleet_controller.store.interface import (
     Snapshot,
     Store,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     Unchanged,
 )
@@ -44,6 +45,11 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _PAGE_KEYS = 500
+_FULL = "database space exceeded"
+_FULL_WORDS = (
+    "etcd's database has reached its quota and takes no change: compact and defragment it, then `etcdctl alarm disarm` "
+    "(docs/recovery.md)"
+)
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 # With these etcd says that it did not do it. After any other status a write may have happened.
@@ -217,6 +223,8 @@ class EtcdStore(Store):
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise LeaseGone("The lease has expired; nothing was written.") from error
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _FULL in (error.details() or ""):
+                raise StoreFull(_FULL_WORDS) from error
             if error.code() in _REFUSALS:
                 raise StoreError(f"etcd refuses the request: {error.details()}.") from error
             raise StoreUnavailable(f"{unavailable}: {error.code().name}: {error.details()}") from error

@@ -17,6 +17,10 @@ class StoreUnavailable(StoreError):  # noqa: N818 (reads as a sentence where it 
     """The store cannot be reached or has no quorum. A write that raised this may or may not have happened."""
 
 
+class StoreFull(StoreError):  # noqa: N818
+    """The store takes no more; nothing was written."""
+
+
 class Conflict(StoreError):  # noqa: N818
     """An expectation about `key` did not hold; nothing was written."""
 

@@ -229,6 +229,9 @@ class AgentHello(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     PREPARES_CODE_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    ETCD_REVISION_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     host_uid: _builtins.str
     """Minted when the host joined; survives reboots and renames."""
@@ -242,6 +245,12 @@ class AgentHello(_message.Message):
     """The address its workers are reached at."""
     prepares_code: _builtins.bool
     """It heeds `Assignment.preparations` and reports them: a rollout waits for the code on this host. Of an older agent it does not."""
+    fleet_id: _builtins.str
+    """The fleet it obeys, of AgentWelcome; empty: none yet."""
+    etcd_revision: _builtins.int
+    """The highest `etcd_revision` it was sent in the era of `highest_epoch`; 0: none."""
+    instance: _builtins.str
+    """Made anew by each process: tells an agent that dials again from a second one with a copy of its folder. Empty: not said."""
     @_builtins.property
     def highest_epoch(self) -> _types_pb2.Epoch:
         """The highest epoch this host ever obeyed."""
@@ -269,10 +278,13 @@ class AgentHello(_message.Message):
         address: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         prepares_code: _builtins.bool = ...,
+        fleet_id: _builtins.str = ...,
+        etcd_revision: _builtins.int = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "highest_epoch", b"highest_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "boot_id", b"boot_id", "cpus", b"cpus", "highest_epoch", b"highest_epoch", "host_name", b"host_name", "host_uid", b"host_uid", "labels", b"labels", "prepares_code", b"prepares_code", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "boot_id", b"boot_id", "cpus", b"cpus", "etcd_revision", b"etcd_revision", "fleet_id", b"fleet_id", "highest_epoch", b"highest_epoch", "host_name", b"host_name", "host_uid", b"host_uid", "instance", b"instance", "labels", b"labels", "prepares_code", b"prepares_code", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -376,20 +388,26 @@ class AgentHeartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USAGE_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.WorkerStatus]:
         """Usage of each worker, when it was sampled since the heartbeat before; only `id`, `pid`, `rss_bytes`, `cpu_percent`,
         `open_files`, `threads` and `uptime_seconds` are set.
         """
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with the host, in words: a full disk, say. What an earlier heartbeat named and this one does not is well again."""
+
     def __init__(
         self,
         *,
         usage: _abc.Iterable[_types_pb2.WorkerStatus] | None = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notices", b"notices", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -560,17 +578,21 @@ class AgentWelcome(_message.Message):
 
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     heartbeat_interval_seconds: _builtins.float
+    fleet_id: _builtins.str
+    """Minted with the fleet, kept by backup and restore: an agent obeys one fleet only."""
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         heartbeat_interval_seconds: _builtins.float = ...,
+        fleet_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_seconds", b"heartbeat_interval_seconds", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,10 +609,15 @@ class Assignment(_message.Message):
     SPECS_FIELD_NUMBER: _builtins.int
     ALLOW_EMPTY_FIELD_NUMBER: _builtins.int
     PREPARATIONS_FIELD_NUMBER: _builtins.int
+    ETCD_REVISION_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows with each assignment of one epoch."""
     allow_empty: _builtins.bool
     """Without it, an assignment with no target is refused while the host holds targets."""
+    etcd_revision: _builtins.int
+    """etcd's revision after the sender's last change. An agent that was sent a higher one in the same era refuses the assignment: it
+    comes from an older copy of etcd.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]: ...
     @_builtins.property
@@ -609,10 +636,11 @@ class Assignment(_message.Message):
         specs: _abc.Iterable[_types_pb2.AppSpec] | None = ...,
         allow_empty: _builtins.bool = ...,
         preparations: _abc.Iterable[Global___Preparation] | None = ...,
+        etcd_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_empty", b"allow_empty", "preparations", b"preparations", "sequence", b"sequence", "specs", b"specs", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_empty", b"allow_empty", "etcd_revision", b"etcd_revision", "preparations", b"preparations", "sequence", b"sequence", "specs", b"specs", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

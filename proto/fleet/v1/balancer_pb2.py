@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fleet.v1 import types_pb2 as fleet_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66leet/v1/balancer.proto\x12\x08\x66leet.v1\x1a\x14\x66leet/v1/types.proto\"\xc8\x01\n\x0f\x42\x61lancerMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.fleet.v1.BalancerHelloH\x00\x12$\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x11.fleet.v1.AppliedH\x00\x12\x30\n\theartbeat\x18\x03 \x01(\x0b\x32\x1b.fleet.v1.BalancerHeartbeatH\x00\x12(\n\tvalidated\x18\x04 \x01(\x0b\x32\x13.fleet.v1.ValidatedH\x00\x42\t\n\x07message\"\xcf\x01\n\rBalancerHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x14\n\x0c\x62\x61lancer_uid\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x10\x62\x61lancer_version\x18\x04 \x01(\t\x12&\n\rhighest_epoch\x18\x05 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x0e\n\x06\x64river\x18\x06 \x01(\t\x12\x16\n\x0e\x64river_version\x18\x07 \x01(\t\x12\x16\n\x0elisten_address\x18\x08 \x01(\t\"W\n\x07\x41pplied\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"N\n\x11\x42\x61lancerHeartbeat\x12(\n\x08\x64raining\x18\x01 \x03(\x0b\x32\x16.fleet.v1.EndpointLoad\x12\x0f\n\x07notices\x18\x02 \x03(\t\"S\n\x0c\x45ndpointLoad\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\"\n\x06worker\x18\x02 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x11\n\tin_flight\x18\x03 \x01(\r\"A\n\tValidated\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x11\n\telsewhere\x18\x03 \x01(\x08\"\xbc\x01\n\x0fUpstreamMessage\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12,\n\x07welcome\x18\x02 \x01(\x0b\x32\x19.fleet.v1.BalancerWelcomeH\x00\x12(\n\x05lists\x18\x03 \x01(\x0b\x32\x17.fleet.v1.UpstreamListsH\x00\x12&\n\x08validate\x18\x04 \x01(\x0b\x32\x12.fleet.v1.ValidateH\x00\x42\t\n\x07message\"O\n\x0f\x42\x61lancerWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\"\n\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01\"?\n\rUpstreamLists\x12\x1f\n\x07\x63hanged\x18\x01 \x03(\x0b\x32\x0e.fleet.v1.Pool\x12\r\n\x05pools\x18\x02 \x03(\t\"\x87\x01\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12$\n\x05route\x18\x03 \x01(\x0b\x32\x15.fleet.v1.RoutePolicy\x12%\n\tendpoints\x18\x04 \x03(\x0b\x32\x12.fleet.v1.Endpoint\x12\x13\n\x0bhealth_path\x18\x05 \x01(\t\"<\n\x08Validate\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1c\n\x04pool\x18\x02 \x01(\x0b\x32\x0e.fleet.v1.Pool2X\n\x0f\x42\x61lancerService\x12\x45\n\tSubscribe\x12\x19.fleet.v1.BalancerMessage\x1a\x19.fleet.v1.UpstreamMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66leet/v1/balancer.proto\x12\x08\x66leet.v1\x1a\x14\x66leet/v1/types.proto\"\xc8\x01\n\x0f\x42\x61lancerMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.fleet.v1.BalancerHelloH\x00\x12$\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x11.fleet.v1.AppliedH\x00\x12\x30\n\theartbeat\x18\x03 \x01(\x0b\x32\x1b.fleet.v1.BalancerHeartbeatH\x00\x12(\n\tvalidated\x18\x04 \x01(\x0b\x32\x13.fleet.v1.ValidatedH\x00\x42\t\n\x07message\"\x8a\x02\n\rBalancerHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x14\n\x0c\x62\x61lancer_uid\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x10\x62\x61lancer_version\x18\x04 \x01(\t\x12&\n\rhighest_epoch\x18\x05 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x0e\n\x06\x64river\x18\x06 \x01(\t\x12\x16\n\x0e\x64river_version\x18\x07 \x01(\t\x12\x16\n\x0elisten_address\x18\x08 \x01(\t\x12\x10\n\x08\x66leet_id\x18\t \x01(\t\x12\x15\n\retcd_revision\x18\n \x01(\x03\x12\x10\n\x08instance\x18\x0b \x01(\t\"W\n\x07\x41pplied\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"N\n\x11\x42\x61lancerHeartbeat\x12(\n\x08\x64raining\x18\x01 \x03(\x0b\x32\x16.fleet.v1.EndpointLoad\x12\x0f\n\x07notices\x18\x02 \x03(\t\"S\n\x0c\x45ndpointLoad\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\"\n\x06worker\x18\x02 \x01(\x0b\x32\x12.fleet.v1.WorkerId\x12\x11\n\tin_flight\x18\x03 \x01(\r\"A\n\tValidated\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x11\n\telsewhere\x18\x03 \x01(\x08\"\xbc\x01\n\x0fUpstreamMessage\x12\x1e\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0f.fleet.v1.Epoch\x12,\n\x07welcome\x18\x02 \x01(\x0b\x32\x19.fleet.v1.BalancerWelcomeH\x00\x12(\n\x05lists\x18\x03 \x01(\x0b\x32\x17.fleet.v1.UpstreamListsH\x00\x12&\n\x08validate\x18\x04 \x01(\x0b\x32\x12.fleet.v1.ValidateH\x00\x42\t\n\x07message\"a\n\x0f\x42\x61lancerWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\"\n\x1aheartbeat_interval_seconds\x18\x02 \x01(\x01\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\"V\n\rUpstreamLists\x12\x1f\n\x07\x63hanged\x18\x01 \x03(\x0b\x32\x0e.fleet.v1.Pool\x12\r\n\x05pools\x18\x02 \x03(\t\x12\x15\n\retcd_revision\x18\x03 \x01(\x03\"\x87\x01\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12$\n\x05route\x18\x03 \x01(\x0b\x32\x15.fleet.v1.RoutePolicy\x12%\n\tendpoints\x18\x04 \x03(\x0b\x32\x12.fleet.v1.Endpoint\x12\x13\n\x0bhealth_path\x18\x05 \x01(\t\"<\n\x08Validate\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1c\n\x04pool\x18\x02 \x01(\x0b\x32\x0e.fleet.v1.Pool2X\n\x0f\x42\x61lancerService\x12\x45\n\tSubscribe\x12\x19.fleet.v1.BalancerMessage\x1a\x19.fleet.v1.UpstreamMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,25 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCERMESSAGE']._serialized_start=60
   _globals['_BALANCERMESSAGE']._serialized_end=260
   _globals['_BALANCERHELLO']._serialized_start=263
-  _globals['_BALANCERHELLO']._serialized_end=470
-  _globals['_APPLIED']._serialized_start=472
-  _globals['_APPLIED']._serialized_end=559
-  _globals['_BALANCERHEARTBEAT']._serialized_start=561
-  _globals['_BALANCERHEARTBEAT']._serialized_end=639
-  _globals['_ENDPOINTLOAD']._serialized_start=641
-  _globals['_ENDPOINTLOAD']._serialized_end=724
-  _globals['_VALIDATED']._serialized_start=726
-  _globals['_VALIDATED']._serialized_end=791
-  _globals['_UPSTREAMMESSAGE']._serialized_start=794
-  _globals['_UPSTREAMMESSAGE']._serialized_end=982
-  _globals['_BALANCERWELCOME']._serialized_start=984
-  _globals['_BALANCERWELCOME']._serialized_end=1063
-  _globals['_UPSTREAMLISTS']._serialized_start=1065
-  _globals['_UPSTREAMLISTS']._serialized_end=1128
-  _globals['_POOL']._serialized_start=1131
-  _globals['_POOL']._serialized_end=1266
-  _globals['_VALIDATE']._serialized_start=1268
-  _globals['_VALIDATE']._serialized_end=1328
-  _globals['_BALANCERSERVICE']._serialized_start=1330
-  _globals['_BALANCERSERVICE']._serialized_end=1418
+  _globals['_BALANCERHELLO']._serialized_end=529
+  _globals['_APPLIED']._serialized_start=531
+  _globals['_APPLIED']._serialized_end=618
+  _globals['_BALANCERHEARTBEAT']._serialized_start=620
+  _globals['_BALANCERHEARTBEAT']._serialized_end=698
+  _globals['_ENDPOINTLOAD']._serialized_start=700
+  _globals['_ENDPOINTLOAD']._serialized_end=783
+  _globals['_VALIDATED']._serialized_start=785
+  _globals['_VALIDATED']._serialized_end=850
+  _globals['_UPSTREAMMESSAGE']._serialized_start=853
+  _globals['_UPSTREAMMESSAGE']._serialized_end=1041
+  _globals['_BALANCERWELCOME']._serialized_start=1043
+  _globals['_BALANCERWELCOME']._serialized_end=1140
+  _globals['_UPSTREAMLISTS']._serialized_start=1142
+  _globals['_UPSTREAMLISTS']._serialized_end=1228
+  _globals['_POOL']._serialized_start=1231
+  _globals['_POOL']._serialized_end=1366
+  _globals['_VALIDATE']._serialized_start=1368
+  _globals['_VALIDATE']._serialized_end=1428
+  _globals['_BALANCERSERVICE']._serialized_start=1430
+  _globals['_BALANCERSERVICE']._serialized_end=1518
 # @@protoc_insertion_point(module_scope)

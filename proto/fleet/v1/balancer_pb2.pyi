@@ -67,6 +67,9 @@ class BalancerHello(_message.Message):
     DRIVER_FIELD_NUMBER: _builtins.int
     DRIVER_VERSION_FIELD_NUMBER: _builtins.int
     LISTEN_ADDRESS_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    ETCD_REVISION_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     balancer_uid: _builtins.str
     """Minted at the first start; survives restarts."""
@@ -77,6 +80,10 @@ class BalancerHello(_message.Message):
     driver_version: _builtins.str
     listen_address: _builtins.str
     """The address it listens on for routes that name none; "0.0.0.0": every address of its host."""
+    fleet_id: _builtins.str
+    """As in AgentHello."""
+    etcd_revision: _builtins.int
+    instance: _builtins.str
     @_builtins.property
     def highest_epoch(self) -> _types_pb2.Epoch:
         """The highest epoch this balancer ever obeyed."""
@@ -92,10 +99,13 @@ class BalancerHello(_message.Message):
         driver: _builtins.str = ...,
         driver_version: _builtins.str = ...,
         listen_address: _builtins.str = ...,
+        fleet_id: _builtins.str = ...,
+        etcd_revision: _builtins.int = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["highest_epoch", b"highest_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer_uid", b"balancer_uid", "balancer_version", b"balancer_version", "driver", b"driver", "driver_version", b"driver_version", "highest_epoch", b"highest_epoch", "listen_address", b"listen_address", "name", b"name", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balancer_uid", b"balancer_uid", "balancer_version", b"balancer_version", "driver", b"driver", "driver_version", b"driver_version", "etcd_revision", b"etcd_revision", "fleet_id", b"fleet_id", "highest_epoch", b"highest_epoch", "instance", b"instance", "listen_address", b"listen_address", "name", b"name", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,7 +157,7 @@ class BalancerHeartbeat(_message.Message):
     def draining(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointLoad]: ...
     @_builtins.property
     def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What an operator should know of this balancer, in words; few."""
+        """What an operator should know of this balancer, in words, few: a full disk, say; as in AgentHeartbeat."""
 
     def __init__(
         self,
@@ -265,17 +275,21 @@ class BalancerWelcome(_message.Message):
 
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     heartbeat_interval_seconds: _builtins.float
+    fleet_id: _builtins.str
+    """As in AgentWelcome."""
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         heartbeat_interval_seconds: _builtins.float = ...,
+        fleet_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_seconds", b"heartbeat_interval_seconds", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,6 +303,9 @@ class UpstreamLists(_message.Message):
 
     CHANGED_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    ETCD_REVISION_FIELD_NUMBER: _builtins.int
+    etcd_revision: _builtins.int
+    """As in Assignment."""
     @_builtins.property
     def changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pool]: ...
     @_builtins.property
@@ -300,10 +317,11 @@ class UpstreamLists(_message.Message):
         *,
         changed: _abc.Iterable[Global___Pool] | None = ...,
         pools: _abc.Iterable[_builtins.str] | None = ...,
+        etcd_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "pools", b"pools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "etcd_revision", b"etcd_revision", "pools", b"pools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -201,6 +201,181 @@ ROLLOUT_STATE_ABORTED: RolloutState.ValueType  # 6
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
 
 @_typing.final
+class BackupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___BackupHeader: ...
+    @_builtins.property
+    def records(self) -> Global___BackupRecords: ...
+    def __init__(
+        self,
+        *,
+        header: Global___BackupHeader | None = ...,
+        records: Global___BackupRecords | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "part", b"part", "records", b"records"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "part", b"part", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "records"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015
+
+@_typing.final
+class BackupHeader(_message.Message):
+    """What a backup is of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    ERA_FIELD_NUMBER: _builtins.int
+    ETCD_REVISION_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    fleet_id: _builtins.str
+    era: _builtins.int
+    etcd_revision: _builtins.int
+    """etcd's, at which all records stood."""
+    records: _builtins.int
+    def __init__(
+        self,
+        *,
+        fleet_id: _builtins.str = ...,
+        era: _builtins.int = ...,
+        etcd_revision: _builtins.int = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["era", b"era", "etcd_revision", b"etcd_revision", "fleet_id", b"fleet_id", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupHeader: _TypeAlias = BackupHeader  # noqa: Y015
+
+@_typing.final
+class BackupRecords(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackupRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___BackupRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRecords: _TypeAlias = BackupRecords  # noqa: Y015
+
+@_typing.final
+class BackupRecord(_message.Message):
+    """One key of etcd below /fleet/v1/, its value as it lies there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRecord: _TypeAlias = BackupRecord  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    ALLOW_ANOTHER_FLEET_FIELD_NUMBER: _builtins.int
+    allow_another_fleet: _builtins.bool
+    """In the first message: the backup's fleet is not the one whose records etcd holds now, and that is meant."""
+    @_builtins.property
+    def header(self) -> Global___BackupHeader: ...
+    @_builtins.property
+    def records(self) -> Global___BackupRecords: ...
+    def __init__(
+        self,
+        *,
+        header: Global___BackupHeader | None = ...,
+        records: Global___BackupRecords | None = ...,
+        allow_another_fleet: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "part", b"part", "records", b"records"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_another_fleet", b"allow_another_fleet", "header", b"header", "part", b"part", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "records"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERA_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    PAUSED_APPS_FIELD_NUMBER: _builtins.int
+    era: _builtins.int
+    """The era from now on."""
+    records: _builtins.int
+    @_builtins.property
+    def paused_apps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Apps whose rollout was under way in the backup; it is paused."""
+
+    def __init__(
+        self,
+        *,
+        era: _builtins.int = ...,
+        records: _builtins.int = ...,
+        paused_apps: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["era", b"era", "paused_apps", b"paused_apps", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
+
+@_typing.final
 class ListControllersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -371,6 +546,8 @@ class GetInfoResponse(_message.Message):
     APPS_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     controller: _builtins.str
     version: _builtins.str
     protocol_version: _builtins.int
@@ -379,10 +556,15 @@ class GetInfoResponse(_message.Message):
     apps: _builtins.int
     hosts: _builtins.int
     workers: _builtins.int
+    fleet_id: _builtins.str
     @_builtins.property
     def epoch(self) -> _types_pb2.Epoch: ...
     @_builtins.property
     def etcd_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an operator should know or do about the fleet as a whole, in words; empty: all is well."""
+
     def __init__(
         self,
         *,
@@ -395,10 +577,12 @@ class GetInfoResponse(_message.Message):
         apps: _builtins.int = ...,
         hosts: _builtins.int = ...,
         workers: _builtins.int = ...,
+        fleet_id: _builtins.str = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apps", b"apps", "controller", b"controller", "epoch", b"epoch", "etcd_endpoints", b"etcd_endpoints", "etcd_error", b"etcd_error", "hosts", b"hosts", "protocol_version", b"protocol_version", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apps", b"apps", "controller", b"controller", "epoch", b"epoch", "etcd_endpoints", b"etcd_endpoints", "etcd_error", b"etcd_error", "fleet_id", b"fleet_id", "hosts", b"hosts", "notices", b"notices", "protocol_version", b"protocol_version", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -640,6 +824,7 @@ class Host(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     SCHEDULING_FIELD_NUMBER: _builtins.int
     UNHEARD_SECONDS_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___HostState.ValueType
     cpus: _builtins.int
@@ -653,6 +838,10 @@ class Host(_message.Message):
     """For how long nothing was heard of it, as far as this leader knows; 0 while it is online."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its agent says is wrong with it, in words; empty: nothing."""
+
     def __init__(
         self,
         *,
@@ -666,10 +855,11 @@ class Host(_message.Message):
         uid: _builtins.str = ...,
         scheduling: Global___HostScheduling.ValueType = ...,
         unheard_seconds: _builtins.float = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpus", b"cpus", "labels", b"labels", "name", b"name", "scheduling", b"scheduling", "state", b"state", "uid", b"uid", "unheard_seconds", b"unheard_seconds", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "cpus", b"cpus", "labels", b"labels", "name", b"name", "notices", b"notices", "scheduling", b"scheduling", "state", b"state", "uid", b"uid", "unheard_seconds", b"unheard_seconds", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,7 +929,7 @@ class Balancer(_message.Message):
     """For how long it has not been subscribed, as far as this leader knows; 0 while it is."""
     @_builtins.property
     def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What an operator should know of it, in words: certificates that expire, hosts without one."""
+        """What an operator should know of it, in words: a full disk, certificates that expire, hosts without one."""
 
     def __init__(
         self,

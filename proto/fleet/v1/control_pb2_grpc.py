@@ -181,6 +181,16 @@ class ControlServiceStub:
                 request_serializer=fleet_dot_v1_dot_control__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=fleet_dot_v1_dot_control__pb2.StreamLogsResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/fleet.v1.ControlService/Backup',
+                request_serializer=fleet_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.BackupResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.stream_unary(
+                '/fleet.v1.ControlService/Restore',
+                request_serializer=fleet_dot_v1_dot_control__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=fleet_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -387,6 +397,23 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Everything that must outlive machines, as it was at one revision of etcd: a header, then the records. FAILED_PRECONDITION when
+        etcd does not answer. The records hold the apps' environments, secrets included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request_iterator, context):
+        """Puts a backup in the place of what etcd holds, and raises the era above every one that an agent or a balancer has seen. The first
+        message carries the header, the others the records; nothing is written before all arrived. The controller then leads anew.
+        What broke off is begun again with the same backup: until then nothing is acted on. INVALID_ARGUMENT where it is not whole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -529,6 +556,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=fleet_dot_v1_dot_control__pb2.StreamLogsRequest.FromString,
                     response_serializer=fleet_dot_v1_dot_control__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.BackupRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.BackupResponse.SerializeToString,
+            ),
+            'Restore': grpc.stream_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=fleet_dot_v1_dot_control__pb2.RestoreRequest.FromString,
+                    response_serializer=fleet_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1294,6 +1331,60 @@ class ControlService:
             '/fleet.v1.ControlService/StreamLogs',
             fleet_dot_v1_dot_control__pb2.StreamLogsRequest.SerializeToString,
             fleet_dot_v1_dot_control__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fleet.v1.ControlService/Backup',
+            fleet_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fleet.v1.ControlService/Restore',
+            fleet_dot_v1_dot_control__pb2.RestoreRequest.SerializeToString,
+            fleet_dot_v1_dot_control__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

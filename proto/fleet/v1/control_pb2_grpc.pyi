@@ -95,6 +95,15 @@ class ControlServiceStub:
     """Sends the rollout whenever it changes, the present state first; ends when the rollout ended."""
     StreamLogs: _grpc.UnaryStreamMultiCallable[_control_pb2.StreamLogsRequest, _control_pb2.StreamLogsResponse]
     """Lines of all workers that match, merged as they come."""
+    Backup: _grpc.UnaryStreamMultiCallable[_control_pb2.BackupRequest, _control_pb2.BackupResponse]
+    """Everything that must outlive machines, as it was at one revision of etcd: a header, then the records. FAILED_PRECONDITION when
+    etcd does not answer. The records hold the apps' environments, secrets included.
+    """
+    Restore: _grpc.StreamUnaryMultiCallable[_control_pb2.RestoreRequest, _control_pb2.RestoreResponse]
+    """Puts a backup in the place of what etcd holds, and raises the era above every one that an agent or a balancer has seen. The first
+    message carries the header, the others the records; nothing is written before all arrived. The controller then leads anew.
+    What broke off is begun again with the same backup: until then nothing is acted on. INVALID_ARGUMENT where it is not whole.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -163,6 +172,15 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Sends the rollout whenever it changes, the present state first; ends when the rollout ended."""
     StreamLogs: _aio.UnaryStreamMultiCallable[_control_pb2.StreamLogsRequest, _control_pb2.StreamLogsResponse]  # type: ignore[assignment]
     """Lines of all workers that match, merged as they come."""
+    Backup: _aio.UnaryStreamMultiCallable[_control_pb2.BackupRequest, _control_pb2.BackupResponse]  # type: ignore[assignment]
+    """Everything that must outlive machines, as it was at one revision of etcd: a header, then the records. FAILED_PRECONDITION when
+    etcd does not answer. The records hold the apps' environments, secrets included.
+    """
+    Restore: _aio.StreamUnaryMultiCallable[_control_pb2.RestoreRequest, _control_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Puts a backup in the place of what etcd holds, and raises the era above every one that an agent or a balancer has seen. The first
+    message carries the header, the others the records; nothing is written before all arrived. The controller then leads anew.
+    What broke off is begun again with the same backup: until then nothing is acted on. INVALID_ARGUMENT where it is not whole.
+    """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every mutation carries a request id of the caller's making (a UUID): a repeated request is answered as the first
@@ -396,5 +414,26 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.StreamLogsResponse], _abc.AsyncIterator[_control_pb2.StreamLogsResponse]]:
         """Lines of all workers that match, merged as they come."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _control_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.BackupResponse], _abc.AsyncIterator[_control_pb2.BackupResponse]]:
+        """Everything that must outlive machines, as it was at one revision of etcd: a header, then the records. FAILED_PRECONDITION when
+        etcd does not answer. The records hold the apps' environments, secrets included.
+        """
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.RestoreRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RestoreResponse, _abc.Awaitable[_control_pb2.RestoreResponse]]:
+        """Puts a backup in the place of what etcd holds, and raises the era above every one that an agent or a balancer has seen. The first
+        message carries the header, the others the records; nothing is written before all arrived. The controller then leads anew.
+        What broke off is begun again with the same backup: until then nothing is acted on. INVALID_ARGUMENT where it is not whole.
+        """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

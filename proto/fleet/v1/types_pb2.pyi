@@ -1150,6 +1150,8 @@ class WorkerStatus(_message.Message):
     STATUS_TEXT_FIELD_NUMBER: _builtins.int
     LAST_LINES_FIELD_NUMBER: _builtins.int
     PREPARING_FIELD_NUMBER: _builtins.int
+    SPEC_DIGEST_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     state: Global___WorkerState.ValueType
     phase: Global___Phase.ValueType
@@ -1175,6 +1177,11 @@ class WorkerStatus(_message.Message):
     """What it said last with STATUS= (sd_notify(3))."""
     preparing: _builtins.bool
     """Pending because its code is being fetched, unpacked or built: its time to start has not begun."""
+    spec_digest: _builtins.str
+    """In a complete report: which spec and which code its target names, as in Target. A controller whose etcd lost the revision, having
+    been restored from a backup, names them again, so that the worker runs on.
+    """
+    artifact_digest: _builtins.str
     @_builtins.property
     def id(self) -> Global___WorkerId: ...
     @_builtins.property
@@ -1201,10 +1208,12 @@ class WorkerStatus(_message.Message):
         status_text: _builtins.str = ...,
         last_lines: _abc.Iterable[_builtins.str] | None = ...,
         preparing: _builtins.bool = ...,
+        spec_digest: _builtins.str = ...,
+        artifact_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_percent", b"cpu_percent", "id", b"id", "last_lines", b"last_lines", "open_files", b"open_files", "phase", b"phase", "pid", b"pid", "port", b"port", "preparing", b"preparing", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "rss_bytes", b"rss_bytes", "state", b"state", "status_text", b"status_text", "threads", b"threads", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "artifact_digest", b"artifact_digest", "cpu_percent", b"cpu_percent", "id", b"id", "last_lines", b"last_lines", "open_files", b"open_files", "phase", b"phase", "pid", b"pid", "port", b"port", "preparing", b"preparing", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "rss_bytes", b"rss_bytes", "spec_digest", b"spec_digest", "state", b"state", "status_text", b"status_text", "threads", b"threads", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,7 @@ from fleet_core.ids import Epoch
 from fleet_core.tls import Identity, Role
 from tests.integration.balancer.fake_controller import FakeController, to_proto
 from tests.integration.balancer.harness import Connection, Load, backends, eventually, free_port, get, pool
+from tests.integration.full_disk import needs_mounts, small_disk
 
 
 class Program:
@@ -277,3 +278,33 @@ async def test_haproxy_inherits_its_listeners_and_no_connection_to_the_controlle
         connections = [one for pid in program.haproxies() for one in psutil.Process(pid).net_connections("tcp")]
         assert {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN} == {port}
         assert not [one for one in connections if one.raddr and one.raddr.port == controller.port]
+
+
+@needs_mounts
+async def test_a_full_disk_keeps_no_list_from_being_applied_and_is_said(
+    tmp_path: Path, controller: FakeController, program: Program
+) -> None:
+    """Guards invariants 6 and 7."""
+    port = free_port()
+    with small_disk(tmp_path / "state") as disk:
+        async with backends(2) as (old, new):
+            controller.want(1, pool(port, [old]))
+            await program.start()
+            await controller.acknowledged(1)
+            disk.fill()
+            controller.epoch = Epoch(1, controller.epoch.election_revision + 5)
+            controller.want(2, pool(port, [new]))
+            assert (await controller.acknowledged(2)).error == ""
+            assert await get(port) == (200, new.name)
+            await eventually(
+                lambda: any("cannot be written" in notice for notice in controller.heartbeats[-1].notices), "it says so"
+            )
+            disk.free()
+            await eventually(lambda: not controller.heartbeats[-1].notices, "it is well again")
+            await program.end(signal.SIGKILL)
+            await program.start()
+            await eventually(
+                lambda: Epoch.from_proto(controller.hellos[-1].highest_epoch) == controller.epoch, "it kept the epoch"
+            )
+            assert await get(port) == (200, new.name)
+        await program.clean_up()

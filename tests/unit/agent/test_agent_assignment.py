@@ -90,3 +90,30 @@ def test_a_spec_of_a_newer_version_fails_its_targets_in_words_and_nothing_else()
     (wanted,) = HeldAssignment().accept(OLD, message, {"other": broken}).wanted().values()
     assert isinstance(wanted.spec, str)
     assert "must be absolute" in wanted.spec
+
+
+def test_an_assignment_of_an_etcd_older_than_one_seen_before_is_refused() -> None:
+    """Guards invariant 4: its leader's epoch may well be higher."""
+    seen = HeldAssignment().accept(OLD, _of_revision(assignment(5), 200), {DIGEST: SPEC})
+    with pytest.raises(AssignmentRefusedError, match=r"revision 150, and this host was told of 200: etcd is older"):
+        seen.accept(NEW, _of_revision(assignment(1), 150), {})
+    assert seen.accept(NEW, _of_revision(assignment(1), 200), {}).epoch == NEW
+    # A restore raised the era, and etcd's revisions may have begun anew.
+    restored = seen.accept(Epoch(2, 3), _of_revision(assignment(1), 9), {})
+    assert (restored.epoch, restored.etcd_revision) == (Epoch(2, 3), 9)
+
+
+def test_one_fleet_is_obeyed(tmp_path: Path) -> None:
+    joined = held().belong("f1")
+    assert joined.belong("f1") == joined
+    assert joined.belong("") == joined, "a controller that does not say"
+    with pytest.raises(AssignmentRefusedError, match="leads fleet f2, this host obeys f1"):
+        joined.belong("f2")
+    path = tmp_path / "assignment.json"
+    write_assignment(path, joined.accept(NEW, _of_revision(assignment(1), 30), {}))
+    assert (read_assignment(path).fleet_id, read_assignment(path).etcd_revision) == ("f1", 30)
+
+
+def _of_revision(message: agent_pb2.Assignment, revision: int) -> agent_pb2.Assignment:
+    message.etcd_revision = revision
+    return message

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from fleet.v1 import control_pb2
+from fleet_controller.artifact_homes import FolderHome
 from fleet_controller.artifacts import ArtifactStore
 from fleet_controller.leader import LEADER_KEY
 from fleet_controller.leadership import Leadership
@@ -64,7 +65,7 @@ class Scene:
     def __init__(self, store: MemoryStore, folder: Path) -> None:
         self.store = store
         self.leadership = Leadership(store, "me", "me:1", 1.0)
-        artifacts = ArtifactCalls(ArtifactStore(folder, 1_000_000), self.leadership)
+        artifacts = ArtifactCalls(ArtifactStore(FolderHome(folder), folder, 1_000_000), self.leadership)
         desk = Desk(self.leadership, BalancerService(self.leadership))
         self.service = ControlService(desk, LogRelay(), artifacts, store, [])
 

@@ -9,6 +9,7 @@ from fleet_controller.conductor import Conductor
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
 from fleet_controller.leader import LEADER_KEY, Election, Term
+from fleet_controller.lineage import Lineage
 from fleet_controller.mutations import revisions
 from fleet_controller.mutations.changes import Ask
 from fleet_controller.outbox import Outbox
@@ -16,6 +17,7 @@ from fleet_controller.records import (
     PREFIX,
     AppRecord,
     AppState,
+    FleetRecord,
     HostRecord,
     Record,
     RevisionRecord,
@@ -35,13 +37,19 @@ DEADLINE = 5.0
 SPEC = AppSpec(name="shop", argv=("shop",), cwd="/")
 
 
+def lineage(store: MemoryStore, term: Term, desired: Desired) -> Lineage:
+    return Lineage(FleetRecord(id="f1"), store, term, desired.inhabited)
+
+
 async def test_the_end_of_a_rollout_never_overwrites_a_change_that_came_in_between() -> None:
     """Guards invariant 5. The change reaches the leader's copy after the plan, and before the end is written."""
     store = MemoryStore()
     term = await Election(store, b"me").campaign()
     desired, clock = Desired(), asyncio.get_running_loop().time
     epoch = Epoch(1, term.create_revision)
-    conductor = Conductor(store, desired, term, epoch, Hosts(clock), Upstreams(epoch, clock), clock)
+    conductor = Conductor(
+        store, desired, term, lineage(store, term, desired), Hosts(clock), Upstreams(epoch, clock), clock
+    )
     app = AppRecord(name="shop", state=AppState.STOPPED, rollout="r1")
     first = RevisionRecord.of(SPEC, 1)
     rollout = RolloutRecord(id="r1", app="shop", kind=RolloutKind.UPDATE, revision=1, generation=1)
@@ -88,7 +96,9 @@ async def test_a_leader_that_stood_still_plans_nothing_before_it_knows_that_it_l
     term: Term = await Election(store, b"me", clock=lambda: now[0]).campaign()
     desired, clock = Desired(), asyncio.get_running_loop().time
     epoch = Epoch(1, term.create_revision)
-    conductor = Conductor(store, desired, term, epoch, Hosts(clock), Upstreams(epoch, clock), clock)
+    conductor = Conductor(
+        store, desired, term, lineage(store, term, desired), Hosts(clock), Upstreams(epoch, clock), clock
+    )
     app = AppRecord(name="shop", placement={"host1": 1})
     for key, record in ((app_key("shop"), app), (revision_key("shop", 1), RevisionRecord.of(SPEC, 1))):
         await store.commit([], [Put(key, record.encode())])
@@ -119,6 +129,7 @@ class Doubtful(Term):
 
     def __init__(self) -> None:
         self.held = False
+        self.create_revision = self.newest = 7
 
     def provable(self) -> bool:
         return self.held
@@ -131,8 +142,8 @@ async def test_a_leader_whose_lease_cannot_be_proved_sends_endpoint_states_and_n
     """Guards invariant 4: another may lead, and have other targets; what is ready is a matter of sight."""
     term, desired, clock = Doubtful(), Desired(), asyncio.get_running_loop().time
     epoch = Epoch(1, 7)
-    hosts, upstreams = Hosts(clock), Upstreams(epoch, clock)
-    conductor = Conductor(MemoryStore(), desired, term, epoch, hosts, upstreams, clock)
+    store, hosts, upstreams = MemoryStore(), Hosts(clock), Upstreams(epoch, clock)
+    conductor = Conductor(store, desired, term, lineage(store, term, desired), hosts, upstreams, clock)
     spec = AppSpec(name="shop", argv=("shop",), cwd="/", route=RoutePolicy(http=":8080"))
     records: list[tuple[str, Record]] = [
         (app_key("shop"), AppRecord(name="shop", placement={"host1": 1})),
@@ -174,7 +185,9 @@ async def test_a_replaced_leader_ends_no_rollout() -> None:
     term = await Election(store, b"me").campaign()
     desired, clock = Desired(), asyncio.get_running_loop().time
     epoch = Epoch(1, term.create_revision)
-    conductor = Conductor(store, desired, term, epoch, Hosts(clock), Upstreams(epoch, clock), clock)
+    conductor = Conductor(
+        store, desired, term, lineage(store, term, desired), Hosts(clock), Upstreams(epoch, clock), clock
+    )
     app = AppRecord(name="shop", state=AppState.STOPPED, rollout="r1")
     rollout = RolloutRecord(id="r1", app="shop", kind=RolloutKind.STOP, revision=1, generation=1)
     first = RevisionRecord.of(SPEC, 1)

@@ -10,8 +10,18 @@ from fleet_controller.balancers import Upstreams
 from fleet_controller.conductor import GRACE_SECONDS, Conductor
 from fleet_controller.desired import Desired
 from fleet_controller.hosts import Hosts
+from fleet_controller.lineage import Lineage
 from fleet_controller.outbox import Outbox
-from fleet_controller.records import AppRecord, HostRecord, Record, RevisionRecord, app_key, host_key, revision_key
+from fleet_controller.records import (
+    AppRecord,
+    FleetRecord,
+    HostRecord,
+    Record,
+    RevisionRecord,
+    app_key,
+    host_key,
+    revision_key,
+)
 from fleet_controller.store.interface import Changes, Created, Item
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, RoutePolicy
@@ -20,6 +30,8 @@ from tests.unit.memory_store import MemoryStore
 
 class Lease:
     """Held for ever."""
+
+    create_revision = newest = 7
 
     def provable(self) -> bool:
         return True
@@ -39,11 +51,13 @@ class Scene:
         self.desired = Desired()
         self.hosts = Hosts(lambda: self.now)
         self.upstreams = Upstreams(Epoch(1, 7), lambda: self.now)
+        store, lease = MemoryStore(), Lease()
+        lineage = Lineage(FleetRecord(id="f1"), store, lease, self.desired.inhabited)  # type: ignore[arg-type]
         self.conductor = Conductor(
-            MemoryStore(),
+            store,
             self.desired,
-            Lease(),  # type: ignore[arg-type]
-            Epoch(1, 7),
+            lease,  # type: ignore[arg-type]
+            lineage,
             self.hosts,
             self.upstreams,
             lambda: self.now,

@@ -5,8 +5,9 @@ import pytest
 from fleet_controller.mutations import operations
 from fleet_controller.mutations.changes import INVALID, NOT_FOUND, PRECONDITION, ROLLOUTS_KEPT, Ask, Refused
 from fleet_controller.planning.placement import HostFact
+from fleet_controller.planning.views import Life, Phase, WorkerView
 from fleet_controller.records import AppRecord, AppState, RolloutKind, RolloutRecord, RolloutState, SizeMode
-from fleet_core.ids import SlotId
+from fleet_core.ids import SlotId, WorkerId
 from fleet_core.route import RoutePolicy
 from fleet_core.spec import AppSpec
 
@@ -37,6 +38,18 @@ def test_a_new_app_is_spread_over_the_hosts_that_are_online() -> None:
 def test_a_new_app_on_named_hosts_is_pinned_there() -> None:
     change = operations.start_new(Ask("r1"), spec(), 4, ("host2",), HOSTS, {})
     assert (change.app.placement, change.app.size_mode) == ({"host2": 4}, SizeMode.PINNED)
+
+
+def test_an_app_that_etcd_had_lost_begins_above_the_numbers_its_workers_have_and_replaces_them() -> None:
+    left = [
+        WorkerView(WorkerId("app", "host1", 1, 7), 4, Life.READY, Phase.RUN),
+        WorkerView(WorkerId("app", "host2", 1, 5), 3, Life.READY, Phase.RUN),
+    ]
+    change = operations.start_new(Ask("r1"), spec(), 2, (), HOSTS, {}, left=left)
+    assert (change.app.generation, change.app.floor, change.app.revision) == (8, 8, 5)
+    assert change.revision is not None
+    assert change.revision.number == 5
+    assert not any(change.app.accepts(worker.id.host, 1, worker.id.generation) for worker in left)
 
 
 @pytest.mark.parametrize("other", ["127.0.0.1:80", "0.0.0.0:80", ":80"])

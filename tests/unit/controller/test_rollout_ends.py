@@ -12,6 +12,7 @@ from fleet_controller.outbox import Outbox
 from fleet_controller.records import (
     AppRecord,
     AppState,
+    FleetRecord,
     HostRecord,
     Previous,
     Record,
@@ -80,7 +81,7 @@ class Scene:
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
     store = MemoryStore()
-    office = Office(store, await Election(store, b"{}").campaign(), 1.0)
+    office = Office(store, await Election(store, b"{}").campaign(), FleetRecord(id="f1"), 1.0)
     running = asyncio.create_task(office.run())
     await office.open.wait()
     made = Scene(store, office)
