@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fleet_core.route import Forwarded
+from fleet_core.route import LONGEST_PAGE, Forwarded
 from fleet_core.spec import ListenMode, OnFailure, ReadyMethod
 from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
 
@@ -78,6 +78,50 @@ class _LimitType(click.ParamType[tuple[str, dict[str, int]]]):
         if hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
             self.fail(f"{value!r}: the soft limit is above the hard one", param, ctx)
         return name.upper().removeprefix("RLIMIT_"), {"soft": soft, "hard": hard}
+
+
+class _RateType(click.ParamType[dict[str, float]]):
+    """N/TIME."""
+
+    name = "N/TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        if isinstance(value, dict):
+            return value
+        count, slash, period = value.partition("/")
+        if not slash or not count.isascii() or not count.isdecimal() or len(count) > 9 or not int(count):
+            self.fail(f"{value!r} is not N/TIME, for example 100/10s", param, ctx)
+        return {"requests": int(count), "per_seconds": POSITIVE_DURATION.convert(period, param, ctx)}
+
+
+class _PageType(click.ParamType[tuple[int, str]]):
+    """STATUS=FILE; the file's content becomes part of the spec."""
+
+    name = "STATUS=FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str]:
+        if isinstance(value, tuple):
+            return value
+        status, equals, file = value.partition("=")
+        if not equals or not re.fullmatch(r"[1-5][0-9]{2}", status):
+            self.fail(f"{value!r} is not STATUS=FILE, for example 503=./busy.html", param, ctx)
+        try:
+            with Path(file).open("rb") as opened:
+                return int(status), opened.read(LONGEST_PAGE + 1).decode()
+        except OSError as error:
+            self.fail(f"{file}: {error.strerror}", param, ctx)
+        except UnicodeDecodeError:
+            self.fail(f"{file}: not text in UTF-8, or longer than {LONGEST_PAGE} bytes", param, ctx)
+
+
+class _WholeSecondsType(click.ParamType[int]):
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        seconds = DURATION.convert(value, param, ctx)
+        if seconds != int(seconds):
+            self.fail(f"{value!r} is not in whole seconds", param, ctx)
+        return int(seconds)
 
 
 class _CommandType(click.ParamType[tuple[str, ...]]):
@@ -165,6 +209,10 @@ _OPTIONS = (
         help="Where clients reach it by HTTPS: :8443, :443.",
     ),
     _option(
+        "--tcp", section=_ROUTE, field="route.tcp", metavar="ADDR",
+        help="Where clients reach it by plain TCP: :5432. Not with --http.",
+    ),
+    _option(
         "--redirect-https", section=_ROUTE, field="route.redirect_https", is_flag=True, default=None,
         help="Send requests that come by --http to --https.",
     ),
@@ -199,6 +247,26 @@ _OPTIONS = (
     _option(
         "--max-queue", section=_ROUTE, field="route.max_queue", type=WholeNumber(1, 100_000), metavar="N",
         help="More than so many waiting requests are answered 503 at once.",
+    ),
+    _option(
+        "--compression", section=_ROUTE, field="route.compression", is_flag=True, default=None,
+        help="Send text, JSON and scripts compressed by gzip to clients that accept it.",
+    ),
+    _option(
+        "--rate-limit", section=_ROUTE, field="route.rate_limit", type=_RateType(), metavar="N/TIME",
+        help="More requests of one address are answered 429: 100/10s.",
+    ),
+    _option(
+        "--error-page", section=_ROUTE, field="route.error_pages", collect=dict, multiple=True, type=_PageType(),
+        metavar="STATUS=FILE", help="HTML for what balancers themselves answer: 503=./busy.html. Repeatable.",
+    ),
+    _option(
+        "--cache", section=_ROUTE, field="route.cache.max_age_seconds", type=_WholeSecondsType(), metavar="TIME",
+        help="Balancers keep answers that may be kept, for so long at most.",
+    ),
+    _option(
+        "--cache-max-object", section=_ROUTE, field="route.cache.max_object_bytes", type=BYTES, metavar="SIZE",
+        help="Larger answers are not kept; default: 64K, at most 1M.",
     ),
     # Environment
     _option(
