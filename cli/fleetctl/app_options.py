@@ -129,6 +129,10 @@ _OPTIONS = (
         "--cache-max-object", section=_ROUTE, field="route.cache.max_object_bytes", type=BYTES, metavar="SIZE",
         help="Larger answers are not kept; default: 64K, at most 1M.",
     ),
+    _option(
+        "--slow-start", section=_ROUTE, field="route.slow_start_seconds", type=DURATION, metavar="TIME",
+        help="A worker that is new gets its share little by little.",
+    ),
     # Environment
     _option(
         "-e", "--env", section=_ENVIRONMENT, field="env", collect=dict, multiple=True, type=PairType(),

@@ -74,7 +74,7 @@ ERROR_PAGES = (429, 502, 503, 504)
 HAProxy's words for them are built in."""
 LONGEST_PAGE = 12 * 1024
 """Bytes in UTF-8: HAProxy has answers of its own in one buffer of 16 KiB, with their head."""
-_FOR_TCP = frozenset({"tcp", "max_connections", "timeouts"})
+_FOR_TCP = frozenset({"tcp", "max_connections", "timeouts", "slow_start_seconds"})
 """What may be said of an app that is reached by TCP."""
 
 
@@ -102,6 +102,7 @@ class RoutePolicy(Checked, frozen=True):
     error_pages: dict[int, str] = field(default_factory=dict)
     """Status → HTML."""
     cache: CachePolicy = CachePolicy()
+    slow_start_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0
 
     def __post_init__(self) -> None:
         for protocol, address in self.written.items():

@@ -70,6 +70,8 @@ def test_a_route_crosses_the_wire_unchanged() -> None:
         rate_limit={"requests": 5, "per_seconds": 2.5},
         error_pages={503: "<p>ü</p>", 429: "<p>slowly</p>"},
     )
+    slow = route(tcp=":5432", slow_start_seconds=2.5)
+    assert RoutePolicy.from_proto(slow.to_proto()) == slow
     cached, plain = route(http=":80", cache={"max_age_seconds": 3, "max_object_bytes": 9}), route(tcp=":5432")
     assert RoutePolicy.from_proto(cached.to_proto()) == cached
     assert RoutePolicy.from_proto(plain.to_proto()) == plain

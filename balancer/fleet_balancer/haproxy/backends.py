@@ -85,6 +85,7 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     yield from _reserves(pool)
     yield from _check(pool)
     yield _REFUSING_HIDES
+    yield from _slow_start(pool.route.policy)
     yield from _servers(pool)
     yield ""
     yield f"backend {once}"
@@ -93,6 +94,7 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     yield "    http-reuse never"
     yield "    retry-on conn-failure"
     yield "    http-request disable-l7-retry"
+    yield from _slow_start(pool.route.policy)
     for slot in pool.slots:
         yield f"    server {_server(slot)} track {replay}/{server_name(slot.number)}"
     yield from _reserves(pool)
@@ -114,6 +116,7 @@ def _tcp_backends(pool: PoolLayout) -> Iterable[str]:
         yield f"    default-server maxconn {pool.route.policy.max_connections}"
     yield f"    default-server {_CONNECT_CHECK}"
     yield _REFUSING_HIDES
+    yield from _slow_start(pool.route.policy)
     yield from _servers(pool)
     yield ""
     yield f"backend {once}"
@@ -135,6 +138,11 @@ def _settings(pool: PoolLayout) -> Iterable[str]:
     yield from _sticky(pool)
     yield from _queue(pool)
     yield from _timeouts(pool.route.policy.timeouts)
+
+
+def _slow_start(policy: RoutePolicy) -> Iterable[str]:
+    if policy.slow_start_seconds:
+        yield f"    default-server slowstart {milliseconds(policy.slow_start_seconds)}"
 
 
 def _rate_table(pool: PoolLayout) -> Iterable[str]:

@@ -68,6 +68,7 @@ DESCRIPTIONS = {
     "route.error_pages": "Status → HTML, in place of what balancers themselves answer: 429, 502, 503, 504.",
     "route.cache.max_age": "Balancers keep answers that may be kept for so long at most, and answer with them; 0: they keep none.",
     "route.cache.max_object": "Larger answers are not kept; at most 1M.",
+    "route.slow_start": "A worker that is new at a balancer, or is back, gets its share of the requests little by little over so long.",
     "route.hosts": "Only requests for these names are its; `*.example.com` is each name with one label more. None: any name.",
     "route.paths": "Only requests for these paths, and those below them, are its: `/api` is `/api` and `/api/…`. None: every path.",
     "route.strip_path": "It sees paths without their prefix.",

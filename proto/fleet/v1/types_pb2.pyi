@@ -882,6 +882,7 @@ class RoutePolicy(_message.Message):
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     ERROR_PAGES_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    SLOW_START_SECONDS_FIELD_NUMBER: _builtins.int
     http: _builtins.str
     """"ADDRESS:PORT" the balancers listen on for this app, for HTTP and for HTTP in TLS; no address at all: the app has no route."""
     https: _builtins.str
@@ -902,6 +903,8 @@ class RoutePolicy(_message.Message):
     """As `http`, for connections that are passed on as they are; then nothing is said that is about HTTP."""
     compression: _builtins.bool
     """Answers of text are sent compressed by gzip to clients that accept it."""
+    slow_start_seconds: _builtins.float
+    """A worker that is new at a balancer, or is back, gets its share little by little over so long."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names clients ask for, in lower case; "*.example.com" is each name with one label more. Empty: any."""
@@ -940,10 +943,11 @@ class RoutePolicy(_message.Message):
         rate_limit: Global___RateLimitPolicy | None = ...,
         error_pages: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         cache: Global___CachePolicy | None = ...,
+        slow_start_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "rate_limit", b"rate_limit", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "compression", b"compression", "error_pages", b"error_pages", "forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "rate_limit", b"rate_limit", "redirect_https", b"redirect_https", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "tcp", b"tcp", "timeouts", b"timeouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "compression", b"compression", "error_pages", b"error_pages", "forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "rate_limit", b"rate_limit", "redirect_https", b"redirect_https", "slow_start_seconds", b"slow_start_seconds", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "tcp", b"tcp", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
