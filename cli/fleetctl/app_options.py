@@ -19,7 +19,6 @@ from fleetctl.option_types import (
     ReadyType,
     SignalType,
     SlotPairType,
-    WholeSecondsType,
     by_slot,
 )
 
@@ -122,7 +121,7 @@ _OPTIONS = (
         metavar="STATUS=FILE", help="HTML for what balancers themselves answer: 503=./busy.html. Repeatable.",
     ),
     _option(
-        "--cache", section=_ROUTE, field="route.cache.max_age_seconds", type=WholeSecondsType(), metavar="TIME",
+        "--cache", section=_ROUTE, field="route.cache.max_age_seconds", type=DURATION, metavar="TIME",
         help="Balancers keep answers that may be kept, for so long at most.",
     ),
     _option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fleet_core.route import LONGEST_PAGE
-from fleetctl.command import DURATION, POSITIVE_DURATION
+from fleetctl.command import POSITIVE_DURATION
 
 UNLIMITED = -1
 _UNLIMITED_WORDS = frozenset({"unlimited", "infinity"})
@@ -93,16 +93,6 @@ class PageType(click.ParamType[tuple[int, str]]):
             self.fail(f"{file}: {error.strerror}", param, ctx)
         except UnicodeDecodeError:
             self.fail(f"{file}: not text in UTF-8, or longer than {LONGEST_PAGE} bytes", param, ctx)
-
-
-class WholeSecondsType(click.ParamType[int]):
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        seconds = DURATION.convert(value, param, ctx)
-        if seconds != int(seconds):
-            self.fail(f"{value!r} is not in whole seconds", param, ctx)
-        return int(seconds)
 
 
 class CommandType(click.ParamType[tuple[str, ...]]):

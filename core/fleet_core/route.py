@@ -64,9 +64,13 @@ class RateLimitPolicy(Checked, frozen=True):
 class CachePolicy(Checked, frozen=True):
     """Answers that a balancer keeps in memory."""
 
-    max_age_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 0
-    """0: none are kept."""
+    max_age_seconds: Seconds = 0
+    """Whole ones; 0: none are kept."""
     max_object_bytes: Annotated[int, Meta(ge=1, le=1 << 20)] = 64 * 1024
+
+    def __post_init__(self) -> None:
+        if self.max_age_seconds != int(self.max_age_seconds):
+            raise RuleError("must be whole seconds", "max_age_seconds")
 
 
 ERROR_PAGES = (429, 502, 503, 504)

@@ -43,6 +43,7 @@ def entered(*routes: RoutePolicy) -> list[str]:
         ({"http": ":80", "error_pages": {503: "ü" * 6145}}, "the page for 503 must have 1 to 12288 bytes"),
         ({"http": ":80", "error_pages": {429: "x"}}, "a page for 429 without rate_limit: nobody would see it"),
         ({"http": ":80", "sticky": True, "cache": {"max_age_seconds": 1}}, "cache with sticky"),
+        ({"http": ":80", "cache": {"max_age_seconds": 1.5}}, "cache.max_age_seconds: must be whole seconds"),
         ({"http": ":80", "strip_path": True}, "strip_path: strip_path without paths"),
     ],
 )

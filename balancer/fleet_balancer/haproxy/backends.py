@@ -167,7 +167,7 @@ def _cache_section(pool: PoolLayout) -> Iterable[str]:
         yield f"cache {pool.name}"
         yield f"    total-max-size {_CACHE_MEGABYTES}"
         yield f"    max-object-size {cache.max_object_bytes}"
-        yield f"    max-age {cache.max_age_seconds}"
+        yield f"    max-age {int(cache.max_age_seconds)}"
         yield ""
 
 

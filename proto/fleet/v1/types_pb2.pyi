@@ -821,14 +821,14 @@ class CachePolicy(_message.Message):
 
     MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_OBJECT_BYTES_FIELD_NUMBER: _builtins.int
-    max_age_seconds: _builtins.int
+    max_age_seconds: _builtins.float
     """For so long at most; 0: none are kept."""
     max_object_bytes: _builtins.int
     """Larger ones are not kept."""
     def __init__(
         self,
         *,
-        max_age_seconds: _builtins.int = ...,
+        max_age_seconds: _builtins.float = ...,
         max_object_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
