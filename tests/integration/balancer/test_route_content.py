@@ -7,6 +7,7 @@ import http.client
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -163,6 +164,23 @@ async def test_pages_for_a_worker_that_fails(driver: HaproxyDriver) -> None:
         await driver.start({"web": pool(port, [endpoint], error_pages=pages, timeouts=timeouts)})
         assert await get(port, "/", "POST") == (502, "<h1>502</h1>")
         assert await get(port, "/slow", "POST") == (504, "<h1>504</h1>")
+
+
+async def test_who_finds_the_queue_full_sees_the_page_for_503(driver: HaproxyDriver) -> None:
+    port = free_port()
+    async with backends(1) as servers:
+        settings: dict[str, Any] = {"max_connections": 1, "max_queue": 1, "error_pages": {503: PAGE}}
+        await driver.start({"web": pool(port, servers, **settings)})
+        held = [asyncio.create_task(fetched(port, "/hold"))]
+        await eventually(lambda: servers[0].requests == 1, "one is at the worker")
+        # One of the two waits, whichever came first; the other finds the queue full.
+        held += [asyncio.create_task(fetched(port, "/hold")) for _ in range(2)]
+        await eventually(lambda: any(one.done() for one in held), "one is refused")
+        servers[0].release.set()
+        answers = await asyncio.gather(*held)
+        status, headers, body = next(answer for answer in answers if answer[0] != 200)
+        assert sorted(answer[0] for answer in answers) == [200, 200, 503]
+        assert (status, headers["Retry-After"], body.decode()) == (503, "1", PAGE)
 
 
 KEPT = {"Content-Type": "text/plain", "Cache-Control": "max-age=60"}
