@@ -1,8 +1,6 @@
 """The options of `start` that describe an app. Each knows the field of the spec it fills and its section of the help."""
 
-import re
-import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,18 @@ import click
 from fleet_core.route import Forwarded
 from fleet_core.spec import ListenMode, OnFailure, ReadyMethod
 from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
-
-UNLIMITED = -1
-_UNLIMITED_WORDS = frozenset({"unlimited", "infinity"})
+from fleetctl.option_types import (
+    CommandType,
+    LimitType,
+    ModeType,
+    PageType,
+    PairType,
+    RateType,
+    ReadyType,
+    SignalType,
+    SlotPairType,
+    by_slot,
+)
 
 _ENVIRONMENT = "Environment"
 _ROUTE = "Routes"
@@ -32,109 +39,6 @@ class SpecOption(SectionOption):
         super().__init__(*args, **kwargs)
         self.field = tuple(field.split("."))
         self.collect = collect
-
-
-class PairType(click.ParamType[tuple[str, str]]):
-    name = "K=V"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, content = value.partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        return key, content
-
-
-class _SlotPairType(click.ParamType[tuple[int, str, str]]):
-    name = "SLOT:K=V"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str, str]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([1-9][0-9]{0,8}):([^=]+)=(.*)", value, re.DOTALL)
-        if match is None:
-            self.fail(f"{value!r} is not SLOT:KEY=VALUE, for example 1:ROLE=primary", param, ctx)
-        return int(match[1]), match[2], match[3]
-
-
-class _LimitType(click.ParamType[tuple[str, dict[str, int]]]):
-    """NAME=SOFT[:HARD], as systemd's Limit…= takes them: one value sets both."""
-
-    name = "NAME=SOFT[:HARD]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, dict[str, int]]:
-        if isinstance(value, tuple):
-            return value
-        name, _, numbers = value.partition("=")
-        soft_text, colon, hard_text = numbers.partition(":")
-        try:
-            soft = _limit(soft_text)
-            hard = _limit(hard_text) if colon else soft
-        except ValueError:
-            self.fail(f"{value!r} is not NAME=SOFT[:HARD], for example NOFILE=65536 or CORE=0:unlimited", param, ctx)
-        if hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
-            self.fail(f"{value!r}: the soft limit is above the hard one", param, ctx)
-        return name.upper().removeprefix("RLIMIT_"), {"soft": soft, "hard": hard}
-
-
-class _CommandType(click.ParamType[tuple[str, ...]]):
-    """A command line, split as a shell would split it (no shell runs it)."""
-
-    name = "command"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            words = tuple(shlex.split(value))
-        except ValueError as error:
-            self.fail(f"{value!r} cannot be split into words: {str(error).lower()}", param, ctx)
-        if not words:
-            self.fail("it is empty: write a program and its arguments", param, ctx)
-        return words
-
-
-class _SignalType(click.ParamType[str]):
-    """SIGINT, INT or int; whether there is such a signal is the spec's rule."""
-
-    name = "signal"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return f"SIG{str(value).upper().removeprefix('SIG')}"
-
-
-class _ModeType(click.Choice[str]):
-    """A choice written with hyphens, as options are, for a field written with underscores."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return super().convert(value, param, ctx).replace("-", "_")
-
-
-class _ReadyType(click.Choice[str]):
-    """A way to be ready; "auto", which says nothing, becomes ""."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        chosen = super().convert(value, param, ctx)
-        return "" if chosen == "auto" else chosen
-
-
-def _limit(text: str) -> int:
-    """Raises ValueError."""
-    if text.lower() in _UNLIMITED_WORDS:
-        return UNLIMITED
-    if not text.isascii() or not text.isdecimal() or len(text) > 19:
-        raise ValueError(text)
-    return int(text)
-
-
-def _by_slot(triples: Iterable[tuple[int, str, str]]) -> dict[int, dict[str, str]]:
-    slots: dict[int, dict[str, str]] = {}
-    for slot, key, content in triples:
-        slots.setdefault(slot, {})[key] = content
-    return slots
 
 
 def _option(*names: str, section: str, field: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -165,6 +69,10 @@ _OPTIONS = (
         help="Where clients reach it by HTTPS: :8443, :443.",
     ),
     _option(
+        "--tcp", section=_ROUTE, field="route.tcp", metavar="ADDR",
+        help="Where clients reach it by plain TCP: :5432. Not with --http.",
+    ),
+    _option(
         "--redirect-https", section=_ROUTE, field="route.redirect_https", is_flag=True, default=None,
         help="Send requests that come by --http to --https.",
     ),
@@ -177,7 +85,7 @@ _OPTIONS = (
         help="Only requests for this name (*.example.com: one label more) are its; may be repeated.",
     ),
     _option(
-        "--path", section=_ROUTE, field="route.paths", multiple=True, metavar="PREFIX",
+        "--path", "route_paths", section=_ROUTE, field="route.paths", multiple=True, metavar="PREFIX",
         help="Only requests for this path and those below it are its; may be repeated.",
     ),
     _option(
@@ -200,6 +108,30 @@ _OPTIONS = (
         "--max-queue", section=_ROUTE, field="route.max_queue", type=WholeNumber(1, 100_000), metavar="N",
         help="More than so many waiting requests are answered 503 at once.",
     ),
+    _option(
+        "--compression", section=_ROUTE, field="route.compression", is_flag=True, default=None,
+        help="Send text, JSON and scripts compressed by gzip to clients that accept it.",
+    ),
+    _option(
+        "--rate-limit", section=_ROUTE, field="route.rate_limit", type=RateType(), metavar="N/TIME",
+        help="More requests of one address are answered 429: 100/10s.",
+    ),
+    _option(
+        "--error-page", section=_ROUTE, field="route.error_pages", collect=dict, multiple=True, type=PageType(),
+        metavar="STATUS=FILE", help="HTML for what balancers themselves answer: 503=./busy.html. Repeatable.",
+    ),
+    _option(
+        "--cache", section=_ROUTE, field="route.cache.max_age_seconds", type=DURATION, metavar="TIME",
+        help="Balancers keep answers that may be kept, for so long at most.",
+    ),
+    _option(
+        "--cache-max-object", section=_ROUTE, field="route.cache.max_object_bytes", type=BYTES, metavar="SIZE",
+        help="Larger answers are not kept; default: 64K, at most 1M.",
+    ),
+    _option(
+        "--slow-start", section=_ROUTE, field="route.slow_start_seconds", type=DURATION, metavar="TIME",
+        help="A worker that is new gets its share little by little.",
+    ),
     # Environment
     _option(
         "-e", "--env", section=_ENVIRONMENT, field="env", collect=dict, multiple=True, type=PairType(),
@@ -210,8 +142,8 @@ _OPTIONS = (
         help="Read K=V lines from a file on the host, at each start; -e wins. May be repeated.",
     ),
     _option(
-        "--worker-env", section=_ENVIRONMENT, field="worker_env", collect=_by_slot, multiple=True,
-        type=_SlotPairType(), metavar="SLOT:K=V", help="For the worker in this slot alone: 1:ROLE=primary.",
+        "--worker-env", section=_ENVIRONMENT, field="worker_env", collect=by_slot, multiple=True,
+        type=SlotPairType(), metavar="SLOT:K=V", help="For the worker in this slot alone: 1:ROLE=primary.",
     ),
     # Listening and readiness
     _option(
@@ -223,7 +155,7 @@ _OPTIONS = (
         help="The port in its source; default: its first listen.",
     ),
     _option(
-        "--ready", section=LISTENING, field="ready.method", type=_ReadyType(_METHODS),
+        "--ready", section=LISTENING, field="ready.method", type=ReadyType(_METHODS),
         metavar="|".join(_METHODS), help="How it is found out that a worker is ready.",
     ),
     _option(
@@ -231,7 +163,7 @@ _OPTIONS = (
         help="Ready when a GET of it answers 200 to 399.",
     ),
     _option(
-        "--ready-command", section=LISTENING, field="ready.command", type=_CommandType(), metavar="'CMD …'",
+        "--ready-command", section=LISTENING, field="ready.command", type=CommandType(), metavar="'CMD …'",
         help="Ready when it exits with 0; run on the host, without a shell.",
     ),
     _option(
@@ -260,7 +192,7 @@ _OPTIONS = (
     ),
     # Stopping and restarting
     _option(
-        "--stop-signal", section=_STOP, field="stop.signal", type=_SignalType(), metavar="SIGNAL",
+        "--stop-signal", section=_STOP, field="stop.signal", type=SignalType(), metavar="SIGNAL",
         help="Default: SIGTERM.",
     ),
     _option(
@@ -272,7 +204,7 @@ _OPTIONS = (
         help="Send Node's message 'shutdown' first; the signal follows after half of --grace.",
     ),
     _option(
-        "--restart", section=_STOP, field="restart.mode", type=_ModeType(["always", "on-failure", "never"]),
+        "--restart", section=_STOP, field="restart.mode", type=ModeType(["always", "on-failure", "never"]),
         help="When a worker that ended by itself is started again; default: always.",
     ),
     _option(
@@ -303,7 +235,7 @@ _OPTIONS = (
     ),
     _option(
         "--limit", section=_LIMITS, field="identity.resource_limits", collect=dict, multiple=True,
-        type=_LimitType(), metavar="NAME=SOFT[:HARD]", help="setrlimit(2): NOFILE=65536, CORE=0:unlimited. Repeatable.",
+        type=LimitType(), metavar="NAME=SOFT[:HARD]", help="setrlimit(2): NOFILE=65536, CORE=0:unlimited. Repeatable.",
     ),
     _option(
         "--max-memory", section=_LIMITS, field="limits.memory_restart_bytes", type=BYTES, metavar="SIZE",

@@ -7,12 +7,12 @@ import click
 
 from fleet.v1 import control_pb2
 from fleet_core.env_lines import EnvLinesError, parse_env_lines
-from fleetctl.app_options import PairType
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_apps, complete_settings, complete_variables
 from fleetctl.operation import carry_out, new_request_id
+from fleetctl.option_types import PairType
 from fleetctl.output import Output
 from fleetctl.rollout_options import Way, rollout_options
 from fleetctl.settings import Settings

@@ -116,6 +116,10 @@ class Wish:
                 f"--{reached} needs something that listens: it does not go with --listen none",
             ),
             (
+                reached != Protocol.TCP and bool(reached) and ("route", "tcp") in values,
+                "--tcp does not go with --http and --https: the workers have one port each",
+            ),
+            (
                 (("route", "hosts") in values or ("route", "paths") in values) and not reached,
                 "--hostname and --path say which requests of an address are its: they need --http or --https",
             ),

@@ -6,20 +6,19 @@ All decisions are the planner's; this module only gathers what it must see and c
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
-from fleet.v1 import agent_pb2, types_pb2
+from fleet_controller.assignments import AppProgress, Assignments
 from fleet_controller.balancers import Upstreams
 from fleet_controller.desired import Desired
-from fleet_controller.hosts import Content, Hosts, ObservedHost, ObservedWorker
+from fleet_controller.hosts import Hosts, ObservedHost, ObservedWorker
 from fleet_controller.leader import Term
 from fleet_controller.lineage import Lineage
 from fleet_controller.mutations import endings
-from fleet_controller.planning.departures import drained, without_departing
+from fleet_controller.planning.departures import without_departing
 from fleet_controller.planning.relocation import at_rest, draining
 from fleet_controller.planning.rollout import plan
-from fleet_controller.planning.views import Failure, Memory, Phase, Plan, Preparation, Situation, Target
-from fleet_controller.preparations import brings_code, code_views, preparation_message
+from fleet_controller.planning.views import Failure, Situation
+from fleet_controller.preparations import brings_code, code_views
 from fleet_controller.records import (
     AppRecord,
     AppState,
@@ -49,17 +48,6 @@ _WITHDRAWAL_SECONDS = 0.002
 """So long planning leaves the processor to an endpoint's way off the lists: balancers may run on this machine, too."""
 
 _REPLACING = (RolloutKind.UPDATE, RolloutKind.ROLLBACK, RolloutKind.RESTART)
-_PHASES = {Phase.RUN: types_pb2.PHASE_RUN, Phase.STOP: types_pb2.PHASE_STOP}
-
-
-@dataclass(slots=True)
-class AppProgress:
-    """What the planner said last about one app, and since when its rollout is under way."""
-
-    plan: Plan | None = None
-    memory: Memory = field(default_factory=Memory)
-    rollout: str = ""
-    began: float = 0.0
 
 
 class Conductor:
@@ -88,8 +76,8 @@ class Conductor:
         self._rest_until = 0.0
         self._news = asyncio.Event()
         self._commits: dict[str, asyncio.Task[None]] = {}
-        self._sequence = 0
         self.apps: dict[str, AppProgress] = {}
+        self._assignments = Assignments(desired, term, lineage.epoch, self.apps)
         self.planned = asyncio.Condition()
         """Notified after each pass."""
 
@@ -167,8 +155,8 @@ class Conductor:
             else:
                 self._plan_app(app)
         for host in self._hosts:
-            self._assign(host, known, unknown.get(host.name, frozenset()))
-            self._let_go(host)
+            self._assignments.send(host, known, unknown.get(host.name, frozenset()))
+            self._assignments.let_go(host, self._upstreams)
 
     def _plan_app(self, app: AppRecord) -> None:
         revision = self._desired.get(revision_key(app.name, app.revision), RevisionRecord)
@@ -238,107 +226,6 @@ class Conductor:
         checks hide what is dead.
         """
         return any(app.wanted(record.name) and record.name not in reported for record in self._desired.all(HostRecord))
-
-    # To the agents
-
-    def _assign(self, host: ObservedHost, known: set[str], unknown: frozenset[str]) -> None:
-        """Send the host its targets, if they differ from what it was sent last."""
-        if host.outbox is None or not host.connected or not self._term.provable():
-            return
-        running = {identity.app for identity in host.workers}
-        if any(self.apps.get(app) is None for app in running & known):
-            return  # not planned yet
-        targets = frozenset(
-            target
-            for progress in self.apps.values()
-            if progress.plan is not None
-            for target in progress.plan.targets
-            if target.id.host == host.name
-        ) | _left_alone(host, unknown)
-        nameless = sorted(str(target.id) for target in targets if self._content(target, host) is None)
-        host.withheld = ", ".join(nameless)
-        if nameless:
-            return  # to leave a worker out of an assignment would stop it
-        preparations = frozenset(
-            preparation
-            for progress in self.apps.values()
-            if progress.plan is not None and host.prepares_code
-            for preparation in progress.plan.preparations
-            if preparation.host == host.name
-        )
-        if targets | preparations == host.assigned:
-            return
-        host.assigned = targets | preparations
-        for target in targets:
-            host.told(target.id, target.revision, target.phase)
-        self._sequence += 1
-        sequence = self._sequence
-        host.outbox.put("assignment", lambda: self._assignment(host, sequence, targets, preparations))
-
-    def _assignment(
-        self,
-        host: ObservedHost,
-        sequence: int,
-        targets: frozenset[Target],
-        preparations: frozenset[Preparation],
-    ) -> agent_pb2.ControllerMessage:
-        message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto())
-        assignment = message.assignment
-        assignment.sequence = sequence
-        assignment.etcd_revision = self._term.newest
-        assignment.allow_empty = not targets
-        for target in sorted(targets, key=lambda target: target.id):
-            content = self._content(target, host)
-            if content is None:
-                _log.error("%s runs revision %d, which was forgotten", target.id, target.revision)
-                continue
-            assignment.targets.add(
-                app=target.id.app,
-                slot=target.id.slot,
-                generation=target.id.generation,
-                revision=target.revision,
-                phase=_PHASES[target.phase],
-                spec_digest=content.spec_digest,
-                artifact_digest=content.artifact_digest,
-            )
-            revision = self._desired.get(revision_key(target.id.app, target.revision), RevisionRecord)
-            if revision is not None and revision.spec_digest == content.spec_digest:  # else the agent holds it
-                self._carry_spec(host, assignment, revision)
-        for preparation in sorted(preparations, key=lambda preparation: preparation.app):
-            revision = self._desired.get(revision_key(preparation.app, preparation.revision), RevisionRecord)
-            if revision is not None:
-                assignment.preparations.append(preparation_message(preparation, revision))
-                self._carry_spec(host, assignment, revision)
-        return message
-
-    def _carry_spec(self, host: ObservedHost, assignment: agent_pb2.Assignment, revision: RevisionRecord) -> None:
-        if revision.spec_digest not in host.specs_sent:
-            host.specs_sent.add(revision.spec_digest)
-            assignment.specs.append(revision.spec_message())
-
-    def _content(self, target: Target, host: ObservedHost) -> Content | None:
-        """What a target's worker runs: what the host said it runs, else what its revision says. None: nobody knows.
-
-        The two differ where etcd was restored from before the revision was made.
-        """
-        worker = host.workers.get(target.id)
-        if worker is not None and worker.content is not None:
-            return worker.content
-        revision = self._desired.get(revision_key(target.id.app, target.revision), RevisionRecord)
-        return Content(revision.spec_digest, revision.artifact_digest) if revision is not None else None
-
-    def _let_go(self, host: ObservedHost) -> None:
-        """Tell a host that leaves, once, that no balancer sends its workers anything."""
-        if not host.leaving or host.let_go or host.outbox is None:
-            return
-        registered = [record.name for record in self._desired.all(BalancerRecord)]
-        for name, pool in self._upstreams.lists.items():
-            workers = {worker for worker in pool.endpoints if worker.host == host.name}
-            if pool.route.routed and not drained(workers, self._upstreams.views(name, registered)):
-                return
-        host.let_go = True
-        message = agent_pb2.ControllerMessage(epoch=self._epoch.to_proto(), drained=agent_pb2.HostDrained())
-        host.outbox.put("drained", lambda: message)
 
     # To etcd
 
@@ -490,12 +377,3 @@ class Conductor:
             missing = [name for name in app.placement if (host := self._hosts.get(name)) is None or not host.connected]
             notices += [f"host {name} is not connected: its workers may well be running" for name in sorted(missing)]
         return notices
-
-
-def _left_alone(host: ObservedHost, apps: frozenset[str]) -> frozenset[Target]:
-    """What the host runs of these apps, as it is."""
-    return frozenset(
-        Target(identity, worker.view.revision, worker.view.phase)
-        for identity, worker in host.workers.items()
-        if identity.app in apps
-    )

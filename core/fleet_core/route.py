@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Self
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from fleet.v1 import types_pb2
 from fleet_core import wire
@@ -32,6 +32,7 @@ class Protocol(StrEnum):
 
     HTTP = "http"
     HTTPS = "https"
+    TCP = "tcp"
 
 
 class Forwarded(StrEnum):
@@ -52,9 +53,40 @@ class TimeoutPolicy(Checked, frozen=True):
     tunnel_seconds: PositiveSeconds = 3600
 
 
+class RateLimitPolicy(Checked, frozen=True):
+    """One client's requests to one balancer."""
+
+    requests: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """0: no limit."""
+    per_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 1
+
+
+class CachePolicy(Checked, frozen=True):
+    """Answers that a balancer keeps in memory."""
+
+    max_age_seconds: Seconds = 0
+    """Whole ones; 0: none are kept."""
+    max_object_bytes: Annotated[int, Meta(ge=1, le=1 << 20)] = 64 * 1024
+
+    def __post_init__(self) -> None:
+        if self.max_age_seconds != int(self.max_age_seconds):
+            raise RuleError("must be whole seconds", "max_age_seconds")
+
+
+ERROR_PAGES = (429, 502, 503, 504)
+"""What balancers themselves answer for an app. Not 400 and 408: those are said before it is known which app is meant, and
+HAProxy's words for them are built in."""
+LONGEST_PAGE = 12 * 1024
+"""Bytes in UTF-8: HAProxy has answers of its own in one buffer of 16 KiB, with their head."""
+_FOR_TCP = frozenset({"tcp", "max_connections", "timeouts", "slow_start_seconds"})
+"""What may be said of an app that is reached by TCP."""
+
+
 class RoutePolicy(Checked, frozen=True):
     http: str = ""
     https: str = ""
+    tcp: str = ""
+    """Connections are passed on as they are; then nothing of this is said that is about HTTP."""
     hosts: Several = ()
     """Lower case; "*.example.com" is each name with exactly one label more."""
     paths: Several = ()
@@ -69,11 +101,19 @@ class RoutePolicy(Checked, frozen=True):
     max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 0
     """0: no limit."""
     timeouts: TimeoutPolicy = TimeoutPolicy()
+    compression: bool = False
+    rate_limit: RateLimitPolicy = RateLimitPolicy()
+    error_pages: dict[int, str] = field(default_factory=dict)
+    """Status → HTML."""
+    cache: CachePolicy = CachePolicy()
+    slow_start_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0
 
     def __post_init__(self) -> None:
         for protocol, address in self.written.items():
             check_address(address, protocol.value)
         self._check_ports()
+        if self.tcp:
+            self._check_tcp()
         for host in self.hosts:
             _check_host(host)
         for path in self.paths:
@@ -86,8 +126,28 @@ class RoutePolicy(Checked, frozen=True):
 
         if self.max_queue and not self.max_connections:
             raise RuleError("max_queue without max_connections: where nothing is limited nothing waits", "max_queue")
+        self._check_pages()
+        if self.cache.max_age_seconds and self.sticky:
+            raise RuleError("cache with sticky: an answer that gives a client its cookie is not for others", "cache")
         if self.redirect_https and not (self.http and self.https):
             raise RuleError("redirect_https needs both http, where it redirects, and https, where to", "redirect_https")
+
+    def _check_pages(self) -> None:
+        for status, page in self.error_pages.items():
+            if status not in ERROR_PAGES:
+                known = ", ".join(map(str, ERROR_PAGES))
+                raise RuleError(f"no balancer answers {status} by itself: there are pages for {known}", "error_pages")
+            if not page or len(page.encode()) > LONGEST_PAGE:
+                raise RuleError(f"the page for {status} must have 1 to {LONGEST_PAGE} bytes", "error_pages")
+        if 429 in self.error_pages and not self.rate_limit.requests:
+            raise RuleError("a page for 429 without rate_limit: nobody would see it", "error_pages")
+
+    def _check_tcp(self) -> None:
+        if self.http or self.https:
+            raise RuleError("an app is reached by tcp or by http and https: the workers have one port each", "tcp")
+        for name in self.__struct_fields__:
+            if name not in _FOR_TCP and getattr(self, name) != getattr(_UNSAID, name):
+                raise RuleError(f"{name} is about HTTP: it does not go with tcp", name)
 
     def _check_ports(self) -> None:
         """No two of its addresses may be one socket."""
@@ -174,6 +234,8 @@ class Register:
                     return f"{shown} is the route of {first} already: give {app} another address, or write it as {first} does"
                 if other == address and spoken != protocol:
                     return f"{shown} speaks {spoken} for {first} already: give {app} another address"
+                if other == address and protocol is Protocol.TCP:
+                    return f"{shown} is the route of {first} already: give {app} another address"
                 if other == address and (both := sorted(places.matches & matches.keys())):
                     what = f"{shown}{_match_shown(*both[0])}"
                     return (
@@ -190,3 +252,6 @@ def _match_shown(host: str, path: str) -> str:
     """ " for a.test/api"; empty: everything."""
     where = f"{host or '*'}{'' if path == '/' else path.rstrip('/')}"
     return "" if where == "*" else f" for {where}"
+
+
+_UNSAID = RoutePolicy()

@@ -36,6 +36,14 @@ def entered(*routes: RoutePolicy) -> list[str]:
         ({"http": ":80", "https": "127.0.0.1:80"}, "https: another of its addresses has port 80 already"),
         ({"https": ":80", "redirect_https": True}, "redirect_https: redirect_https needs both http"),
         ({"http": ":80", "forwarded": "never"}, "forwarded"),
+        ({"tcp": ":80", "http": ":81"}, "tcp: an app is reached by tcp or by http and https"),
+        ({"tcp": ":80", "sticky": True}, "sticky: sticky is about HTTP: it does not go with tcp"),
+        ({"tcp": ":80", "paths": ("/a",)}, "paths: paths is about HTTP"),
+        ({"http": ":80", "error_pages": {404: "x"}}, "no balancer answers 404 by itself: there are pages for 429, 502"),
+        ({"http": ":80", "error_pages": {503: "ü" * 6145}}, "the page for 503 must have 1 to 12288 bytes"),
+        ({"http": ":80", "error_pages": {429: "x"}}, "a page for 429 without rate_limit: nobody would see it"),
+        ({"http": ":80", "sticky": True, "cache": {"max_age_seconds": 1}}, "cache with sticky"),
+        ({"http": ":80", "cache": {"max_age_seconds": 1.5}}, "cache.max_age_seconds: must be whole seconds"),
         ({"http": ":80", "strip_path": True}, "strip_path: strip_path without paths"),
     ],
 )
@@ -59,7 +67,15 @@ def test_a_route_crosses_the_wire_unchanged() -> None:
         max_connections=3,
         max_queue=7,
         timeouts={"server_seconds": 1.5},
+        compression=True,
+        rate_limit={"requests": 5, "per_seconds": 2.5},
+        error_pages={503: "<p>ü</p>", 429: "<p>slowly</p>"},
     )
+    slow = route(tcp=":5432", slow_start_seconds=2.5)
+    assert RoutePolicy.from_proto(slow.to_proto()) == slow
+    cached, plain = route(http=":80", cache={"max_age_seconds": 3, "max_object_bytes": 9}), route(tcp=":5432")
+    assert RoutePolicy.from_proto(cached.to_proto()) == cached
+    assert RoutePolicy.from_proto(plain.to_proto()) == plain
     assert RoutePolicy.from_proto(one.to_proto()) == one
     assert RoutePolicy.from_proto(RoutePolicy().to_proto()) == RoutePolicy()
 
@@ -96,6 +112,13 @@ def test_an_address_speaks_one_language() -> None:
     told = entered(route(http=":80", hosts=("a.test",)), route(https=":80", hosts=("b.test",)))
     assert told == ["", "0.0.0.0:80 speaks http for a already: give b another address"]
     assert entered(route(http=":80", https=":443"), route(https=":443", hosts=("b.test",))) == ["", ""]
+
+
+def test_an_address_is_of_one_tcp_app() -> None:
+    words = "0.0.0.0:80 is the route of a already: give b another address"
+    assert entered(route(tcp=":80"), route(tcp=":80"), route(tcp=":81")) == ["", words, ""]
+    words = "0.0.0.0:80 speaks http for a already: give b another address"
+    assert entered(route(http=":80", paths=("/a",)), route(tcp=":80")) == ["", words]
 
 
 @pytest.mark.parametrize("other", [":80", "[::]:80"])

@@ -26,11 +26,14 @@ from fleet_balancer.haproxy.layout import (
     backends,
     limited,
     milliseconds,
+    plain_tcp,
     quoted,
+    rate_table,
     reserve_backend,
     server_id,
     server_name,
 )
+from fleet_balancer.haproxy.pages import error_lines
 from fleet_balancer.haproxy.slots import Slot, SlotState
 from fleet_core.route import Forwarded, Protocol, RoutePolicy, TimeoutPolicy
 
@@ -41,10 +44,37 @@ _HTTP_CHECK_TIMEOUT = "1900ms"
 _HTTPS_PORT = 443
 _RESERVE_COOKIE = "none"
 """Reserves have no digest, which would be that of the server whose reserve they are, and nobody sticks to them."""
+_CLIENTS = "100k"
+"""Whose requests are counted at a time; the one that was not seen for longest makes room."""
+_CACHE_MEGABYTES = 16
+"""Of an app, in one process; an object has at most half."""
+_COMPRESSED = (
+    "text/html",
+    "text/plain",
+    "text/css",
+    "text/csv",
+    "text/xml",
+    "text/javascript",
+    "application/javascript",
+    "application/json",
+    "application/xml",
+    "image/svg+xml",
+)
+"""Beginnings of Content-Type. Not text/event-stream: an event must not wait for others."""
 _NOWHERE = Target("127.0.0.1", 1)
 
 
+# A worker that died has the fewest connections, so leastconn would choose it for every retry: one refused connection hides it
+# until a check, at most 250 ms later, finds it alive.
+_REFUSING_HIDES = "    default-server observe layer4 error-limit 1 on-error mark-down"
+
+
 def pool_backends(pool: PoolLayout) -> Iterable[str]:
+    if plain_tcp(pool.route):
+        yield from _tcp_backends(pool)
+        return
+    yield from _rate_table(pool)
+    yield from _cache_section(pool)
     replay, once = backends(pool.name)
     yield f"backend {replay}"
     yield from _settings(pool)
@@ -54,9 +84,8 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     # Before the checks, which are not for them: a server that tracks another has none of its own.
     yield from _reserves(pool)
     yield from _check(pool)
-    # A worker that died has the fewest connections, so leastconn would choose it for every retry: one refused connection hides
-    # it until a check, at most 250 ms later, finds it alive.
-    yield "    default-server observe layer4 error-limit 1 on-error mark-down"
+    yield _REFUSING_HIDES
+    yield from _slow_start(pool.route.policy)
     yield from _servers(pool)
     yield ""
     yield f"backend {once}"
@@ -65,6 +94,7 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
     yield "    http-reuse never"
     yield "    retry-on conn-failure"
     yield "    http-request disable-l7-retry"
+    yield from _slow_start(pool.route.policy)
     for slot in pool.slots:
         yield f"    server {_server(slot)} track {replay}/{server_name(slot.number)}"
     yield from _reserves(pool)
@@ -76,14 +106,82 @@ def pool_backends(pool: PoolLayout) -> Iterable[str]:
         yield ""
 
 
+def _tcp_backends(pool: PoolLayout) -> Iterable[str]:
+    """Everything through one; the other is there because every pool has the same copies of each slot."""
+    replay, once = backends(pool.name)
+    yield f"backend {replay}"
+    yield "    mode tcp"
+    yield from _timeouts(pool.route.policy.timeouts)
+    if limited(pool):
+        yield f"    default-server maxconn {pool.route.policy.max_connections}"
+    yield f"    default-server {_CONNECT_CHECK}"
+    yield _REFUSING_HIDES
+    yield from _slow_start(pool.route.policy)
+    yield from _servers(pool)
+    yield ""
+    yield f"backend {once}"
+    yield "    mode tcp"
+    for slot in pool.slots:
+        yield f"    server {_server(slot)} track {replay}/{server_name(slot.number)}"
+    yield ""
+
+
 def _settings(pool: PoolLayout) -> Iterable[str]:
     """What the route says of every request, in the order in which it is done."""
+    yield from error_lines(pool.route.policy)
+    yield from _rate_limit(pool)
     yield from _redirect(pool.route.policy)
+    yield from _cache(pool)
+    yield from _compression(pool.route.policy)
     yield from _forwarded(pool.route.policy)
     yield from _strip_path(pool.route.policy)
     yield from _sticky(pool)
     yield from _queue(pool)
     yield from _timeouts(pool.route.policy.timeouts)
+
+
+def _slow_start(policy: RoutePolicy) -> Iterable[str]:
+    if policy.slow_start_seconds:
+        yield f"    default-server slowstart {milliseconds(policy.slow_start_seconds)}"
+
+
+def _rate_table(pool: PoolLayout) -> Iterable[str]:
+    if pool.route.policy.rate_limit.requests:
+        period = pool.route.policy.rate_limit.per_seconds
+        yield f"backend {rate_table(pool.name)}"
+        kept = milliseconds(2 * period)
+        yield f"    stick-table type ipv6 size {_CLIENTS} expire {kept} store http_req_rate({milliseconds(period)})"
+        yield ""
+
+
+def _rate_limit(pool: PoolLayout) -> Iterable[str]:
+    if pool.route.policy.rate_limit.requests:
+        yield f"    http-request track-sc0 src table {rate_table(pool.name)}"
+        too_many = f"{{ sc_http_req_rate(0) gt {pool.route.policy.rate_limit.requests} }}"
+        yield f"    http-request deny deny_status 429 if {too_many}"
+
+
+def _cache_section(pool: PoolLayout) -> Iterable[str]:
+    cache = pool.route.policy.cache
+    if cache.max_age_seconds:
+        yield f"cache {pool.name}"
+        yield f"    total-max-size {_CACHE_MEGABYTES}"
+        yield f"    max-object-size {cache.max_object_bytes}"
+        yield f"    max-age {int(cache.max_age_seconds)}"
+        yield ""
+
+
+def _cache(pool: PoolLayout) -> Iterable[str]:
+    """What is for one client is not kept, even where the app forgets to say so."""
+    if pool.route.policy.cache.max_age_seconds:
+        yield f"    http-request cache-use {pool.name}"
+        yield f"    http-response cache-store {pool.name} if !{{ res.hdr(set-cookie) -m found }}"
+
+
+def _compression(policy: RoutePolicy) -> Iterable[str]:
+    if policy.compression:
+        yield "    compression algo gzip"
+        yield f"    compression type {' '.join(_COMPRESSED)}"
 
 
 def _redirect(policy: RoutePolicy) -> Iterable[str]:
@@ -133,6 +231,9 @@ def _queue(pool: PoolLayout) -> Iterable[str]:
     policy = pool.route.policy
     if policy.max_queue:
         full = f"{{ queue ge {policy.max_queue} }}"
+        if 503 in policy.error_pages:
+            yield f"    http-request deny deny_status 503 if {full}"
+            return
         text = "Too many requests are waiting.\\n"
         yield f'    http-request return status 503 content-type "text/plain" string "{text}" hdr Retry-After 1 if {full}'
 

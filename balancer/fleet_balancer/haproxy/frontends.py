@@ -33,7 +33,10 @@ def frontends(layout: Layout) -> Iterable[str]:
         yield f"frontend {frontend(entrance)}"
         yield from _bind(layout, entrance)
         yield from _client_timeout(pools)
-        if _unconditional(pools):
+        if entrance.protocol is Protocol.TCP:
+            yield "    mode tcp"
+            yield f"    default_backend {backends(pools[0].name)[0]}"
+        elif _unconditional(pools):
             replay, once = backends(pools[0].name)
             if not limited(pools[0]):
                 yield f"    use_backend {once} if {UNSAFE}"

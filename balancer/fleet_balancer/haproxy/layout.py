@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fleet_balancer.driver import Entrance, Route, Target
 from fleet_balancer.haproxy.slots import Slot
-from fleet_core.route import TimeoutPolicy
+from fleet_core.route import Protocol, TimeoutPolicy
 
 BACKLOG = 4096
 """Connections that wait while no HAProxy accepts; Linux caps it at net.core.somaxconn."""
@@ -76,6 +76,16 @@ def server_name(number: int, *, reserve: bool = False) -> str:
 
 def server_id(number: int, *, reserve: bool = False) -> int:
     return RESERVE_IDS + number if reserve else number
+
+
+def plain_tcp(route: Route) -> bool:
+    """It is reached by TCP, and so by nothing else."""
+    return any(one.protocol is Protocol.TCP for one in route.entrances)
+
+
+def rate_table(pool: str) -> str:
+    """The name of the backend that only counts the requests of each client."""
+    return f"{pool}.rate"
 
 
 def limited(pool: PoolLayout) -> bool:

@@ -11,8 +11,9 @@ from fleet_balancer.driver import DriverError, Pool, Route, Target
 from fleet_balancer.haproxy import slots
 from fleet_balancer.haproxy.config import CERTIFICATES, render, render_certificates, render_map, skeleton
 from fleet_balancer.haproxy.instance import Files, Structure
-from fleet_balancer.haproxy.layout import Layout, PoolLayout, entrances, frontend
+from fleet_balancer.haproxy.layout import Layout, PoolLayout, entrances, frontend, plain_tcp
 from fleet_balancer.haproxy.listeners import Listeners
+from fleet_balancer.haproxy.pages import PAGES, page_files
 from fleet_core.route import Protocol
 
 _CONNECTIONS = 10_000
@@ -82,20 +83,22 @@ class Preparation:
             {pool.name: pool.health_path for pool in layout.pools},
             self.skeleton(pools),
         )
-        folder = self._runtime_dir / CERTIFICATES
-        folder.mkdir(mode=0o700, exist_ok=True)
+        certificates, pages = self._runtime_dir / CERTIFICATES, self._runtime_dir / PAGES
+        for folder in (certificates, pages):
+            folder.mkdir(mode=0o700, exist_ok=True)
         contents = {
             files.configuration: render(layout).encode(),
             files.map: render_map(layout.pools).encode(),
             files.certificates: render_certificates(self._selection).encode(),
             files.structure: structure.dump(),
-            **{folder / f"{one.digest}.pem": one.pem for one in self._selection.certificates},
+            **{certificates / f"{one.digest}.pem": one.pem for one in self._selection.certificates},
+            **{pages / name: page for name, page in page_files(one.route.policy for one in layout.pools).items()},
         }
         for path, content in contents.items():
             path.touch(mode=0o600)
             path.write_bytes(content)
         # Processes that run have read theirs.
-        for path in set(folder.iterdir()) - contents.keys():
+        for path in {*certificates.iterdir(), *pages.iterdir()} - contents.keys():
             path.unlink()
         return structure
 
@@ -106,7 +109,7 @@ class Preparation:
                 targets = pool.targets()
                 table = slots.initial(targets, slots.capacity(len(targets)))
                 key = hashlib.sha256(self._secret + name.encode()).hexdigest()[:32]
-                pools.append(PoolLayout(name, pool.route, table, pool.health_path, key))
+                pools.append(PoolLayout(name, pool.route, table, _health_path(pool.route, pool), key))
         return tuple(pools)
 
     def _layout(self, files: Files, wanted: Mapping[str, Pool]) -> Layout:
@@ -120,6 +123,11 @@ class Preparation:
             listeners={address: self._listeners.descriptor(address) for address in addresses(wanted)},
             pools=pools,
         )
+
+
+def _health_path(route: Route, pool: Pool) -> str:
+    """By TCP nothing is asked for: to connect is the check."""
+    return "" if plain_tcp(route) else pool.health_path
 
 
 def _max_connections(servers: int) -> int:

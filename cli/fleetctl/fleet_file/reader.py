@@ -134,7 +134,7 @@ class Reader:
             known = int(key) if shape.whole_keys and key.isascii() and key.isdecimal() else key
             place = tree.keys.get(key, value.place)
             if shape.whole_keys and (isinstance(known, str) or not known):
-                self.complain(place, (*path, key), "a slot is a whole number from 1")
+                self.complain(place, (*path, key), "it is not a whole number from 1")
                 continue
             self.note((*spec_path, known), place, (*path, key))
             found = self.value(shape.value, value, (*path, key), (*spec_path, known))

@@ -424,7 +424,7 @@ class _Planning:
         rollout = self.rollout
         if rollout is None or rollout.state is not RolloutState.ROLLING_BACK or rollout.previous is None:
             return False
-        return worker.id.generation <= rollout.previous.generation and _ails(worker)
+        return worker.id.generation <= rollout.previous.generation and worker.ails
 
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:
@@ -443,13 +443,5 @@ class _Planning:
         """Workers that shall serve and do not, while nothing is being done about it."""
         if self.app.state is not AppState.RUNNING or self.starts or self.draining or self.stops:
             return []
-        return [
-            str(worker.id.slot_id)
-            for worker in self.good.values()
-            if worker and (worker.life is Life.UNREADY or _ails(worker))
-        ]
-
-
-def _ails(worker: WorkerView) -> bool:
-    """It crashed, and is not ready again yet."""
-    return worker.life in (Life.BACKOFF, Life.FAILED) or (worker.restarts > 0 and worker.life is Life.STARTING)
+        ill = (one for one in self.good.values() if one and (one.life is Life.UNREADY or one.ails))
+        return [str(worker.id.slot_id) for worker in ill]

@@ -56,6 +56,11 @@ class WorkerView:
         return self.phase is Phase.RUN or self.life is not Life.EXITED
 
     @property
+    def ails(self) -> bool:
+        """It crashed, and is not ready again yet."""
+        return self.life in (Life.BACKOFF, Life.FAILED) or (self.restarts > 0 and self.life is Life.STARTING)
+
+    @property
     def listable(self) -> bool:
         """It may be answering requests. What is not so is in no upstream list, whatever else is planned."""
         return bool(self.port) and self.life in (Life.READY, Life.UNREADY, Life.STOPPING)

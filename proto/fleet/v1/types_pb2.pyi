@@ -789,10 +789,81 @@ class TimeoutPolicy(_message.Message):
 Global___TimeoutPolicy: _TypeAlias = TimeoutPolicy  # noqa: Y015
 
 @_typing.final
+class RateLimitPolicy(_message.Message):
+    """One client's requests to one balancer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    PER_SECONDS_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """More of them in `per_seconds` are answered 429; 0: no limit."""
+    per_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        per_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["per_seconds", b"per_seconds", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimitPolicy: _TypeAlias = RateLimitPolicy  # noqa: Y015
+
+@_typing.final
+class CachePolicy(_message.Message):
+    """Answers that a balancer keeps in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_OBJECT_BYTES_FIELD_NUMBER: _builtins.int
+    max_age_seconds: _builtins.float
+    """For so long at most; 0: none are kept."""
+    max_object_bytes: _builtins.int
+    """Larger ones are not kept."""
+    def __init__(
+        self,
+        *,
+        max_age_seconds: _builtins.float = ...,
+        max_object_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age_seconds", b"max_age_seconds", "max_object_bytes", b"max_object_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
+
+@_typing.final
 class RoutePolicy(_message.Message):
     """Where clients reach the app, and what is done with their requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ErrorPagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     HTTP_FIELD_NUMBER: _builtins.int
     HTTPS_FIELD_NUMBER: _builtins.int
@@ -806,6 +877,12 @@ class RoutePolicy(_message.Message):
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_FIELD_NUMBER: _builtins.int
     TIMEOUTS_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    ERROR_PAGES_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    SLOW_START_SECONDS_FIELD_NUMBER: _builtins.int
     http: _builtins.str
     """"ADDRESS:PORT" the balancers listen on for this app, for HTTP and for HTTP in TLS; no address at all: the app has no route."""
     https: _builtins.str
@@ -822,6 +899,12 @@ class RoutePolicy(_message.Message):
     """Requests that one worker is sent at a time by one balancer; 0: no limit."""
     max_queue: _builtins.int
     """Requests that may wait at one balancer for a worker below that limit, others are answered 503; 0: no limit."""
+    tcp: _builtins.str
+    """As `http`, for connections that are passed on as they are; then nothing is said that is about HTTP."""
+    compression: _builtins.bool
+    """Answers of text are sent compressed by gzip to clients that accept it."""
+    slow_start_seconds: _builtins.float
+    """A worker that is new at a balancer, or is back, gets its share little by little over so long."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names clients ask for, in lower case; "*.example.com" is each name with one label more. Empty: any."""
@@ -832,6 +915,14 @@ class RoutePolicy(_message.Message):
 
     @_builtins.property
     def timeouts(self) -> Global___TimeoutPolicy: ...
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimitPolicy: ...
+    @_builtins.property
+    def error_pages(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """Status → HTML, for what balancers themselves answer: 429, 502, 503, 504."""
+
+    @_builtins.property
+    def cache(self) -> Global___CachePolicy: ...
     def __init__(
         self,
         *,
@@ -847,10 +938,16 @@ class RoutePolicy(_message.Message):
         max_connections: _builtins.int = ...,
         max_queue: _builtins.int = ...,
         timeouts: Global___TimeoutPolicy | None = ...,
+        tcp: _builtins.str = ...,
+        compression: _builtins.bool = ...,
+        rate_limit: Global___RateLimitPolicy | None = ...,
+        error_pages: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        cache: Global___CachePolicy | None = ...,
+        slow_start_seconds: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeouts", b"timeouts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "rate_limit", b"rate_limit", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "redirect_https", b"redirect_https", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "timeouts", b"timeouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "compression", b"compression", "error_pages", b"error_pages", "forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "rate_limit", b"rate_limit", "redirect_https", b"redirect_https", "slow_start_seconds", b"slow_start_seconds", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "tcp", b"tcp", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

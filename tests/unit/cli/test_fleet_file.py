@@ -38,6 +38,33 @@ def refusal(tmp_path: Path, text: str, name: str = "fleet.yaml") -> list[str]:
     return [line.removeprefix(f"{tmp_path}/{name}:") for line in lines]
 
 
+def test_a_route_says_what_is_done_with_requests(tmp_path: Path) -> None:
+    apps = read(
+        tmp_path,
+        """
+apps:
+  shop:
+    command: ./a
+    route:
+      http: ":8080"
+      compression: true
+      rate_limit: {requests: 100, per: 10s}
+      cache: {max_age: 10s, max_object: 256K}
+      slow_start: 30s
+      error_pages:
+        503: "<h1>zurück</h1>"
+  db:
+    command: ./b
+    route: {tcp: ":5432", max_connections: 50, timeouts: {tunnel: 8h}}
+""",
+    )
+    route = apps["shop"].spec.route
+    assert (route.compression, route.slow_start_seconds, route.error_pages) == (True, 30, {503: "<h1>zurück</h1>"})
+    assert (route.rate_limit.requests, route.rate_limit.per_seconds) == (100, 10)
+    assert (route.cache.max_age_seconds, route.cache.max_object_bytes) == (10, 256 << 10)
+    assert (apps["db"].spec.route.tcp, apps["db"].spec.route.timeouts.tunnel_seconds) == (":5432", 8 * 3600)
+
+
 def test_a_file_says_what_an_app_is(tmp_path: Path) -> None:
     apps = read(
         tmp_path,
@@ -186,7 +213,12 @@ def test_every_value_out_of_range_and_every_broken_rule_is_told_at_once(tmp_path
         ("{command: x, ready: {path: healthz}}", "path", "apps.a.ready.path: health path 'healthz' must start with /"),
         ("{command: x, env: {A=B: c}}", "env", "apps.a.env: environment variable 'A=B' cannot be set"),
         ("{command: x, ready: {method: http}}", "a: {", "apps.a: ready method http needs an http_path"),
-        ("{command: x, worker_env: {0: {A: b}}}", "0", "apps.a.worker_env.0: a slot is a whole number from 1"),
+        (
+            "{command: x, route: {http: 80, error_pages: {404: x}}}",
+            "error_pages",
+            "apps.a.route.error_pages: no balancer answers 404",
+        ),
+        ("{command: x, worker_env: {0: {A: b}}}", "0", "apps.a.worker_env.0: it is not a whole number from 1"),
         ("{command: x, hosts: {h: 1}, size: 2}", "size", "apps.a.size: hosts says how many run on each"),
         ("{command: x, hosts: [h]}", "[h]", "apps.a.hosts: a list of hosts needs size"),
         ("{command: x, args: y}", "args", "apps.a.args: it goes with script"),

@@ -43,6 +43,13 @@ def test_without_options_an_app_has_the_defaults_of_the_spec() -> None:
         (("--https", ":443"), "route.https", ":443"),
         (("--http", ":80", "--https", ":443", "--redirect-https"), "route.redirect_https", True),
         (("--http", ":80", "--forwarded", "append"), "route.forwarded", Forwarded.APPEND),
+        (("--tcp", ":5432"), "route.tcp", ":5432"),
+        (("--http", ":80", "--compression"), "route.compression", True),
+        (("--http", ":80", "--rate-limit", "100/10s"), "route.rate_limit.requests", 100),
+        (("--http", ":80", "--rate-limit", "100/10s"), "route.rate_limit.per_seconds", 10),
+        (("--http", ":80", "--cache", "1m"), "route.cache.max_age_seconds", 60),
+        (("--http", ":80", "--cache", "1m", "--cache-max-object", "2K"), "route.cache.max_object_bytes", 2048),
+        (("--http", ":80", "--slow-start", "30s"), "route.slow_start_seconds", 30),
         (("--http", ":80", "--sticky"), "route.sticky", True),
         (("--http", ":80", "--sticky-drain", "5s"), "route.sticky_drain_seconds", 5),
         (("--http", ":80", "--max-connections", "8"), "route.max_connections", 8),
@@ -212,3 +219,32 @@ def test_every_field_of_a_spec_is_filled_by_one_option_at_most() -> None:
         known: Any = AppSpec
         for part in field:
             known = get_type_hints(known)[part]
+
+
+def test_an_error_page_is_read_from_its_file(tmp_path: Path) -> None:
+    page = tmp_path / "busy.html"
+    page.write_text("<h1>zurück</h1>")
+    assert spec("--http", ":80", "--error-page", f"503={page}").route.error_pages == {503: "<h1>zurück</h1>"}
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("busy.html", "'busy.html' is not STATUS=FILE"),
+        ("503=/nowhere/busy.html", "/nowhere/busy.html: No such file or directory"),
+    ],
+)
+def test_an_error_page_that_cannot_be_read_is_told(written: str, words: str) -> None:
+    with pytest.raises(click.BadParameter, match=words):
+        spec("--http", ":80", "--error-page", written)
+
+
+@pytest.mark.parametrize("rate", ["100", "0/1s", "x/1s", "100/soon"])
+def test_a_rate_that_is_none_is_told(rate: str) -> None:
+    with pytest.raises(click.BadParameter):
+        spec("--http", ":80", "--rate-limit", rate)
+
+
+def test_tcp_and_http_exclude_each_other() -> None:
+    with pytest.raises(CliError, match="--tcp does not go with --http and --https"):
+        spec("--http", ":80", "--tcp", ":81")
