@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.fleet.harness import MOODY_SERVER, Fleet, load_on, wait_for
 from tests.integration.fleet.judge import assert_none_failed, journals_show
-from tests.integration.fleet.test_lost_etcd import all_online, living, put_back, refused_with
+from tests.faults.outages.scene_lost_etcd import all_online, living, put_back, refused_with
 
 _SIZE = 4
 
