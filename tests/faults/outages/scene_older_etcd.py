@@ -1,4 +1,4 @@
-"""After a restore, and etcd put back to an older copy, under load; the lost etcd itself is in tests/integration/fleet."""
+"""After a restore, and etcd put back to an older copy, under load."""
 
 import os
 import shutil
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.faults.outages.scene_lost_etcd import all_online, living, put_back, refused_with
 from tests.integration.fleet.harness import MOODY_SERVER, Fleet, load_on, wait_for
 from tests.integration.fleet.judge import assert_none_failed, journals_show
-from tests.faults.outages.scene_lost_etcd import all_online, living, put_back, refused_with
 
 _SIZE = 4
 
