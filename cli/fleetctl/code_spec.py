@@ -6,11 +6,12 @@ from pathlib import Path, PurePosixPath
 
 from fleet.v1 import types_pb2
 from fleetctl.errors import CliError, ExitCode
+from fleetctl.target import INTERPRETERS, NODE_COMMANDS, Command
 
 _BUILD_SECONDS = 300.0
 
 
-def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) -> types_pb2.AppSpec:
+def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: Command | None) -> types_pb2.AppSpec:
     """The spec for code that was sent: what named `folder` on this machine names the unpacked code on a host.
 
     What lies in the app's old working directory is looked for in `folder`, too. Raises CliError where nothing of the command
@@ -22,7 +23,8 @@ def moved_into(spec: types_pb2.AppSpec, folder: Path | None, run: str | None) ->
     if first_time:
         moved.cwd = inside(spec.cwd, folder) or "."
     if run is not None:
-        moved.argv[:] = words("--run", run)
+        moved.argv[:] = run.argv
+        moved.runtime = types_pb2.RUNTIME_NODE if run.node else types_pb2.RUNTIME_PROGRAM
     elif first_time:
         moved.argv[:] = [_moved_word(word, Path(spec.cwd), folder, moved.cwd) for word in spec.argv]
         if moved.argv[0].startswith("./") or not moved.argv[0].startswith("/"):
@@ -45,6 +47,29 @@ def _moved_word(word: str, old: Path, folder: Path | None, cwd: str) -> str:
             return word
     below = os.path.relpath(below, cwd)
     return below if "/" in below else f"./{below}"
+
+
+def command_of(words: tuple[str, ...], folder: Path | None) -> Command:
+    """A program is looked for on each host's PATH, its venv first; a script is run by its interpreter. Raises CliError."""
+    name = words[0].removeprefix("./")
+    sent = folder is not None and not name.startswith("/") and (folder / name).is_file()
+    interpreter = INTERPRETERS.get(Path(name).suffix)
+    if folder is not None and "/" in words[0] and not words[0].startswith("/") and not sent:
+        raise CliError(ExitCode.NOT_FOUND, f"there is no file {words[0]} in what is deployed from {folder}")
+    if interpreter and (sent or folder is None):
+        return Command((interpreter, f"./{name}", *words[1:]), interpreter == "node", "")
+    if folder is not None and sent:
+        if not os.access(folder / name, os.X_OK):
+            raise CliError(ExitCode.USAGE, f"{words[0]} is not executable: chmod +x it, or name its interpreter first")
+        return Command((f"./{name}", *words[1:]), _runs_node(folder / name), "")
+    return Command(words, Path(words[0]).name in NODE_COMMANDS, "")
+
+
+def _runs_node(script: Path) -> bool:
+    with script.open("rb") as stream:
+        line = stream.readline(256)
+    words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
+    return any(Path(word).name in NODE_COMMANDS for word in words)
 
 
 def inside(path: str, folder: Path | None) -> str | None:

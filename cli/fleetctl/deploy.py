@@ -1,6 +1,5 @@
 """`deploy`: code from a folder, a commit or an archive, to every host that runs the app; a new app begins with it."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from fleet_core.ids import check_name
 from fleet_core.spec import AppSpec
 from fleetctl.app_options import SpecOption, spec_options
 from fleetctl.client.changing import workers_to_start
-from fleetctl.code_spec import build_policy, moved_into
+from fleetctl.code_spec import build_policy, command_of, moved_into
 from fleetctl.code_spec import words as words_of
 from fleetctl.command import POSITIVE_DURATION, FleetCommand, fleet_command
 from fleetctl.connection import Connection
-from fleetctl.deployed_spec import command_of, folder_within, new_spec
+from fleetctl.deployed_spec import folder_within, new_spec
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_apps, complete_hosts
 from fleetctl.operation import carry_out, new_request_id
@@ -216,9 +215,7 @@ class _Wanted:
                 raise CliError(ExitCode.FAILED, text, "use the fleetctl of the controller's version") from error
             spec = self.wish.onto(before).to_proto()
         command = command_of(self.words, self.folder) if self.words else None
-        moved = moved_into(spec, self.folder, None if command is None else shlex.join(command.argv))
-        if command is not None:
-            moved.runtime = types_pb2.RUNTIME_NODE if command.node else types_pb2.RUNTIME_PROGRAM
+        moved = moved_into(spec, self.folder, command)
         if self.cwd is not None:
             moved.cwd = folder_within(self.cwd, self.folder)
         if self.policy is not None:

@@ -1,12 +1,11 @@
 """What the command line says of code that is sent: the command in it, its folder, and the spec of an app that begins with it."""
 
-import os
 from pathlib import Path
 
 from fleet.v1 import types_pb2
-from fleetctl.code_spec import inside
+from fleetctl.code_spec import command_of, inside
 from fleetctl.errors import CliError, ExitCode
-from fleetctl.target import INTERPRETERS, NODE_COMMANDS, Command
+from fleetctl.target import INTERPRETERS
 from fleetctl.wish import Wish
 
 
@@ -32,29 +31,6 @@ def _example(app: str, folder: Path | None) -> str:
     else:
         command = f"{INTERPRETERS[Path(found).suffix]} {found}" if found else "node server.js"
     return f"fleetctl deploy {app} -- {command}"
-
-
-def command_of(words: tuple[str, ...], folder: Path | None) -> Command:
-    """A program is looked for on each host's PATH, its venv first; a script is run by its interpreter. Raises CliError."""
-    name = words[0].removeprefix("./")
-    sent = folder is not None and not name.startswith("/") and (folder / name).is_file()
-    interpreter = INTERPRETERS.get(Path(name).suffix)
-    if folder is not None and "/" in words[0] and not words[0].startswith("/") and not sent:
-        raise CliError(ExitCode.NOT_FOUND, f"there is no file {words[0]} in what is deployed from {folder}")
-    if interpreter and (sent or folder is None):
-        return Command((interpreter, f"./{name}", *words[1:]), interpreter == "node", "")
-    if folder is not None and sent:
-        if not os.access(folder / name, os.X_OK):
-            raise CliError(ExitCode.USAGE, f"{words[0]} is not executable: chmod +x it, or name its interpreter first")
-        return Command((f"./{name}", *words[1:]), _runs_node(folder / name), "")
-    return Command(words, Path(words[0]).name in NODE_COMMANDS, "")
-
-
-def _runs_node(script: Path) -> bool:
-    with script.open("rb") as stream:
-        line = stream.readline(256)
-    words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
-    return any(Path(word).name in NODE_COMMANDS for word in words)
 
 
 def folder_within(cwd: Path, folder: Path | None) -> str:

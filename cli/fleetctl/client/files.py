@@ -15,7 +15,7 @@ from fleetctl.client.handles import AsyncRollout, deadline_in, logger
 from fleetctl.client.rollouts import WAIT_SECONDS, new_request_id, newest_rollout
 from fleetctl.client.spec import Names, names_of, words_of
 from fleetctl.client.values import Applied, Difference, Result, from_view
-from fleetctl.code_spec import build_policy, moved_into
+from fleetctl.code_spec import build_policy, command_of, moved_into
 from fleetctl.exported import exported
 from fleetctl.fleet_file.writer import document
 from fleetctl.fleet_source import Source, load
@@ -97,10 +97,11 @@ class Files(Part):
             code = await asyncio.to_thread(_Code.at, path, ref)
         with code.archive.stream, translated():
             known = await self._app(app)
+            command = None if run is None else command_of(tuple(words_of("run", run)), code.folder)
             request = control_pb2.UpdateAppRequest(
                 request_id=new_request_id(),
                 app=app,
-                spec=moved_into(known.spec, code.folder, _line("run", run)),
+                spec=moved_into(known.spec, code.folder, command),
                 expected_revision=known.revision,
                 artifact_digest=code.archive.digest,
                 cause=f"deploy {code.name}",

@@ -161,6 +161,7 @@ class Route(Value, frozen=True):
 
     http: str | None
     https: str | None
+    tcp: str | None
     hosts: tuple[str, ...]
     paths: tuple[str, ...]
 

@@ -14,6 +14,7 @@ from fleet.v1 import types_pb2
 from fleetctl.code_spec import moved_into
 from fleetctl.errors import CliError
 from fleetctl.packing import open_archive, pack_folder, pack_npm, pack_ref
+from fleetctl.target import Command
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_a_command_that_would_not_run_the_new_code_is_refused() -> None:
     spec = types_pb2.AppSpec(name="shop", argv=["/usr/bin/node", "/elsewhere/server.js"], cwd="/y")
     with pytest.raises(CliError, match=r"/elsewhere/server\.js, which is not in what is deployed"):
         moved_into(spec, Path("/x/code"), None)
-    assert list(moved_into(spec, Path("/x/code"), "node 'a b.js'").argv) == ["node", "a b.js"]
+    assert list(moved_into(spec, Path("/x/code"), Command(("node", "a b.js"), True, "")).argv) == ["node", "a b.js"]
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm on PATH")
