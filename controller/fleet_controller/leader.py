@@ -92,12 +92,8 @@ class Term:
             not self.lost.is_set() and self._clock() - self._tried_at < self._lease.seconds - _PROOF_MARGIN_SECONDS
         )
 
-    def found_lost(self, why: str) -> None:
-        """A commit's fence did not hold."""
-        self._lose(why)
-
     def give_up(self, why: str) -> None:
-        """Lead no more, though the lease is held."""
+        """Lead no more: a commit's fence did not hold, or all is to be read anew though the lease is held."""
         self._lose(why)
 
     async def resign(self) -> None:

@@ -129,7 +129,7 @@ class Office:
             revision = await self.store.commit(expectations, operations, timeout=timeout)
         except Conflict as conflict:
             if conflict.key == LEADER_KEY:
-                self.term.found_lost("another controller leads, or nobody")
+                self.term.give_up("another controller leads, or nobody")
             raise
         except StoreFull as error:
             self.etcd_full = str(error)
