@@ -5,13 +5,11 @@ import time
 from tests.hosts.fleet import APP, SIZE, HostFleet
 from tests.hosts.links import Cut, Direction
 from tests.hosts.machine import Machine
-from tests.load.tally import FailureKind, Tally
+from tests.load.tally import Tally
 
 _REQUESTS = 150
 """After each fault, so many more must have been answered before the next."""
 _LIMITED = "/sys/fs/cgroup/system.slice/fleet-workers.service/limited.1.1"
-_CLIENT_SECONDS = 5.0
-"""Until a client of the load gives up."""
 
 
 def more_requests(fleet: HostFleet, tally: Tally, count: int = _REQUESTS) -> None:
@@ -156,7 +154,6 @@ def test_a_host_boots_with_its_workers_while_the_controller_is_away(hosts: HostF
 def test_after_a_power_cut_requests_fail_only_until_the_host_is_known_to_be_gone(hosts: HostFleet) -> None:
     with hosts.load() as tally:
         more_requests(hosts, tally)
-        cut = time.monotonic()
         hosts.web1.power_cut()
         hosts.control.wait_for(lambda: hosts.state_of("web1") != "online", "web1 to be missed")
         known = time.monotonic()
@@ -165,10 +162,8 @@ def test_after_a_power_cut_requests_fail_only_until_the_host_is_known_to_be_gone
         hosts.wait_for_processes(hosts.web1, SIZE // 2)
         hosts.wait_until_settled()
         more_requests(hosts, tally)
-    # What was sent before the cut and got no answer runs into the client's timeout.
-    late = [failure for failure in tally.details if failure.kind is not FailureKind.TIMEOUT and failure.at > known]
-    assert late == []
-    assert max((failure.at for failure in tally.details), default=cut) <= known + _CLIENT_SECONDS
+    # What was sent to the host before may fail later: when nothing was acknowledged for long enough, or the client gives up.
+    assert [failure for failure in tally.details if failure.began > known] == []
     assert len(hosts.workers("web1")) == SIZE // 2
 
 
