@@ -131,9 +131,8 @@ class LogTail:
             return []
         while True:
             before = log_names(self.path)
-            place = next((at for at, name in enumerate(before) if last.is_at(name)), -1)
             newer: list[_OpenFile] = []
-            for name in before[place + 1 :]:
+            for name in _after(last, before):
                 opened = _open(name)
                 if opened is not None:
                     newer.append(opened)
@@ -144,6 +143,15 @@ class LogTail:
                     return newer
             for opened in newer:
                 os.close(opened.descriptor)
+
+
+def _after(last: _OpenFile, names: list[LogName]) -> list[LogName]:
+    """Those that came after `last`. Where it is not among them, it was the oldest, or an operator took it away: then its time tells."""
+    for at, name in enumerate(names):
+        if last.is_at(name):
+            return names[at + 1 :]
+    _, written = last.origin or origin_of(os.fstat(last.descriptor))
+    return [name for name in names if name.number == 0 or name.origin[1] >= written]
 
 
 def _order(names: list[LogName]) -> list[tuple[Path, int]]:

@@ -2,6 +2,8 @@
 
 import re
 
+_BYTE_ORDER_MARK = "\ufeff"
+_EXPORT = re.compile(r"^export\s+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$", "`": "`"}
 
@@ -16,7 +18,9 @@ def parse_env_lines(text: str) -> dict[str, str]:
     A line is `KEY=VALUE`, with `export ` before it or not; empty lines and those that begin with # are left out. Within single
     quotes a value is taken as it stands, within double quotes the escapes of a shell and \\n, \\r, \\t count, and both may go on
     over several lines. Without quotes, spaces around the value and what follows ` #` are no part of it. Nothing is expanded.
+    A file may come from Windows: lines that end with \\r\\n end with \\n, and a byte order mark is no part of the first one.
     """
+    text = text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n")
     variables: dict[str, str] = {}
     at, number = 0, 1
     while at < len(text):
@@ -26,7 +30,7 @@ def parse_env_lines(text: str) -> dict[str, str]:
         if not line or line.startswith("#"):
             at, number = end + 1, number + 1
             continue
-        name, equals, value = line.removeprefix("export ").partition("=")
+        name, equals, value = _EXPORT.sub("", line, count=1).partition("=")
         name, value = name.strip(), value.strip()
         if not equals or not _NAME.fullmatch(name):
             raise EnvLinesError(f"line {number} is not KEY=VALUE")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fleet_agent.supervisor import rotation
 from fleet_agent.supervisor.complaints import complain
+from fleet_agent.supervisor.loop import now
 
 PIPE_BYTES = 1024 * 1024
 """The largest a user may ask for by default (/proc/sys/fs/pipe-max-size): 5 s of 2,000 lines of 100 bytes a second."""
@@ -14,6 +15,8 @@ SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK; Python has no name for it before 3.14
 
 _ENDLESS_BYTES = 64 * 1024
 """A line of that length may go on in the next file."""
+_LOOK_SECONDS = 1.0
+"""A file that was moved away is written to for so long at most. One that was removed or emptied is noticed at the next line."""
 
 
 class LogFile:
@@ -30,6 +33,8 @@ class LogFile:
         self._descriptor = -1
         self._began = 0.0
         self._troubled = False
+        self._looked = 0.0
+        """When its name was last looked at."""
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -57,6 +62,8 @@ class LogFile:
     def opened(self) -> bool:
         """Open, and another one where a rotation is due and the last line is whole. False: it cannot be, and stderr was told."""
         try:
+            if self._descriptor >= 0:
+                self._heed_others()
             if self._descriptor >= 0 and self._due() and self._at_line_end():
                 self.close()
                 if rotation.rotate(self.path, self.files):
@@ -104,6 +111,23 @@ class LogFile:
         self.inode = os.fstat(self._descriptor).st_ino
         self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
         self._began = rotation.began(self.path) if self.size else time.time()
+        self._looked = now()
+
+    def _heed_others(self) -> None:
+        """Operators remove and empty logs, and logrotate(8) moves them away: nothing more may go where nobody looks. Raises
+        OSError."""
+        status = os.fstat(self._descriptor)
+        if status.st_size != self.size:
+            self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if not status.st_nlink or (now() - self._looked >= _LOOK_SECONDS and not self._in_place()):
+            self.close()
+
+    def _in_place(self) -> bool:
+        self._looked = now()
+        try:
+            return self.path.lstat().st_ino == self.inode
+        except FileNotFoundError:
+            return False
 
     def _due(self) -> bool:
         if self.max_bytes and self.size >= self.max_bytes:

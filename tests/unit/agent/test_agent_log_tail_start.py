@@ -1,5 +1,6 @@
 """A reader that begins while the log is being rotated."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,40 @@ def test_a_rotation_while_the_files_are_opened_hides_none_of_them(
         lines += more
     tail.close()
     assert lines == [b"one", b"two", b"three", b"four"]
+
+
+def everything(tail: LogTail) -> list[bytes]:
+    lines: list[bytes] = []
+    while more := tail.read():
+        lines += more
+    return lines
+
+
+def test_a_log_that_somebody_removes_is_followed_on_and_what_was_read_is_not_read_again(tmp_path: Path) -> None:
+    log = tmp_path / "1.out.log"
+    for seconds, (name, text) in enumerate((("1.out.log.2", "one\n"), ("1.out.log.1", "two\n"), ("1.out.log", "three\n"))):
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (1_700_000_000 + seconds, 1_700_000_000 + seconds))
+    tail = LogTail(log)
+    tail.start(100)
+    assert everything(tail) == [b"one", b"two", b"three"]
+    log.unlink()
+    assert everything(tail) == []
+    log.write_text("four\n")
+    assert everything(tail) == [b"four"]
+    tail.close()
+
+
+def test_a_reader_that_falls_behind_rotation_goes_on_with_the_oldest_file_there_is(tmp_path: Path) -> None:
+    log = tmp_path / "1.out.log"
+    log.write_text("one\n")
+    os.utime(log, (1_700_000_000, 1_700_000_000))
+    tail = LogTail(log)
+    tail.start(100)
+    assert everything(tail) == [b"one"]
+    for number, text in ((2, "three\n"), (1, "four\n"), (0, "five\n")):
+        path = tmp_path / f"1.out.log.{number}" if number else log
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+    assert everything(tail) == [b"three", b"four", b"five"]
+    tail.close()
