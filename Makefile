@@ -109,6 +109,9 @@ soak-rollouts: $(VENV)/.installed ## every operation under load on three hosts a
 faults: $(VENV)/.installed ## SECONDS of random kills of one host's agent and supervisor under load (SEED, RATE), judged by the journals
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) --rate $(RATE) $(if $(SEED),--seed $(SEED)) $(if $(TIMESTAMPS),--timestamps)
 
+faults-points: $(VENV)/.installed ## the supervisor killed before each of its system calls around one worker (ARGS="--since run --first 0 --last 40" for less)
+	$(BIN)/python -m tests.faults.kill_points $(ARGS)
+
 faults-outages: $(VENV)/.installed ## etcd lost, older, full, without a quorum; full disks; two agents of one name (SCENES, as pytest's -k)
 	$(BIN)/pytest tests/faults/outages --override-ini 'python_files=scene_*.py' $(if $(SCENES),-k '$(SCENES)')
 
@@ -119,7 +122,7 @@ faults-hosts: $(VENV)/.installed ## SECONDS of random faults and operations on s
 	$(BIN)/python -m tests.hosts.engine
 	$(BIN)/python -m tests.faults.fleet --seconds $(if $(filter file,$(origin SECONDS)),300,$(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-faults-planted: $(VENV)/.installed ## four bugs, planted one at a time: each must be caught, and nothing without it
+faults-planted: $(VENV)/.installed ## seven bugs, planted one at a time: each must be caught, and nothing without it
 	$(BIN)/python -m tests.faults.planted $(if $(SEED),--seed $(SEED))
 
 faults-takeover: $(VENV)/.installed ## kill -9 of the leading of three controllers, RUNS times (SEED): seconds until the next one acts, each below five
@@ -154,4 +157,4 @@ bench: bench-restarts bench-rollouts bench-deploy bench-upstreams bench-host ## 
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts .faults build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-outages faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-points faults-outages faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-host clean

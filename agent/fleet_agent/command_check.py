@@ -9,6 +9,7 @@ from typing import Any
 
 from fleet_agent.accounts import find_account, find_group
 from fleet_agent.readiness import Finding
+from fleet_agent.supervisor.processes import describe_exit
 from fleet_agent.supervisor.protocol import Launch
 
 _NOT_PASSED_ON = "FLEET_GENERATION"
@@ -34,7 +35,7 @@ async def command_finding(command: Sequence[str], launch: Launch, timeout: float
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.returncode < 0:
-        return Finding(good=False, seen=f"{name} was killed by {signal.Signals(-process.returncode).name}")
+        return Finding(good=False, seen=f"{name} was {describe_exit(os.CLD_KILLED, -process.returncode).reason}")
     return Finding(process.returncode == 0, f"{name} exited with {process.returncode}")
 
 

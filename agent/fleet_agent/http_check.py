@@ -5,6 +5,10 @@ import asyncio
 from fleet_agent.readiness import Finding
 
 _MAX_STATUS_LINE = 4096
+_MAX_FIELDS = 100
+_INTERIM = (100, 102, 103)
+"""The answer itself is still to come (RFC 9110, 15.2)."""
+_NOT_HTTP = "the answer is not HTTP/1"
 
 
 async def http_finding(address: str, port: int, path: str, timeout: float) -> Finding:
@@ -41,10 +45,29 @@ async def _status(address: str, port: int, path: str) -> int:
             f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: fleet-agent\r\nConnection: close\r\n\r\n".encode()
         )
         await writer.drain()
-        line = await reader.readline()
-        words = line.split(None, 2)
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
-            raise ValueError("the answer is not HTTP/1")
-        return int(words[1])
+        while (status := await _read_status(reader)) in _INTERIM:
+            await _skip_fields(reader)
+        return status
     finally:
         writer.transport.abort()
+
+
+async def _read_status(reader: asyncio.StreamReader) -> int:
+    words = (await _read_line(reader)).split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        raise ValueError(_NOT_HTTP)
+    return int(words[1])
+
+
+async def _skip_fields(reader: asyncio.StreamReader) -> None:
+    for _ in range(_MAX_FIELDS):
+        if (await _read_line(reader)).strip() == b"":
+            return
+    raise ValueError(_NOT_HTTP)
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError as error:  # it is too long, which asyncio says in terms of its own
+        raise ValueError(_NOT_HTTP) from error

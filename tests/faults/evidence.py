@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from tests.faults.writer import ATTEMPTED, BEAT, LONGEST_NOTIFY, LONGEST_WRITE, STARTED, TOLD, UNHEARD, WORDS, WRITTEN
+from tests.faults.writer import (
+    ATTEMPTED,
+    BEAT,
+    FULL,
+    LONGEST_NOTIFY,
+    LONGEST_WRITE,
+    STARTED,
+    TOLD,
+    UNHEARD,
+    WORDS,
+    WRITTEN,
+)
 
 _NANOSECONDS = 1e9
 
@@ -47,7 +58,9 @@ class Life:
     """When a stop signal arrived."""
     longest_notify: float = 0.0
     unheard: int = 0
-    """Notifications that could not be sent."""
+    """Notifications that could not be sent, or not at once."""
+    full: int = 0
+    """Writes for which there was no room in the pipe."""
 
     @property
     def name(self) -> str:
@@ -108,6 +121,7 @@ def _read_lives(folder: Path) -> Iterator[Life]:
             words[TOLD] / _NANOSECONDS if words[TOLD] else None,
             words[LONGEST_NOTIFY] / _NANOSECONDS,
             words[UNHEARD],
+            words[FULL],
         )
 
 

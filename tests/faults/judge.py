@@ -12,6 +12,7 @@ from itertools import pairwise
 from tests.faults.evidence import Event, Evidence, Key, Life, Process
 
 LONGEST_WRITE_SECONDS = 5.0
+"""By the clock, which tells of a slow machine too. That a pipe was full, which is what blocks, is no matter of time."""
 _STOP_SLACK_SECONDS = 0.5
 """A writer's last sign of life may be so much older than its end, on a machine that is busy."""
 _LINE = re.compile(rb"(?:\d{4}-\d\d-\d\dT\S+ )?([a-z-]+\.\d+\.\d+\.\d+\.\d+) (\d+) x+")
@@ -217,6 +218,8 @@ def _writes(lives: Iterable[Life], history: Sequence[Event]) -> list[str]:
         )
         if (longest := max(life.longest_write, unfinished)) > LONGEST_WRITE_SECONDS:
             found.append(f"{life.name} was blocked in write for {longest:.1f} s")
+        if life.full:
+            found.append(f"{life.name} found no room for {life.full} lines: an ordinary program is blocked there")
         if life.longest_notify > LONGEST_WRITE_SECONDS:
             found.append(f"{life.name} was blocked in a notification for {life.longest_notify:.1f} s")
         if life.unheard:

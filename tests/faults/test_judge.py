@@ -126,6 +126,10 @@ PLANTED: dict[str, tuple[Evidence, str]] = {
         replace(GOOD, lives=[replace(FIRST, longest_write=5.2), SECOND]),
         f"{FIRST.name} was blocked in write for 5.2 s",
     ),
+    "a writer that would have been blocked": (
+        replace(GOOD, lives=[replace(FIRST, full=3), SECOND]),
+        f"{FIRST.name} found no room for 3 lines",
+    ),
     "a blocked notification": (
         replace(GOOD, lives=[replace(FIRST, longest_notify=5.2), SECOND]),
         f"{FIRST.name} was blocked in a notification for 5.2 s",

@@ -7,7 +7,7 @@ const fs = require('fs');
 const path = require('path');
 
 const LINE_BYTES = 100;
-const [STARTED, BEAT, ATTEMPTED, WRITTEN, LONGEST_WRITE, TOLD, LONGEST_NOTIFY, UNHEARD] = Array(8).keys();
+const [STARTED, BEAT, ATTEMPTED, WRITTEN, LONGEST_WRITE, TOLD, LONGEST_NOTIFY, UNHEARD, FULL] = Array(9).keys();
 const TICK_MILLISECONDS = 10;
 const MESSAGE_TICKS = 20;
 
@@ -18,14 +18,29 @@ const place = ['FLEET_APP', 'FLEET_WORKER_ID', 'FLEET_GENERATION'].map((name) =>
 const name = [...place, process.pid, startTicks].join('.');
 const rate = Number(process.env.FAULTS_RATE);
 
-const words = new BigUint64Array(8);
+const words = new BigUint64Array(9);
 words[STARTED] = words[BEAT] = started;
+const pause = new Int32Array(new SharedArrayBuffer(4));
+// The same pipe, opened once more: a write that finds no room is counted.
+const output = fs.openSync('/proc/self/fd/1', fs.constants.O_WRONLY | fs.constants.O_NONBLOCK);
 const journalPath = path.join(process.env.FAULTS_JOURNAL, name);
 const journal = fs.openSync(`${journalPath}.new`, 'w');
 const save = () => fs.writeSync(journal, words, 0, words.byteLength, 0);
 save();
 fs.renameSync(`${journalPath}.new`, `${journalPath}.life`);
 
+const write = (line) => {
+  for (let full = false; ; full = true) {
+    try {
+      return fs.writeSync(output, line);
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error;
+      if (!full) words[FULL] += 1n;
+      save();
+      Atomics.wait(pause, 0, 0, 5);
+    }
+  }
+};
 const longer = (word, before) => {
   const took = process.hrtime.bigint() - before;
   if (took > words[word]) words[word] = took;
@@ -59,7 +74,7 @@ setInterval(() => {
     words[ATTEMPTED] = BigInt(number);
     save();
     const before = process.hrtime.bigint();
-    fs.writeSync(1, `${`${name} ${number} `.padEnd(LINE_BYTES - 1, 'x')}\n`);
+    write(`${`${name} ${number} `.padEnd(LINE_BYTES - 1, 'x')}\n`);
     longer(LONGEST_WRITE, before);
     words[WRITTEN] = words[ATTEMPTED];
   }

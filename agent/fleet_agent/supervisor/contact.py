@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fleet_agent.supervisor import channels
 from fleet_agent.supervisor.channels import Meeting, Peer
@@ -64,10 +64,15 @@ def places(launch: Launch) -> Places:
     return Places(*numbers)
 
 
-@dataclass(frozen=True)
-class _Paths:
+class Paths(NamedTuple):
+    """Of a worker's sockets, whatever process of it is the present one."""
+
     notify: Path
     meeting: Path
+
+
+def paths_in(folder: Path, stem: str) -> Paths:
+    return Paths(folder / f"{stem}.notify", folder / f"{stem}.channel")
 
 
 _Adopted = TypeVar("_Adopted", NotifySocket, Peer)
@@ -82,7 +87,7 @@ class Contact:
         self._hears = hears
         self._loop = loop
         self._kept = kept
-        self._paths = _Paths(folder / f"{stem}.notify", folder / f"{stem}.channel")
+        self._paths = paths_in(folder, stem)
         self._process = 0, 0
         self.notify: NotifySocket | None = None
         self.channel: Peer | None = None

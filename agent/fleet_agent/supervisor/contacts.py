@@ -2,10 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from fleet_agent.supervisor.contact import Contact, Hears, places
+from fleet_agent.supervisor.contact import Contact, Hears, paths_in, places
 from fleet_agent.supervisor.identity import IdentityError
 from fleet_agent.supervisor.journal import file_stem
 from fleet_agent.supervisor.kept import Kept
@@ -83,9 +83,18 @@ class Contacts:
             if pidfd is not None:
                 os.close(pidfd)
 
-    def adopted(self) -> None:
-        """All that lives was adopted."""
+    def adopted(self, everybody: Collection[Key]) -> None:
+        """All that lives was adopted. What belongs to no worker goes: a supervisor was killed while it forgot it."""
         self._kept.drop_unclaimed()
+        stems = {file_stem(key) for key in everybody}
+        for path in self._folder.iterdir():
+            if path.stem not in stems:
+                path.unlink(missing_ok=True)
+
+    def forget(self, key: Key) -> None:
+        """Delete what a supervisor left behind that was killed while the last process of this worker ended."""
+        for path in paths_in(self._folder, file_stem(key)):
+            path.unlink(missing_ok=True)
 
     def release_listeners(self, everybody: Iterable[Life]) -> None:
         """Close the listening sockets that no worker has or waits for."""

@@ -66,6 +66,8 @@ class Life:
     """In stopping: the signal that is held back while a program that was asked shuts down; 0: it was sent."""
     signal_seconds: float = 0.0
     """With `unsent`: how long after that signal to kill."""
+    unsure: int = 0
+    """In stopping: a signal that may not have been sent: it is, again, by a supervisor that finds this; 0: none."""
     status_text: str = ""
     """What the present process last said of itself."""
     channel_inode: int = 0
@@ -115,7 +117,7 @@ def stop(life: Life, number: int, grace_seconds: float, now: float) -> Step:
         half = grace_seconds / 2
         asked = replace(life, wanted=None, state="stopping", deadline=now + half, unsent=number, signal_seconds=half)
         return asked, (Ask(),)
-    return replace(life, wanted=None, state="stopping", deadline=now + grace_seconds), (Signal(number),)
+    return _signalled(replace(life, wanted=None, state="stopping", deadline=now + grace_seconds), number)
 
 
 def unheard(life: Life, now: float) -> Step:
@@ -123,7 +125,16 @@ def unheard(life: Life, now: float) -> Step:
     if not life.unsent or life.deadline is None:
         return life, ()
     left = max(0.0, life.deadline - now) + life.signal_seconds
-    return replace(life, deadline=now + left, unsent=0, signal_seconds=0.0), (Signal(life.unsent),)
+    return _signalled(replace(life, deadline=now + left, unsent=0, signal_seconds=0.0), life.unsent)
+
+
+def _signalled(life: Life, number: int) -> Step:
+    return replace(life, unsure=number), (Signal(number),)
+
+
+def sent(life: Life) -> Life:
+    """The signal was sent."""
+    return replace(life, unsure=0)
 
 
 def note(life: Life, pid: int, *, ready: bool, by: str = "") -> Step:
@@ -157,7 +168,7 @@ def fail(life: Life, pid: int, reason: str, now: float, number: int = 0) -> Step
         reason=reason,
         deadline=now + life.launch.grace_seconds,
     )
-    return failing, (Signal(number or life.launch.stop_signal),)
+    return _signalled(failing, number or life.launch.stop_signal)
 
 
 def started(life: Life, pid: int, start_ticks: int, now: float) -> Life:
@@ -211,6 +222,7 @@ def _without_process(life: Life, reason: str) -> Life:
         deadline=None,
         unsent=0,
         signal_seconds=0.0,
+        unsure=0,
         status_text="",
         failing="",
         reason=reason,
@@ -238,7 +250,7 @@ def due(life: Life, now: float) -> Step:
     if life.state == "backoff":
         return replace(life, state="starting", deadline=None), (Start(),)
     if life.unsent:
-        return replace(life, deadline=now + life.signal_seconds, unsent=0, signal_seconds=0.0), (Signal(life.unsent),)
+        return _signalled(replace(life, deadline=now + life.signal_seconds, unsent=0, signal_seconds=0.0), life.unsent)
     return replace(life, deadline=None), (Signal(SIGKILL),)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleet_agent.supervisor.loop import Loop
 from fleet_agent.supervisor.pace import Paced
+from fleet_agent.supervisor.processes import read_stat
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7): pid, uid, gid
 _MAX_MESSAGE_BYTES = 4096
@@ -129,7 +130,13 @@ class NotifySocket:
         except OSError:
             return None
         pid = _sender(ancillary)
-        return message if pid > 0 and not flags & socket.MSG_TRUNC and belongs(pid) else b""
+        return message if pid > 0 and not flags & socket.MSG_TRUNC and (belongs(pid) or _gone(pid)) else b""
+
+
+def _gone(pid: int) -> bool:
+    """A helper such as systemd-notify(1) may have ended before it is heard. The socket's mode vouches for it: nobody but root
+    and the worker's own user can write to it."""
+    return read_stat(pid) is None
 
 
 def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:

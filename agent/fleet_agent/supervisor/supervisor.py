@@ -144,6 +144,7 @@ class Supervisor:
         if held.logs is not None:
             held.logs.close()
         self._logs.remove(file_stem(key))
+        self._contacts.forget(key)
         self._news.forgotten(key)
         return ""
 
@@ -167,7 +168,7 @@ class Supervisor:
             else:
                 self._step(held, lives.resume(held.life, now()), adopted=True)
         self._logs.keep_only({file_stem(key) for key in self._workers})
-        self._contacts.adopted()
+        self._contacts.adopted(self._workers)
         self._release_listeners()
         if self._cgroups is not None:
             self._cgroups.keep_only({held.life.key for held in self._workers.values() if held.leaf is not None})
@@ -188,6 +189,8 @@ class Supervisor:
             held.leaf = leaf.from_the_start() if leaf is not None and pidfd is None else leaf
         if life.killed:
             held.kill_all()
+        elif life.unsure:
+            self._signal(held, held.tree, life.unsure)
         if pidfd is None:
             self._leader_ended(held, held.tree.outcome() or UNKNOWN_END)
         else:
@@ -239,8 +242,14 @@ class Supervisor:
             elif held.tree is not None and effect.number == signal.SIGKILL:
                 held.kill_all()
             elif held.tree is not None:
-                held.tree.signal_group(effect.number)
-                held.tree.signal_group(signal.SIGCONT)  # one that was suspended could not obey
+                self._signal(held, held.tree, effect.number)
+
+    def _signal(self, held: Held, tree: Tree, number: int) -> None:
+        """Journaled before as not sure, after as sent: a supervisor killed in between leaves it to the next."""
+        tree.signal_group(number)
+        tree.signal_group(signal.SIGCONT)  # one that was suspended could not obey
+        held.life = lives.sent(held.life)
+        self._write(held.life)
 
     def _set_timer(self, held: Held) -> None:
         """To be called when the deadline may be another."""

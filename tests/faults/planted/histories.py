@@ -18,8 +18,11 @@ from random import Random
 from fleet_agent.supervisor.protocol import Key, Launch
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, Runtime
+from tests.faults.evidence import read_evidence
 from tests.faults.fleet.checker import check
 from tests.faults.fleet.record import Fault, Operation, Record, Sight, epochs_of
+from tests.faults.host import HostUnderFaults
+from tests.faults.judge import judge
 from tests.integration.agent.fake_controller import FakeController, target
 from tests.integration.agent.running import RunningHost
 from tests.integration.fleet.harness import JOURNAL, PLAIN_SERVER, Fleet, Load, wait_for
@@ -34,6 +37,7 @@ _SETTLED_SECONDS = 4.0
 _STARTS, _ROUNDS = 32, 40
 _STARTING_SECONDS = 0.06
 """What so many starts take, about."""
+_FAULT_SECONDS, _FAULT_RATE = 25.0, 1000.0
 
 
 def epochs(folder: Path, seed: int) -> list[str]:
@@ -255,12 +259,23 @@ def _sleepers(mark: str) -> dict[int, int]:
     return found
 
 
+def host(folder: Path, seed: int) -> list[str]:
+    """Faults of one host's agent and supervisor, judged by the workers' journals, as `make faults` has them."""
+    suffering = HostUnderFaults(folder, seed, _FAULT_SECONDS, _FAULT_RATE, timestamps=False)
+    asyncio.run(suffering.run())
+    return judge(read_evidence(suffering.journals, suffering.log_dir, suffering.history_path)).violations
+
+
 HISTORIES: dict[str, Callable[[Path, int], list[str]]] = {
     "epochs": epochs,
     "acknowledgement": acknowledgement,
     "adoption": adoption,
     "journal": journal,
+    "lines": host,
+    "doubles": host,
+    "pipes": host,
 }
+"""By the name of the bug."""
 
 
 def possible(name: str) -> str:

@@ -1,5 +1,6 @@
 """A service manager's fd store for one supervisor (sd_pid_notify_with_fds(3)), out of the parts of `fleetctl up`."""
 
+import asyncio
 import json
 import os
 import sys
@@ -27,6 +28,12 @@ class FdStore:
         self._store = DescriptorStore()
         self._socket = NotifySocket(path)
         self._path = path
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def serve(self) -> None:
+        """Take what is sent when it comes, in the running loop, until `close`: a socket holds ten messages by default."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._receive)
 
     @property
     def names(self) -> list[str]:
@@ -51,6 +58,8 @@ class FdStore:
         return [sys.executable, "-S", "-c", _PASS, json.dumps([env, numbers]), *argv], numbers
 
     def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
         self._socket.close()
         self._store.close()
 

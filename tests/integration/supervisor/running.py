@@ -104,6 +104,15 @@ class RunningSupervisor:
         self._process = None
         return code
 
+    @property
+    def dead(self) -> bool:
+        return self._process is None or self._process.returncode is not None
+
+    async def death(self) -> None:
+        """Returns once the supervisor has ended."""
+        assert self._process is not None
+        await self._process.wait()
+
     async def kill(self, number: int = signal.SIGKILL) -> int:
         os.kill(self.pid, number)
         return await self.ended()
@@ -115,6 +124,12 @@ class RunningSupervisor:
                 worker = self.workers.get(key)
                 if worker is not None and predicate(worker):
                     return worker
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until_gone(self, key: Key = KEY) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while key in self.workers:
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -12,6 +12,7 @@ import pytest
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.journal import Journal
+from fleet_agent.supervisor.loop import now
 from fleet_agent.supervisor.processes import UNKNOWN_EXIT, here, read_stat
 from fleet_agent.supervisor.protocol import Key
 from fleet_agent.supervisor_client import SupervisorUnavailable
@@ -142,6 +143,24 @@ async def test_a_stop_goes_on_where_the_last_supervisor_left_it(host: RunningSup
     stopped = await host.until(lambda seen: seen.state == "exited")
     assert stopped.restarts == 0
     assert not alive(worker.pid)
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["not sent", "sent"])
+async def test_a_stop_signal_is_sent_by_the_next_supervisor_where_the_last_did_not_come_to_it(
+    host: RunningSupervisor, sent: bool
+) -> None:
+    """A supervisor killed between journal and signal: the worker has its whole grace, and is asked before it is killed."""
+    script = 'trap "echo asked" TERM; echo up; while true; do sleep 0.02; done'
+    await host.run(launch("sh", "-c", script))
+    await eventually(lambda: "up" in host.log(), "it has its trap")
+    await host.kill()
+    journal = Journal(host.runtime_dir / "journal", here())
+    (record,) = journal.read()
+    life, _ = lives.stop(record.life, signal.SIGTERM, 1.0, now())
+    journal.write(lives.sent(life) if sent else life)
+    await host.start()
+    await host.until(lambda seen: seen.state == "exited")
+    assert ("asked" in host.log()) == (not sent)
 
 
 async def test_stopped_and_failed_workers_stay_so(host: RunningSupervisor) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,22 @@ time.sleep(1000)
     await keeping.start()
     (tmp_path / "then").touch()
     await keeping.until(lambda worker: worker.status_text == "afterwards")
+
+
+async def test_a_helper_that_has_ended_before_it_is_heard_counts_too(
+    keeping: RunningSupervisor, tmp_path: Path
+) -> None:
+    """As `systemd-notify --ready` in a script does. Guards invariant 3."""
+    (tmp_path / "helper.py").write_text(PREAMBLE + "say('READY=1', 'STATUS=said by a helper')")
+    script = f"touch up; while [ ! -e now ]; do sleep 0.01; done; {sys.executable} -S helper.py; touch said; sleep 1000"
+    worker = await keeping.run(launch("sh", "-c", script, cwd=tmp_path, notify=True, ready_by="notify"))
+    await eventually((tmp_path / "up").exists, "it runs")
+    await keeping.kill()
+    (tmp_path / "now").touch()
+    await eventually((tmp_path / "said").exists, "the helper has ended")
+    await keeping.start()
+    heard = await keeping.until(lambda worker: worker.state == "running")
+    assert (heard.pid, heard.status_text) == (worker.pid, "said by a helper")
 
 
 async def test_an_adopted_worker_is_still_watched(keeping: RunningSupervisor, tmp_path: Path) -> None:

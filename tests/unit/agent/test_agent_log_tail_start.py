@@ -48,7 +48,9 @@ def everything(tail: LogTail) -> list[bytes]:
 
 def test_a_log_that_somebody_removes_is_followed_on_and_what_was_read_is_not_read_again(tmp_path: Path) -> None:
     log = tmp_path / "1.out.log"
-    for seconds, (name, text) in enumerate((("1.out.log.2", "one\n"), ("1.out.log.1", "two\n"), ("1.out.log", "three\n"))):
+    for seconds, (name, text) in enumerate(
+        (("1.out.log.2", "one\n"), ("1.out.log.1", "two\n"), ("1.out.log", "three\n"))
+    ):
         (tmp_path / name).write_text(text)
         os.utime(tmp_path / name, (1_700_000_000 + seconds, 1_700_000_000 + seconds))
     tail = LogTail(log)
