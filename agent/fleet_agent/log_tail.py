@@ -146,7 +146,7 @@ class LogTail:
 
 
 def _after(last: _OpenFile, names: list[LogName]) -> list[LogName]:
-    """Those that came after `last`. Where it is not among them, it was the oldest, or an operator took it away: its time tells."""
+    """Those that came after `last`. Where it is not among them, it was the oldest, or somebody took it away: its time tells."""
     for at, name in enumerate(names):
         if last.is_at(name):
             return names[at + 1 :]

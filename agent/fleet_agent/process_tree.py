@@ -19,6 +19,7 @@ class Process(NamedTuple):
     parent: int
     session: int
     cpu_seconds: float
+    """With those of its children that have ended and were waited for."""
     rss_bytes: int
     threads: int
 
@@ -32,7 +33,7 @@ class Usage:
     rss_bytes: int
     """Shared pages count once for each process."""
     cpu_seconds: float
-    """Of the processes there are now."""
+    """Of the processes there are now and those there were. It never goes back while one `UsageMeter` measures it."""
     cpu_percent: float
     """Of one processor, since the reading before; at the first since its start."""
     open_files: int
@@ -84,7 +85,7 @@ def read_processes(pids: Collection[int] | None = None) -> ProcessTable:
             pid,
             int(fields[1]),
             int(fields[3]),
-            (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
+            sum(map(int, fields[11:15])) / _TICKS_PER_SECOND,  # utime, stime, cutime, cstime
             int(fields[21]) * _PAGE_BYTES,
             int(fields[17]),
         )
@@ -146,7 +147,8 @@ class UsageMeter:
     """Processor use between two readings."""
 
     def __init__(self) -> None:
-        self._before: dict[int, tuple[float, float]] = {}
+        self._before: dict[int, tuple[float, float, float]] = {}
+        """Root → when it was measured, its seconds then, and those that are in no file any more: an orphan took them along."""
         self._strangers = Strangers()
 
     def measure(self, roots: Mapping[int, float], now: float) -> dict[int, Usage]:
@@ -156,21 +158,22 @@ class UsageMeter:
             return {}
         table = self._strangers.read(roots)
         usage: dict[int, Usage] = {}
-        after: dict[int, tuple[float, float]] = {}
+        after: dict[int, tuple[float, float, float]] = {}
         for root, started in roots.items():
             processes = [table.processes[pid] for pid in table.tree(root)]
             if not processes:
                 continue
-            seconds = sum(process.cpu_seconds for process in processes)
-            after[root] = now, seconds
-            then, seconds_then = self._before.get(root, (started, 0.0))
+            then, seconds_then, lost = self._before.get(root, (started, 0.0, 0.0))
+            there = sum(process.cpu_seconds for process in processes)
+            lost = max(lost, seconds_then - there)
+            seconds = there + lost
+            after[root] = now, seconds, lost
             elapsed = now - then
             usage[root] = Usage(
                 root,
                 rss_bytes=sum(process.rss_bytes for process in processes),
                 cpu_seconds=seconds,
-                # A process of the tree that ended took its seconds along.
-                cpu_percent=max(0.0, seconds - seconds_then) / elapsed * 100 if elapsed > 0 else 0.0,
+                cpu_percent=(seconds - seconds_then) / elapsed * 100 if elapsed > 0 else 0.0,
                 open_files=sum(open_files(process.pid) for process in processes),
                 threads=sum(process.threads for process in processes),
             )

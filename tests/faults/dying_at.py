@@ -100,7 +100,7 @@ def main() -> None:
     if since == "start":
         sys.setprofile(countdown)
     else:
-        Service.handle = _from_first_run(countdown)  # type: ignore[method-assign]
+        Service.handle = _from_first_run(countdown)  # type: ignore[method-assign, assignment]
     host = Host(Path(runtime_dir), Path(log_dir), Path(runtime_dir) / "supervisor.sock")
     signal.signal(signal.SIGTERM, host.stop)
     host.run()

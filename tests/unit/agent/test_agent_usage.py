@@ -10,7 +10,7 @@ import pytest
 
 from fleet_agent import process_tree
 from fleet_agent.probes import boot_time
-from fleet_agent.process_tree import Strangers, UsageMeter, open_files, read_processes
+from fleet_agent.process_tree import Process, ProcessTable, Strangers, UsageMeter, open_files, read_processes
 
 
 def test_usage_is_measured_over_the_whole_tree() -> None:
@@ -86,3 +86,28 @@ def _when(look: Callable[[], set[int]]) -> set[int]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return found
+
+
+def test_processor_time_of_children_that_have_ended_is_counted() -> None:
+    burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+    with subprocess.Popen(["sh", "-c", f"sh -c '{burn}'; echo done; read x"], stdin=-1, stdout=-1) as root:
+        assert root.stdout is not None
+        assert root.stdout.readline() == b"done\n"
+        usage = UsageMeter().measure({root.pid: boot_time() - 100}, boot_time())[root.pid]
+        root.kill()
+    assert usage.cpu_seconds >= 0.05
+
+
+def test_processor_time_never_goes_back_when_an_orphan_takes_its_own_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(root: float, orphan: float | None) -> ProcessTable:
+        processes = {1000: Process(1000, 1, 1000, root, 4096, 1)}
+        if orphan is not None:
+            processes[1001] = Process(1001, 1, 1000, orphan, 4096, 1)
+        return ProcessTable(processes, {}, {1000: list(processes)})
+
+    tables = iter([table(1.0, 9.0), table(2.0, None), table(3.5, None)])
+    monkeypatch.setattr(Strangers, "read", lambda _strangers, _roots: next(tables))
+    meter = UsageMeter()
+    measured = [meter.measure({1000: 0.0}, at)[1000] for at in (10.0, 20.0, 30.0)]
+    assert [usage.cpu_seconds for usage in measured] == [10.0, 10.0, 11.5]
+    assert [usage.cpu_percent for usage in measured] == [100.0, 0.0, 15.0]
