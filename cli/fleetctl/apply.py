@@ -11,6 +11,7 @@ from fleetctl.apply_plan import Plan, Verdict
 from fleetctl.applying import Apply, present_fleet
 from fleetctl.command import fleet_command
 from fleetctl.errors import CliError, ExitCode, FleetError
+from fleetctl.fleet_code import packed
 from fleetctl.fleet_source import Source, load
 from fleetctl.output import Column, Output
 from fleetctl.settings import Settings
@@ -77,10 +78,11 @@ def diff(settings: Settings, path: Path, env_name: str, only: str) -> int:
 
 def _compared(settings: Settings, source: Source) -> list[Plan]:
     """Raises CliError, also where an app could not become what the file says."""
-    present, hosts = present_fleet(settings)
+    with packed(source.content) as code:
+        present = present_fleet(settings, code.unsent())
     plans = []
     for wanted in source.content.apps:
-        plan = planned(wanted, present, hosts)
+        plan = planned(wanted, present, code.digests)
         if isinstance(plan, Outcome):
             raise CliError(ExitCode.USAGE, f"{plan.app}: {plan.message}")
         plans.append(plan)
@@ -100,23 +102,24 @@ def apply_file(
     """Raises CliError where something is not as the file says in the end."""
     output = Output(settings)
     source = _source(output, path, env_name, only)
-    present, hosts = present_fleet(settings)
-    named = {wanted.name for wanted in source.content.apps}
-    others = sorted(app.name for app in present if app.name not in named)
-    plans = [planned(wanted, present, hosts) for wanted in source.content.apps]
-    if dry_run:
-        _show(output, plans, others if prune else ())
-        blocked = [plan for plan in plans if isinstance(plan, Outcome)]
-        if blocked:
-            raise CliError(blocked[0].code, f"{blocked[0].app}: {blocked[0].message}")
-        return
-    if prune and others:
-        output.confirm(f"Remove what is not in {source.content.file}: {', '.join(others)}?")
-    run = Apply(settings, output, supersede)
-    run.carry_out(plans, present)
-    if prune:
-        run.remove(others)
-    run.conclude(source.content.file, () if prune else others)
+    with packed(source.content) as code:
+        present = present_fleet(settings, code.unsent())
+        named = {wanted.name for wanted in source.content.apps}
+        others = sorted(app.name for app in present.apps if app.name not in named)
+        plans = [planned(wanted, present, code.digests) for wanted in source.content.apps]
+        if dry_run:
+            _show(output, plans, others if prune else ())
+            blocked = [plan for plan in plans if isinstance(plan, Outcome)]
+            if blocked:
+                raise CliError(blocked[0].code, f"{blocked[0].app}: {blocked[0].message}")
+            return
+        if prune and others:
+            output.confirm(f"Remove what is not in {source.content.file}: {', '.join(others)}?")
+        run = Apply(settings, output, supersede, code.archives)
+        run.carry_out(plans, present.apps)
+        if prune:
+            run.remove(others)
+        run.conclude(source.content.file, () if prune else others)
 
 
 def _source(output: Output, path: Path, env_name: str, only: str) -> Source:

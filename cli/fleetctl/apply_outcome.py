@@ -1,12 +1,12 @@
 """What can become of an app of a file, in words. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fleet.v1 import control_pb2
 from fleetctl import views
-from fleetctl.apply_plan import Impossible, Plan, Verdict, plan_app
+from fleetctl.apply_plan import Impossible, Plan, Request, Verdict, plan_app
 from fleetctl.client.errors import ExitCode
 from fleetctl.client.values import Change, Result
 from fleetctl.fleet_file.document import WantedApp
@@ -41,15 +41,39 @@ class Outcome:
         }
 
 
-def planned(wanted: WantedApp, present: Sequence[control_pb2.App], hosts: Sequence[control_pb2.Host]) -> Plan | Outcome:
-    """An outcome where it cannot even be planned."""
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What there is to compare a file with."""
+
+    apps: Sequence[control_pb2.App]
+    hosts: Sequence[control_pb2.Host]
+    missing: frozenset[str] = frozenset()
+    """Digests of code that the file names alone, and that the controllers do not have."""
+
+    def app(self, name: str) -> control_pb2.App | None:
+        return next((app for app in self.apps if app.name == name), None)
+
+
+def planned(wanted: WantedApp, present: Present, digests: Mapping[str, str]) -> Plan | Outcome:
+    """An outcome where it cannot even be planned. `digests`: app → the code that the file names."""
+    digest, app = digests.get(wanted.name, ""), present.app(wanted.name)
+    if digest in present.missing and (app is None or app.artifact_digest != digest):
+        text = f"this fleet has no code {digest[:12]}: give code a path, or send it first by `fleetctl deploy`"
+        return Outcome(wanted.name, Result.FAILED, message=text, code=ExitCode.REFUSED)
     try:
-        return plan_app(wanted, next((app for app in present if app.name == wanted.name), None), hosts)
+        return plan_app(wanted, app, present.hosts, digest)
     except Impossible as error:
         return Outcome(wanted.name, Result.FAILED, message=str(error), code=ExitCode.REFUSED)
     except ValueError:
         text = "this fleetctl cannot read what the controller has of it: upgrade fleetctl"
         return Outcome(wanted.name, Result.FAILED, message=text, code=ExitCode.REFUSED)
+
+
+def code_digest(request: Request | control_pb2.RemoveAppRequest) -> str:
+    """Of the code that must be at the controller before this is asked; empty: none."""
+    if isinstance(request, control_pb2.StartAppRequest | control_pb2.UpdateAppRequest):
+        return request.artifact_digest
+    return ""
 
 
 def unchanged(app: control_pb2.App) -> Outcome:

@@ -46,23 +46,35 @@ class Plan:
     """In this order, each once the one before is done; without request ids."""
 
 
-def plan_app(wanted: WantedApp, present: control_pb2.App | None, hosts: Sequence[control_pb2.Host]) -> Plan:
-    """`present` None: there is no such app. Raises Impossible; ValueError where the controller's spec cannot be read."""
+def plan_app(
+    wanted: WantedApp, present: control_pb2.App | None, hosts: Sequence[control_pb2.Host], digest: str = ""
+) -> Plan:
+    """`present` None: there is no such app. `digest`: of the code the file names; empty: none, so that an app keeps what it has.
+
+    Raises Impossible; ValueError where the controller's spec cannot be read.
+    """
     placement = _placement(wanted.size, wanted.spec.placement.labels, hosts)
     if present is None:
-        return _create(wanted, placement)
+        return _create(wanted, placement, digest)
     if present.state == control_pb2.APP_STATE_REMOVING:
         raise Impossible("it is being removed: apply again when it is gone")
     before = AppSpec.from_proto(present.spec)
-    if before.needs_artifact:
+    if before.needs_artifact and not digest:
         wanted = replace(wanted, spec=_in_deployed_code(wanted.spec, before))
     differences = list(spec_differences(before, wanted.spec))
     replaces = bool(differences) and _worker_part(before) != _worker_part(wanted.spec)
+    if digest and digest != present.artifact_digest:
+        differences.insert(0, _code_difference(present.artifact_digest, digest))
+        replaces = True
     requests: list[Request] = []
     if differences:
         requests.append(
             control_pb2.UpdateAppRequest(
-                app=wanted.name, spec=wanted.spec.to_proto(), expected_revision=present.revision, cause="apply"
+                app=wanted.name,
+                spec=wanted.spec.to_proto(),
+                expected_revision=present.revision,
+                artifact_digest=digest,
+                cause="apply",
             )
         )
     stopped = present.state == control_pb2.APP_STATE_STOPPED
@@ -98,6 +110,14 @@ def _in_deployed_code(wanted: AppSpec, before: AppSpec) -> AppSpec:
             f"`fleetctl deploy {before.name} --run COMMAND` changes that"
         )
     return AppSpec.model_validate({**wanted.plain(), "argv": before.argv, "cwd": before.cwd})
+
+
+def _code_difference(before: str, after: str) -> str:
+    return " → ".join(("code: " + _digest_words(before), _digest_words(after)))
+
+
+def _digest_words(digest: str) -> str:
+    return f"sha256:{digest[:12]}" if digest else "none"
 
 
 def spec_differences(before: AppSpec, after: AppSpec) -> Iterator[str]:
@@ -181,23 +201,25 @@ def _takes(host: control_pb2.Host, labels: Mapping[str, str]) -> bool:
     return host.state == control_pb2.HOST_STATE_ONLINE and open_ and has
 
 
-def _create(wanted: WantedApp, placement: _Placement) -> Plan:
+def _create(wanted: WantedApp, placement: _Placement, digest: str) -> Plan:
     if placement.total == 0 or placement.by_host == {}:
         raise Impossible("a new app starts with at least one worker: give it a size")
-    differences = (f"size: none → {_size_words(placement) or '1'}",)
-    requests = tuple(_start(wanted.spec.to_proto(), placement))
-    return Plan(wanted.name, Verdict.CREATE, differences, requests=requests)
+    differences = [f"size: none → {_size_words(placement) or '1'}"]
+    if digest:
+        differences.append(_code_difference("", digest))
+    requests = tuple(_start(wanted.spec.to_proto(), placement, digest))
+    return Plan(wanted.name, Verdict.CREATE, tuple(differences), requests=requests)
 
 
-def _start(spec: types_pb2.AppSpec, placement: _Placement) -> Iterator[Request]:
+def _start(spec: types_pb2.AppSpec, placement: _Placement, digest: str = "") -> Iterator[Request]:
     """Hosts with the same number start together; each of the others is added by itself, so that none ever has too many."""
     if placement.by_host is None:
-        yield control_pb2.StartAppRequest(spec=spec, size=placement.total or 0)
+        yield control_pb2.StartAppRequest(spec=spec, size=placement.total or 0, artifact_digest=digest)
         return
     counts = list(placement.by_host.values())
     common = max(sorted(set(counts)), key=counts.count)
     first = sorted(host for host, count in placement.by_host.items() if count == common)
-    yield control_pb2.StartAppRequest(spec=spec, size=common * len(first), hosts=first)
+    yield control_pb2.StartAppRequest(spec=spec, size=common * len(first), hosts=first, artifact_digest=digest)
     for host, count in sorted(placement.by_host.items()):
         if count != common:
             yield _sized(spec.name, count, host)

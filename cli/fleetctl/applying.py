@@ -1,19 +1,22 @@
 """Carries out what a file asks for, one app after the other, and keeps what became of each."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet.v1 import control_pb2
 from fleetctl import views
-from fleetctl.apply_outcome import DONE, Outcome, unchanged
+from fleetctl.apply_outcome import DONE, Outcome, Present, code_digest, unchanged
 from fleetctl.apply_plan import Plan, Request, Verdict
+from fleetctl.client.present import fetch_present
 from fleetctl.client.rollouts import begin_rollout
 from fleetctl.client.values import Result
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, FleetError
 from fleetctl.operation import Begin, carry_out, new_request_id, newest_rollout
 from fleetctl.output import Output
+from fleetctl.packing import Archive
+from fleetctl.sending import send
 from fleetctl.settings import Settings
 
 _ENDS_ALL = (ExitCode.UNREACHABLE, ExitCode.STILL_RUNNING, ExitCode.DETACHED)
@@ -27,6 +30,8 @@ class Apply:
     settings: Settings
     output: Output
     supersede: bool = False
+    archives: Mapping[str, Archive] = field(default_factory=dict)
+    """Code that may have to be sent, by its digest."""
     outcomes: list[Outcome] = field(default_factory=list)
 
     def carry_out(self, plans: Iterable[Plan | Outcome], present: Sequence[control_pb2.App]) -> None:
@@ -98,15 +103,23 @@ class Apply:
         request.request_id = new_request_id()
         request.options.supersede = self.supersede
 
+        archive = self.archives.get(code_digest(request))
+
         async def begin(connection: Connection) -> control_pb2.Rollout:
+            if archive is not None:
+                await send(connection, archive, self._told)
             return await begin_rollout(connection, request)
 
         self._wait(app, begin)
 
+    @property
+    def _told(self) -> Output:
+        """Programs get one document, at the end."""
+        return Output(self.settings.overridden({"output": "table", "quiet": self.settings.structured}))
+
     def _wait(self, app: str, begin: Begin) -> None:
-        # Programs get one document, at the end.
-        settings = self.settings.overridden({"output": "table", "quiet": self.settings.structured})
-        carry_out(settings, Output(settings), app, begin, no_wait=False)
+        output = self._told
+        carry_out(output.settings, output, app, begin, no_wait=False)
 
     def _unchanged(self, app: control_pb2.App) -> None:
         """A rollout under way is waited for until it is also true."""
@@ -135,13 +148,11 @@ class Apply:
         return ", ".join(f"{number} {result}" for result, number in counts if number) or "no apps"
 
 
-async def _fetch(settings: Settings) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:
+async def _fetch(settings: Settings, unsent: Collection[str]) -> Present:
     async with Connection.open(settings) as connection:
-        apps = await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())
-        hosts = await connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest())
-        return list(apps.apps), list(hosts.hosts)
+        return await fetch_present(connection, unsent)
 
 
-def present_fleet(settings: Settings) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:
-    """The apps and the hosts there are. Raises CliError."""
-    return asyncio.run(_fetch(settings))
+def present_fleet(settings: Settings, unsent: Collection[str] = ()) -> Present:
+    """The apps and the hosts there are, and which of `unsent` the controllers lack. Raises CliError."""
+    return asyncio.run(_fetch(settings, unsent))

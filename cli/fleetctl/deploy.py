@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from fleet.v1 import control_pb2, types_pb2
 from fleet_core.checked import CheckError
@@ -24,11 +23,10 @@ from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Output
 from fleetctl.packing import Archive, open_archive, pack_folder, pack_npm, pack_ref
 from fleetctl.rollout_options import Way, rollout_options
+from fleetctl.sending import send
 from fleetctl.settings import Settings
 from fleetctl.size import Size, SizeType
-from fleetctl.upload import upload
 from fleetctl.wish import Wish
-from fleetctl.wording import size as bytes_shown
 
 _COMMAND = "fleetctl.deploy.command"
 
@@ -144,12 +142,12 @@ def deploy(
             starting = await wanted.start(connection)
             starting.request_id, starting.cause, starting.artifact_digest = request_id, cause, archive.digest
             starting.options.CopyFrom(way.options)
-            await _send(connection, archive, output)
+            await send(connection, archive, output)
             return (await connection.call(lambda stub: stub.StartApp, starting, mutation=True)).rollout
         request = wanted.update(known)
         request.request_id, request.cause, request.artifact_digest = request_id, cause, archive.digest
         request.options.CopyFrom(way.options)
-        await _send(connection, archive, output)
+        await send(connection, archive, output)
         return (await connection.call(lambda stub: stub.UpdateApp, request, mutation=True)).rollout
 
     with archive.stream:
@@ -227,16 +225,3 @@ async def _known(connection: Connection, app: str) -> control_pb2.App | None:
     """None: there is no such app. Raises CliError."""
     response = await connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())
     return next((known for known in response.apps if known.name == app), None)
-
-
-async def _send(connection: Connection, archive: Archive, output: Output) -> None:
-    """Raises CliError."""
-    console = output.errors
-    shown = console.is_terminal and not output.settings.quiet
-    columns = (TextColumn("sending"), BarColumn(24), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task("", total=archive.size)
-        sent = await upload(connection, archive, lambda bytes_there: progress.update(task, completed=bytes_there))
-    if not output.settings.quiet and not output.settings.structured:
-        what = f"{archive.files} files, {bytes_shown(archive.size)}" if archive.files else bytes_shown(archive.size)
-        output.line(f"code {archive.digest[:12]} ({what}) {'sent' if sent else 'is there already'}")

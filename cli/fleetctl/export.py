@@ -31,7 +31,7 @@ def export(settings: Settings, names: tuple[str, ...], path: Path | None) -> Non
     To apply it changes nothing. A stopped app is left out, unless it is named: to apply the file would start it.
     """
     output = Output(settings)
-    entries, notes = exported(present_fleet(settings)[0], names)
+    entries, notes = exported(present_fleet(settings).apps, names)
     for note in notes:
         output.note(note)
     if path is not None:

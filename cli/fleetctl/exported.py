@@ -24,7 +24,7 @@ def exported(present: Sequence[control_pb2.App], names: Sequence[str]) -> tuple[
             word = "stopped" if app.state == control_pb2.APP_STATE_STOPPED else "being removed"
             notes.append(f"{app.name} is {word}: left out")
             continue
-        entries[app.name] = app_entry(known_spec(app.spec), _size(app))
+        entries[app.name] = app_entry(known_spec(app.spec), _size(app), app.artifact_digest)
     return entries, tuple(notes)
 
 

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,23 +49,23 @@ class _Entry:
     content: bytes | None = None
 
 
-def pack_folder(folder: Path) -> Archive:
-    """All files but those its ignore files name. Raises CliError."""
+def pack_folder(folder: Path, left_out: Collection[str] = ()) -> Archive:
+    """All files but those its ignore files name, and `left_out`, names relative to it. Raises CliError."""
     try:
-        return _pack(list(_walk(folder)), str(folder))
+        return _pack([entry for entry in _walk(folder) if entry.name not in left_out], str(folder))
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(ExitCode.FAILED, f"{folder} cannot be packed: {error}") from error
 
 
-def pack_ref(folder: Path, ref: str) -> Archive:
-    """What git has of `folder` in the commit that `ref` names. Raises CliError."""
+def pack_ref(folder: Path, ref: str, left_out: Collection[str] = ()) -> Archive:
+    """What git has of `folder` in the commit that `ref` names, without `left_out`. Raises CliError."""
     commit = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", ref=ref).strip()
     content = _git(folder, "archive", "--format=tar", commit.decode(), ".", ref=ref)
     entries: list[_Entry] = []
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
-            if set(name.split("/")) & NEVER:
+            if set(name.split("/")) & NEVER or name in left_out:
                 continue
             if member.issym():
                 entries.append(_Entry(name, link=member.linkname))
@@ -74,8 +74,11 @@ def pack_ref(folder: Path, ref: str) -> Archive:
     return _pack(entries, f"{ref} of {folder}")
 
 
-def pack_npm(folder: Path) -> Archive:
-    """What `npm pack` would publish of `folder`: package.json's `files`, .npmignore and npm's own rules. Raises CliError."""
+def pack_npm(folder: Path, left_out: Collection[str] = ()) -> Archive:
+    """What `npm pack` would publish of `folder`: package.json's `files`, .npmignore and npm's own rules, without `left_out`.
+
+    Raises CliError.
+    """
     if not (folder / "package.json").is_file():
         raise CliError(ExitCode.USAGE, f"--npm-pack needs a package, and there is no package.json in {folder}")
     command = ["npm", "pack", "--dry-run", "--json", "--ignore-scripts"]
@@ -94,7 +97,8 @@ def pack_npm(folder: Path) -> Archive:
     if (folder / "package-lock.json").is_file():
         names = sorted({*names, "package-lock.json"})  # npm never publishes it, and `npm ci` on the hosts needs it
     try:
-        entries = [_Entry(name, (folder / name).stat().st_mode, path=folder / name) for name in names]
+        kept = (name for name in names if name not in left_out)
+        entries = [_Entry(name, (folder / name).stat().st_mode, path=folder / name) for name in kept]
         return _pack(entries, str(folder))
     except OSError as error:
         raise CliError(ExitCode.FAILED, f"{folder} cannot be packed: {error}") from error

@@ -1,22 +1,25 @@
 """Calls about the fleet file, and about code that is sent to hosts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
 from fleet.v1 import control_pb2
-from fleetctl.apply_outcome import DONE, Outcome, difference_view, planned, unchanged
+from fleetctl.apply_outcome import DONE, Outcome, code_digest, difference_view, planned, unchanged
 from fleetctl.apply_plan import Plan, Request, Verdict
 from fleetctl.client.base import Part, options, translated
 from fleetctl.client.errors import ApplyFailed, FleetError, StillRunning, Unreachable, UsageError
 from fleetctl.client.handles import AsyncRollout, deadline_in, logger
+from fleetctl.client.present import fetch_present
 from fleetctl.client.rollouts import WAIT_SECONDS, new_request_id, newest_rollout
 from fleetctl.client.spec import Names, names_of, words_of
 from fleetctl.client.values import Applied, Difference, Result, from_view
 from fleetctl.code_spec import build_policy, command_of, moved_into
 from fleetctl.exported import exported
+from fleetctl.fleet_code import FleetCode, packed
 from fleetctl.fleet_file.writer import document
 from fleetctl.fleet_source import Source, load
 from fleetctl.packing import Archive, open_archive, pack_folder, pack_ref
@@ -29,9 +32,11 @@ class Files(Part):
     async def diff(self, path: str | Path, *, env_name: str = "", only: Names = ()) -> tuple[Difference, ...]:
         """How the apps of a fleet file, or of PM2's ecosystem file, differ from what runs; changes nothing."""
         source = await _source(path, env_name, only)
-        present, hosts = await self._present()
+        async with _packed(source) as code:
+            present = await fetch_present(self._connection, code.unsent())
         return tuple(
-            from_view(difference_view(planned(wanted, present, hosts)), Difference) for wanted in source.content.apps
+            from_view(difference_view(planned(wanted, present, code.digests)), Difference)
+            for wanted in source.content.apps
         )
 
     async def apply(
@@ -53,20 +58,20 @@ class Files(Part):
             raise UsageError("prune removes what is not in the whole file: it does not go with only")
         deadline = deadline_in(timeout)
         source = await _source(path, env_name, only)
-        present, hosts = await self._present()
-        run = _Run(self, supersede, deadline)
-        for wanted in source.content.apps:
-            known = next((app for app in present if app.name == wanted.name), None)
-            await run.carry_out(planned(wanted, present, hosts), known)
-        if prune:
-            named = {wanted.name for wanted in source.content.apps}
-            for other in sorted(app.name for app in present if app.name not in named):
-                await run.attempt(Outcome(other, Result.REMOVED), (_Removal(app=other),))
+        async with _packed(source) as code:
+            present = await fetch_present(self._connection, code.unsent())
+            run = _Run(self, supersede, deadline, code)
+            for wanted in source.content.apps:
+                await run.carry_out(planned(wanted, present, code.digests), present.app(wanted.name))
+            if prune:
+                named = {wanted.name for wanted in source.content.apps}
+                for other in sorted(app.name for app in present.apps if app.name not in named):
+                    await run.attempt(Outcome(other, Result.REMOVED), (_Removal(app=other),))
         return run.conclude(source.content.file)
 
     async def export(self, apps: Names = ()) -> str:
         """A fleet file, in YAML, of the apps that run, or of those named; to apply it changes nothing. Raises NotFound."""
-        entries, notes = exported((await self._present())[0], names_of(apps))
+        entries, notes = exported((await fetch_present(self._connection)).apps, names_of(apps))
         for note in notes:
             logger.warning("%s", note)
         return document(entries)
@@ -112,17 +117,13 @@ class Files(Part):
             await upload(self._connection, code.archive, lambda _bytes_there: None)
             return await self._begin(request, may_change_nothing=True)
 
-    async def _present(self) -> tuple[list[control_pb2.App], list[control_pb2.Host]]:
-        apps = await self._connection.call(lambda stub: stub.ListApps, control_pb2.ListAppsRequest())
-        hosts = await self._connection.call(lambda stub: stub.ListHosts, control_pb2.ListHostsRequest())
-        return list(apps.apps), list(hosts.hosts)
-
 
 class _Run:
     """One run over a file: an app that fails does not keep the next from its turn, a lost controller and the deadline do."""
 
-    def __init__(self, part: Files, supersede: bool, deadline: float) -> None:  # noqa: FBT001
+    def __init__(self, part: Files, supersede: bool, deadline: float, code: FleetCode) -> None:  # noqa: FBT001
         self._part = part
+        self._code = code
         self._supersede = supersede
         self._deadline = deadline
         self._outcomes: list[Outcome] = []
@@ -148,6 +149,7 @@ class _Run:
             for request in requests:
                 request.request_id = new_request_id()
                 request.options.supersede = self._supersede
+                await self._send_code(request)
                 await (await self._part._begin(request)).wait(self._left)
             if under_way:
                 connection = self._part._connection
@@ -157,6 +159,12 @@ class _Run:
         except FleetError as error:
             outcome.result, outcome.message, outcome.details = Result.FAILED, error.message, error.details
             self._over = isinstance(error, Unreachable | StillRunning)
+
+    async def _send_code(self, request: Request | _Removal) -> None:
+        archive = self._code.archives.get(code_digest(request))
+        if archive is not None:
+            async with asyncio.timeout(self._left):
+                await upload(self._part._connection, archive, lambda _bytes_there: None)
 
     @property
     def _left(self) -> float:
@@ -173,6 +181,18 @@ class _Run:
                 reasons += [f"  {line}" for line in outcome.details]
             raise ApplyFailed(f"not as {file} says: {', '.join(outcome.app for outcome in bad)}", apps, reasons)
         return apps
+
+
+@asynccontextmanager
+async def _packed(source: Source) -> AsyncIterator[FleetCode]:
+    """In a thread: it reads every file of the code. Raises FleetError."""
+    with translated():
+        context = packed(source.content)
+        code = await asyncio.to_thread(context.__enter__)
+    try:
+        yield code
+    finally:
+        context.__exit__(None, None, None)
 
 
 async def _source(path: str | Path, env_name: str, only: Names) -> Source:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from fleet_core.spec import Runtime
+from fleetctl.fleet_file.paths import absolute, within_code
 from fleetctl.fleet_file.reader import Reader
 from fleetctl.fleet_file.tree import Path_, Scalar, Table
 from fleetctl.target import INTERPRETERS, NODE_COMMANDS
@@ -22,8 +23,8 @@ def usual_runtime(argv: tuple[str, ...]) -> Runtime:
     return Runtime.NODE if PurePath(argv[0]).name in NODE_COMMANDS else Runtime.PROGRAM
 
 
-def command_line(reader: Reader, table: Table, path: Path_, folder: Path) -> CommandLine | None:
-    """None where it was complained about."""
+def command_line(reader: Reader, table: Table, path: Path_, folder: Path | None, cwd: str = ".") -> CommandLine | None:
+    """None where it was complained about. `folder`: of the file; None: a script lies in the code, from `cwd` there."""
     entries = table.entries
     if "command" in entries:
         for other in ("script", "args", "interpreter"):
@@ -41,7 +42,18 @@ def command_line(reader: Reader, table: Table, path: Path_, folder: Path) -> Com
         return None
     args = reader.words(entries["args"], (*path, "args")) if "args" in entries else ()
     interpreter = _interpreter(reader, table, path, script.text)
-    argv = (*interpreter, os.path.normpath(folder / Path(script.text).expanduser()), *args)
+    if folder is not None:
+        file = absolute(script.text, folder)
+    else:
+        below = within_code(script.text)
+        if below is None:
+            reader.complain(
+                script.place, (*path, "script"), "it is not in the code: write a path from the code's folder"
+            )
+            return None
+        below = os.path.relpath(below, cwd)
+        file = below if below.startswith("../") else f"./{below}"
+    argv = (*interpreter, file, *args)
     return CommandLine(argv, usual_runtime(argv))
 
 

@@ -4,13 +4,14 @@
 DESCRIPTIONS = {
     "command": "Program and arguments; a text is split as a shell would, and no shell runs it. A program without a slash is looked "
     "for on the worker's `PATH`.",
-    "script": "Instead of `command`: a file, from the file's folder; `.js`, `.mjs`, `.cjs` run with `node`, `.py` with `python3`, "
+    "script": "Instead of `command`: a file, from the file's folder, or the code's; `.js`, `.mjs`, `.cjs` run with `node`, `.py` with `python3`, "
     "others by themselves.",
     "args": "Of `script`.",
     "interpreter": "Of `script`, with its own arguments: `node --inspect`.",
     "size": "Workers in all, spread evenly; `cpu`: one per core, `cpu-1`: one less on each host. Left out: as many as there are, or 1.",
     "hosts": "Pins the app: so many workers on each host. A list spreads `size` over its hosts alone.",
-    "cwd": "Working directory, from the file's folder, which is the default.",
+    "code": "Sent to the hosts before anything runs it: a folder or an archive, from the file's folder; `ref`: what git has of it in this commit; `npm_pack`: what `npm pack` would publish. `digest` names code that the fleet has. [deploy.md](deploy.md) says what becomes of it.",
+    "cwd": "Working directory, from the file's folder, which is the default; with `code`, from the code's.",
     "env": "Added to a clean environment.",
     "env_files": "Files of `KEY=VALUE` lines on the hosts, from `cwd`, read at each start; `env` wins.",
     "worker_env": "Variables of the worker in this slot alone.",

@@ -9,7 +9,9 @@ from typing import Any
 from fleet_core.checked import CheckError
 from fleet_core.ids import check_name
 from fleet_core.spec import AppSpec
+from fleetctl.fleet_file.code import Code, code_of
 from fleetctl.fleet_file.command import CommandLine, command_line
+from fleetctl.fleet_file.paths import absolute, within_code
 from fleetctl.fleet_file.reader import Reader
 from fleetctl.fleet_file.shape import APP
 from fleetctl.fleet_file.size import NO_SIZE, Wanted, wanted_size
@@ -20,7 +22,8 @@ from fleetctl.fleet_file.yaml_tree import yaml_tree
 MOST_BYTES = 1024 * 1024
 COMMAND_FIELDS = ("command", "script", "args", "interpreter")
 SIZE_FIELDS = ("size", "hosts")
-APP_FIELDS = frozenset({*APP.fields, *COMMAND_FIELDS, *SIZE_FIELDS})
+CODE_FIELD = "code"
+APP_FIELDS = frozenset({*APP.fields, *COMMAND_FIELDS, *SIZE_FIELDS, CODE_FIELD})
 NOTES_PREFIX = "x-"
 """Keys at the top that begin so are the writer's own: anchors to refer to, notes."""
 
@@ -31,6 +34,8 @@ class WantedApp:
 
     spec: AppSpec
     size: Wanted = NO_SIZE
+    code: Code | None = None
+    """None: it lies on the hosts, or is what the app has already."""
 
     @property
     def name(self) -> str:
@@ -106,14 +111,30 @@ def _app(reader: Reader, name: str, tree: Tree, above: Table, folder: Path) -> W
     table = reader.table(tree, path, APP_FIELDS)
     rest = {key: value for key, value in table.entries.items() if key in APP.fields}
     fields = reader.section(APP, Table(rest, table.place, table.keys), path, ())
-    command = command_line(reader, table, path, folder)
+    code: Code | None = None
+    if CODE_FIELD in table.entries:
+        code = code_of(reader, table.entries[CODE_FIELD], (*path, CODE_FIELD), folder)
+        cwd = _folder_within(reader, table, path, str(fields.get("cwd", ".")))
+        command = None if cwd is None else command_line(reader, table, path, None, cwd)
+    else:
+        cwd = absolute(fields.get("cwd", "."), folder)
+        command = command_line(reader, table, path, folder)
     size = wanted_size(reader, table, path)
-    if command is None or len(reader.complaints) > told:
+    if command is None or cwd is None or len(reader.complaints) > told:
         return None
     for spec_name in ("argv", "name"):
         reader.note((spec_name,), place, path)
-    spec = _checked(reader, {**_implied(fields, command, folder), "name": name, "argv": command.argv}, (place, path))
-    return WantedApp(spec, size) if spec else None
+    spec = _checked(reader, {**_implied(fields, command, cwd), "name": name, "argv": command.argv}, (place, path))
+    return WantedApp(spec, size, code) if spec else None
+
+
+def _folder_within(reader: Reader, table: Table, path: Path_, cwd: str) -> str | None:
+    """None where it was complained about."""
+    below = within_code(cwd)
+    if below is None:
+        place = table.entries["cwd"].place
+        reader.complain(place, (*path, "cwd"), "it is not in the code: write a path from the code's folder")
+    return below
 
 
 def _checked(reader: Reader, fields: dict[str, Any], at: tuple[Place, Path_]) -> AppSpec | None:
@@ -148,10 +169,10 @@ def _without(fields: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any
     return rest if within is None else {**rest, name: within}
 
 
-def _implied(fields: Mapping[str, Any], command: CommandLine, folder: Path) -> dict[str, Any]:
+def _implied(fields: Mapping[str, Any], command: CommandLine, cwd: str) -> dict[str, Any]:
     """What was written, and what follows from it: its folder, and the words a person need not write."""
     values = {"runtime": command.runtime, **fields}
-    values["cwd"] = absolute(fields.get("cwd", "."), folder)
+    values["cwd"] = cwd
     ready = dict(fields.get("ready", {}))
     if ready.get("command") and "method" not in ready:
         ready["method"] = "command"
@@ -163,8 +184,3 @@ def _implied(fields: Mapping[str, Any], command: CommandLine, folder: Path) -> d
         signal = str(fields["stop"]["signal"]).upper()
         values["stop"] = {**fields["stop"], "signal": f"SIG{signal.removeprefix('SIG')}"}
     return {**values, "ready": ready, "rollout": rollout}
-
-
-def absolute(path: str, folder: Path) -> str:
-    """Without a look at the disk: it is the hosts' that counts. ~ is the home of who says it."""
-    return os.path.normpath(folder / Path(path).expanduser())

@@ -53,6 +53,10 @@ class Reader:
         where = path if isinstance(path, str) else dotted(path)
         self.complaints.append(Complaint(self._file, place, where, message))
 
+    def spot(self, place: Place, where: str) -> str:
+        """The place of a value, as complaints begin with it."""
+        return f"{self._file}:{place.line}:{place.column}: {where}"
+
     def finish(self) -> None:
         """Raises FleetFileError where anything was complained about."""
         if self.complaints:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from fleetctl.fleet_file.code import DIGEST
 from fleetctl.fleet_file.descriptions import DESCRIPTIONS
 from fleetctl.fleet_file.document import NOTES_PREFIX
 from fleetctl.fleet_file.shape import APP, UNLIMITED, Field, Kind, Leaf, ListOf, MapOf, Section, Shape
@@ -15,6 +16,7 @@ _BYTES = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([KkMmGgTt]([Ii]?[Bb]
 _SCALAR = {"type": ["string", "number", "boolean"]}
 _WORDS = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": _SCALAR, "minItems": 1}]}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
+_DIGEST = {"type": "string", "pattern": f"^{DIGEST.pattern}$"}
 _LIMIT_BOUND = {"anyOf": [{"type": "integer", "minimum": 0}, {"const": UNLIMITED}]}
 _OWN: dict[str, Any] = {
     "command": _WORDS,
@@ -26,6 +28,27 @@ _OWN: dict[str, Any] = {
         "anyOf": [
             {"type": "object", "additionalProperties": _COUNT, "minProperties": 1},
             {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
+        ]
+    },
+    "code": {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {
+                "type": "object",
+                "properties": {
+                    "path": {"type": "string", "minLength": 1},
+                    "ref": {"type": "string", "minLength": 1},
+                    "npm_pack": {"type": "boolean"},
+                },
+                "minProperties": 1,
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "properties": {"digest": _DIGEST},
+                "required": ["digest"],
+                "additionalProperties": False,
+            },
         ]
     },
 }
@@ -65,6 +88,7 @@ _OWN_FORMS = {
     "interpreter": "words",
     "size": "a number, `cpu`, `cpu-1`",
     "hosts": "host: workers, or a list",
+    "code": "a path, `{path, ref, npm_pack}` or `{digest}`",
 }
 
 

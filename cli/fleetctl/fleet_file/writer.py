@@ -16,9 +16,11 @@ _DURATIONS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _BYTES = (("G", 1024**3), ("M", 1024**2), ("K", 1024))
 
 
-def app_entry(spec: AppSpec, size: Wanted) -> dict[str, Any]:
-    """An app's entry in a file."""
+def app_entry(spec: AppSpec, size: Wanted, digest: str = "") -> dict[str, Any]:
+    """An app's entry in a file. `digest`: of its code; empty: that lies on the hosts."""
     entry: dict[str, Any] = {"command": list(spec.argv), "cwd": spec.cwd}
+    if digest and spec.needs_artifact:
+        entry["code"] = {"digest": digest}
     if size.hosts is not None:
         entry["hosts"] = dict(sorted(size.hosts.items()))
     elif size.count is not None:
