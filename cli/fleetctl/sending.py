@@ -6,6 +6,7 @@ from fleetctl.connection import Connection
 from fleetctl.output import Output
 from fleetctl.packing import Archive
 from fleetctl.upload import upload
+from fleetctl.wording import count
 from fleetctl.wording import size as bytes_shown
 
 
@@ -18,5 +19,9 @@ async def send(connection: Connection, archive: Archive, output: Output) -> None
         task = progress.add_task("", total=archive.size)
         sent = await upload(connection, archive, lambda bytes_there: progress.update(task, completed=bytes_there))
     if not output.settings.quiet and not output.settings.structured:
-        what = f"{archive.files} files, {bytes_shown(archive.size)}" if archive.files else bytes_shown(archive.size)
+        what = (
+            f"{count(archive.files, 'file')}, {bytes_shown(archive.size)}"
+            if archive.files
+            else bytes_shown(archive.size)
+        )
         output.line(f"code {archive.digest[:12]} ({what}) {'sent' if sent else 'is there already'}")

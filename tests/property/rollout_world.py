@@ -46,6 +46,8 @@ class Behaviour(StrEnum):
     CRASHES = "crashes"
     DIES = "dies"
     """Soon after it was ready."""
+    HANGS = "hangs"
+    """It starts for ever, and nobody says that it failed: its code is not there, or its start timeout is long."""
 
 
 class Mailbox(Outbox[balancer_pb2.UpstreamMessage]):
@@ -84,11 +86,12 @@ class LoadBalancer:
 
 
 class World:
-    def __init__(self, policy: RolloutPolicy, size: int) -> None:
+    def __init__(self, policy: RolloutPolicy, size: int, first: Behaviour = Behaviour.GOOD) -> None:
+        """`first`: what the workers do of the revision that the app begins with."""
         self.now = 1000.0
         self.policy = policy
         self.revisions: dict[int, RevisionRecord] = {}
-        self.proven: set[int] = {1}
+        self.proven: set[int] = {1} if first is Behaviour.GOOD else set()
         """Revisions of which the leader saw a worker stay ready for the policy's bake time."""
         self.replaced: dict[str, set[tuple[str, int]]] = {}
         """Rollout → slots whose old worker it stopped."""
@@ -102,7 +105,7 @@ class World:
         """Balancers the user's next operation does not wait for."""
         self.epoch = 0
         facts = {name: HostFact(name, 2, online=True) for name in HOSTS}
-        change = operations.start_new(Ask("r0"), self.spec_of(Behaviour.GOOD, 0), size, (), facts, {})
+        change = operations.start_new(Ask("r0"), self.spec_of(first, 0), size, (), facts, {})
         self.app: AppRecord = change.app
         self.rollouts: dict[str, RolloutRecord] = {}
         self._take(change)
@@ -441,7 +444,7 @@ class World:
         dies = behaviour is Behaviour.CRASHES or (behaviour is Behaviour.DIES and process.life is Life.READY)
         if runs and dies:
             self.crash(identity)
-        elif runs and process.life in (Life.STARTING, Life.UNREADY):
+        elif runs and process.life in (Life.STARTING, Life.UNREADY) and behaviour is not Behaviour.HANGS:
             process.life = Life.FAILED if behaviour is Behaviour.NEVER_READY else Life.READY
         elif process.life is Life.STOPPING:
             process.life = Life.EXITED
@@ -487,8 +490,11 @@ class World:
         elif answer.awaits_promotion:
             self.steer(endings.promoted)
         elif rollout is None and self.behaviour(self.app.revision) is not Behaviour.GOOD and step % 50 == 49:
-            good = max(n for n in self.revisions if self.behaviour(n) is Behaviour.GOOD)
-            self.change(lambda ask, app: revisions.rollback(ask, app, good, self.revisions.values()))
+            good = max((n for n in self.revisions if self.behaviour(n) is Behaviour.GOOD), default=0)
+            if good:
+                self.change(lambda ask, app: revisions.rollback(ask, app, good, self.revisions.values()))
+            else:
+                self.update(Behaviour.GOOD)
 
     def live(self) -> list[WorkerId]:
         return sorted(identity for identity, process in self.processes.items() if process.life is not Life.EXITED)

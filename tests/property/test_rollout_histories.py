@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from fleet_controller.mutations import endings, operations, revisions
 from fleet_controller.planning.placement import HostFact
 from fleet_controller.planning.views import Life
-from fleet_controller.records import AppRecord, AppState, RolloutRecord
+from fleet_controller.records import AppRecord, AppState, RolloutRecord, RolloutState
 from fleet_core.ids import SlotId
 from fleet_core.spec import OnFailure, RolloutPolicy
 from tests.property.rollout_world import BALANCERS, HOSTS, Behaviour, World
@@ -38,10 +39,19 @@ class RolloutHistories(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(policy=_policies, size=st.integers(1, 7))
-    def begin(self, policy: RolloutPolicy, size: int) -> None:
-        self.world = World(policy, size)
-        self.world.settle()
+    @initialize(
+        policy=_policies,
+        size=st.integers(1, 7),
+        first=st.sampled_from([Behaviour.GOOD, Behaviour.GOOD, *Behaviour]),
+        settled=st.booleans(),
+    )
+    def begin(self, policy: RolloutPolicy, size: int, first: Behaviour, *, settled: bool) -> None:
+        self.world = World(policy, size, first)
+        if settled and first is Behaviour.GOOD:
+            self.world.settle()
+        elif settled:
+            for _ in range(60):
+                self.world.pass_a_second()
 
     @rule()
     def the_leader_thinks(self) -> None:
@@ -193,6 +203,34 @@ TestRolloutHistories.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+@pytest.mark.parametrize("policy", [RolloutPolicy(), RolloutPolicy(max_surge=0, max_unavailable=1)])
+@pytest.mark.parametrize("second", [Behaviour.CRASHES, Behaviour.NEVER_READY, Behaviour.HANGS])
+@pytest.mark.parametrize("first", [Behaviour.CRASHES, Behaviour.NEVER_READY, Behaviour.HANGS])
+def test_what_never_ran_is_not_waited_for_on_the_way_back(
+    first: Behaviour, second: Behaviour, policy: RolloutPolicy
+) -> None:
+    """Guards invariant 6: a broken first version, mended badly, and then well."""
+    world = World(policy, len(HOSTS), first)
+    for _ in range(60):
+        world.pass_a_second()
+    assert world.rollout is None, "the start has failed"
+    world.requests += 1  # so that the spec is another one
+    world.update(second)
+    for _ in range(60):
+        world.pass_a_second()
+        if world.rollout is not None and world.rollout.state is RolloutState.ROLLING_BACK:
+            break
+    assert world.app.revision == 1
+    for _ in range(5):
+        world.pass_a_second()
+    assert world.rollout is None, "there is nothing to wait for: the next attempt may begin"
+    assert {process.revision for process in world.processes.values()} == {1}
+    world.update(Behaviour.GOOD)
+    world.settle()
+    assert {(process.revision, process.life) for process in world.processes.values()} == {(3, Life.READY)}
+    assert world.app.good_revisions == (3,)
 
 
 def test_a_way_back_ends_although_a_host_it_had_reached_is_lost_for_good() -> None:

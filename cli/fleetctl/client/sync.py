@@ -14,7 +14,10 @@ from fleetctl.client.portal import Portal, PortalOwner
 from fleetctl.client.rollouts import (
     WAIT_SECONDS,
 )
-from fleetctl.client.spec import Names, SpecFields
+from fleetctl.client.spec import (
+    Names,
+    SpecFields,
+)
 from fleetctl.client.values import (
     App,
     Applied,

@@ -268,11 +268,8 @@ class _Planning:
             return False
         if not any(worker.phase is Phase.RUN for worker in self.slots[host, slot]):
             return False  # it is being stopped: the slot will be free soon
-        if (
-            host not in replacing
-            and len(replacing) >= self.policy.parallel_hosts
-            and self._serves_somehow((host, slot))
-        ):
+        enough = len(replacing) >= self.policy.parallel_hosts
+        if host not in replacing and enough and self._serves_somehow((host, slot)):
             return False
         return self._may_begin((host, slot))
 
@@ -317,6 +314,8 @@ class _Planning:
             return False
         keeper = good or max(self.slots[place], key=self._merit)
         if keeper is not worker:
+            if not worker.ready and worker.id.generation in self.app.rejected:
+                return True  # it serves nobody, and its predecessor may be no better
             # Of two that are both to be replaced, a newer operation having come in between, one goes first to make room.
             return (self._stable(keeper) and keeper.id in self.routed) or (good is None and not worker.ready)
         if self.preparations.holds:
@@ -417,14 +416,18 @@ class _Planning:
         good = self.good.get((host, slot))
         if good is None or len(workers) > 1:
             return False
-        return good.completed or (self._stable(good) and good.id in self.routed) or self._was_ailing(good)
+        return good.completed or (self._stable(good) and good.id in self.routed) or self._is_no_better_back(good)
 
-    def _was_ailing(self, worker: WorkerView) -> bool:
-        """It crashed before already, and the way back leads to nothing better: to wait for it would hold up the next attempt."""
+    def _is_no_better_back(self, worker: WorkerView) -> bool:
+        """The way back leads to nothing better than this worker: to wait for it would hold up the next attempt.
+
+        It crashed before already, or is of a revision that never ran in full, and may never.
+        """
         rollout = self.rollout
         if rollout is None or rollout.state is not RolloutState.ROLLING_BACK or rollout.previous is None:
             return False
-        return worker.id.generation <= rollout.previous.generation and worker.ails
+        never_ran = rollout.previous.revision not in self.app.good_revisions
+        return never_ran or (worker.id.generation <= rollout.previous.generation and worker.ails)
 
     def _doing_on(self, host: str) -> str:
         if host not in self.situation.connected:

@@ -1,5 +1,6 @@
 """apply, diff, export and start FILE: what is asked of the controller, and that what is told is what became of it."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,100 @@ def test_export_leaves_out_what_does_not_run_and_says_so(
     assert fleetctl("export", "-f", "fleet.yaml").code == 5
     assert (folder / "fleet.yaml").read_text() == "mine"
     assert fleetctl("export", "-f", "fleet.toml").code == 2
+
+
+@pytest.fixture
+def shop(folder: Path) -> Path:
+    """A fleet file that lies in the code of its app."""
+    (folder / "server.js").write_text("serve()")
+    return write(folder, shop={"script": "server.js", "code": ".", "size": 2})
+
+
+def begun(control: FakeControl) -> control_pb2.App:
+    """The app as the controller has it after it was asked to start it."""
+    (start,) = control.of(control_pb2.StartAppRequest)
+    return running("shop", spec=start.spec, artifact_digest=start.artifact_digest)
+
+
+def test_a_new_app_is_started_with_its_code_and_applied_again_it_is_the_same(
+    fleetctl: Fleetctl, control: FakeControl, folder: Path, shop: Path
+) -> None:
+    """Guards invariant 10."""
+    follow(control)
+    would = fleetctl("apply", "-f", shop, "--dry-run")
+    assert "code: none → sha256:" in would.out
+    assert not control.of(control_pb2.UploadArtifactRequest)
+    result = fleetctl("apply", "-f", shop)
+    assert result.code == 0, result.err
+    assert "(1 file, " in result.out
+    (start,) = control.of(control_pb2.StartAppRequest)
+    assert (start.spec.cwd, list(start.spec.argv)) == (".", ["node", "./server.js"])
+    assert hashlib.sha256(control.artifacts[start.artifact_digest]).hexdigest() == start.artifact_digest
+
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(apps=[begun(control)])
+    assert fleetctl("diff", "-f", shop).code == 0
+    # The file lies in the code, and is no part of it: another size is no other code.
+    write(folder, shop={"script": "server.js", "code": ".", "size": 3})
+    assert [line.split() for line in fleetctl("diff", "-f", shop).out.splitlines()[1:]] == [
+        ["shop", "change", "size:", "2", "→", "3"]
+    ]
+    (folder / "server.js").write_text("serve(2)")
+    write(folder, shop={"script": "server.js", "code": ".", "size": 2})
+    changed = fleetctl("diff", "-f", shop)
+    assert changed.code == 1
+    assert f"code: sha256:{start.artifact_digest[:12]} → sha256:" in changed.out
+    assert fleetctl("apply", "-f", shop).code == 0
+    (update,) = control.of(control_pb2.UpdateAppRequest)
+    assert update.artifact_digest in control.artifacts
+    assert update.artifact_digest != start.artifact_digest
+
+
+def test_what_is_exported_names_the_code_and_another_fleet_refuses_what_it_does_not_have(
+    fleetctl: Fleetctl, control: FakeControl, folder: Path, shop: Path
+) -> None:
+    """Guards invariant 10."""
+    follow(control)
+    fleetctl("apply", "-f", shop)
+    digest = begun(control).artifact_digest
+    control.answers["ListApps"] = control_pb2.ListAppsResponse(apps=[begun(control)])
+    out = folder / "out.yaml"
+    assert fleetctl("export", "-f", out).code == 0
+    assert digest in out.read_text()
+    assert fleetctl("diff", "-f", out).code == 0
+
+    control.answers["ListApps"] = control_pb2.ListAppsResponse()
+    control.requests.clear()
+    assert fleetctl("apply", "-f", out).code == 0, "the store has it"
+    control.artifacts.clear()
+    control.requests.clear()
+    for words, code in (("apply", 5), ("diff", 2)):
+        refused = fleetctl(words, "-f", out)
+        assert refused.code == code
+        assert f"shop: this fleet has no code {digest[:12]}: give code a path" in refused.err
+    assert asked(control) == []
+
+
+def test_code_that_cannot_be_packed_is_told_where_it_is_named_and_nothing_is_changed(
+    fleetctl: Fleetctl, control: FakeControl, folder: Path
+) -> None:
+    """Guards invariant 10."""
+    (folder / "empty").mkdir()
+    (folder / "full").mkdir()
+    (folder / "full" / "b.js").write_text("")
+    apps = {
+        "one": entry(cwd=".", code="gone"),
+        "two": {"script": "a.js", "code": {"path": "full"}},
+        "three": entry(cwd=".", code="empty"),
+        "fine": entry(),
+    }
+    path = write(folder, **apps)
+    refused = fleetctl("apply", "-f", path)
+    assert refused.code == 2
+    told = [line.removeprefix("fleetctl: ").strip() for line in refused.err.splitlines()]
+    assert [line.split(": ", 2)[1:] for line in told] == [
+        ["apps.one.code", f"there is no {folder}/gone"],
+        ["apps.two.code", f"there is no file ./a.js in {folder}/full"],
+        ["apps.three.code", f"there are no files to deploy in {folder}/empty"],
+    ]
+    assert all(line.startswith(f"{path}:1:") for line in told)
+    assert asked(control) == []

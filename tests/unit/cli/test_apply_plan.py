@@ -165,3 +165,59 @@ def test_deployed_code_keeps_its_command_and_folder_under_a_file_that_names_the_
     assert (list(request.spec.argv), request.spec.cwd) == (["node", "./a.js"], ".")
     with pytest.raises(Impossible, match="fleetctl deploy shop --run"):
         planned(size, app({"a": 2}, **deployed), argv=("node", "b.js"))
+
+
+OLD, NEW = "0f" * 32, "1a" * 32
+
+
+def deployed(digest: str = OLD, **fields: Any) -> control_pb2.App:
+    present = app({"a": 2}, cwd=".", **fields)
+    present.artifact_digest = digest
+    return present
+
+
+def with_code(present: control_pb2.App | None, digest: str, size: Wanted | None = None, **fields: Any) -> Plan:
+    return plan_app(WantedApp(spec(cwd=".", **fields), size or Wanted(2)), present, HOSTS, digest)
+
+
+def test_a_new_app_begins_with_its_code() -> None:
+    """It is one request: nothing is ever started without the code."""
+    plan = with_code(None, NEW, Wanted(hosts={"a": 2, "b": 1, "c": 2}))
+    assert plan.differences == ("size: none → a:2 b:1 c:2", "code: none → sha256:1a1a1a1a1a1a")
+    start = plan.requests[0]
+    assert isinstance(start, control_pb2.StartAppRequest)
+    assert start.artifact_digest == NEW
+    assert asked(plan) == ["start 4 on a,c", "size b 1"]
+
+
+def test_other_code_is_a_difference_and_replaces_workers() -> None:
+    plan = with_code(deployed(), NEW, env={"A": "b"})
+    assert plan.differences == ("code: sha256:0f0f0f0f0f0f → sha256:1a1a1a1a1a1a", "env.A: set")
+    assert plan.replaces_workers
+    (update,) = plan.requests
+    assert isinstance(update, control_pb2.UpdateAppRequest)
+    assert (update.artifact_digest, update.spec.cwd, update.expected_revision) == (NEW, ".", 7)
+
+
+def test_the_same_code_changes_nothing() -> None:
+    assert with_code(deployed(), OLD).verdict is Verdict.SAME
+
+
+def test_an_app_that_lay_on_the_hosts_is_given_code_of_its_own() -> None:
+    plan = with_code(app({"a": 2}, argv=("node", "/srv/a.js")), NEW)
+    assert plan.differences == (
+        "code: none → sha256:1a1a1a1a1a1a",
+        "command: node /srv/a.js → node a.js",
+        "cwd: /srv → .",
+    )
+
+
+def test_a_stopped_app_gets_its_code_before_it_is_started() -> None:
+    plan = with_code(deployed(state="STOPPED"), NEW)
+    assert asked(plan) == ["update 7", "start 2 on any"]
+    assert not plan.replaces_workers
+
+
+def test_a_file_without_code_leaves_an_apps_code_alone() -> None:
+    plan = plan_app(WantedApp(spec(cwd="/home/me", argv=("node", "/home/me/a.js")), Wanted(2)), deployed(), HOSTS)
+    assert plan.verdict is Verdict.SAME

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fleet_core.spec import AppSpec
 from fleetctl.fleet_file import document, writer
+from fleetctl.fleet_file.code import Code
 from fleetctl.fleet_file.descriptions import DESCRIPTIONS
 from fleetctl.fleet_file.document import MOST_BYTES, WantedApp, read_file
 from fleetctl.fleet_file.schema import field_names, json_schema
@@ -104,6 +105,58 @@ apps:
     assert apps["mailer"].size == Wanted(hosts={"host1": 2, "host2": 1})
     assert mailer.worker_env == {1: {"ROLE": "primary"}}
     assert mailer.rollout.max_unavailable == 1
+
+
+def test_code_counts_from_the_file_and_what_runs_in_it_from_the_code(tmp_path: Path) -> None:
+    apps = read(
+        tmp_path,
+        """
+apps:
+  here: {script: server.js, code: .}
+  ref: {command: npm start, code: {path: ./service, ref: v2.1}, cwd: sub/}
+  sub: {script: sub/bin/a.py, code: app.tar.gz, cwd: sub}
+  npm: {command: node a.js, code: {npm_pack: true}}
+  named: {command: node a.js, code: {digest: "sha256:%s"}}
+"""
+        % ("ab" * 32),
+    )
+    assert [app.spec.needs_artifact for app in apps.values()] == [True] * 5
+    said = {name: (app.spec.argv, app.spec.cwd, app.code) for name, app in apps.items()}
+    assert said == {
+        "here": (("node", "./server.js"), ".", Code(str(tmp_path))),
+        "ref": (("npm", "start"), "sub", Code(str(tmp_path / "service"), ref="v2.1")),
+        "sub": (("python3", "./bin/a.py"), "sub", Code(str(tmp_path / "app.tar.gz"))),
+        "npm": (("node", "a.js"), ".", Code(str(tmp_path), npm_pack=True)),
+        "named": (("node", "a.js"), ".", Code(digest="ab" * 32)),
+    }
+    written = apps["here"].code
+    assert written is not None
+    assert written.written == f"{tmp_path}/fleet.yaml:3:35: apps.here.code"
+
+
+@pytest.mark.parametrize(
+    ("app", "complaint"),
+    [
+        ("code: {pth: .}", "apps.a.code.pth: there is no such field: did you mean path?"),
+        ("code: {path: ., build: make}", "apps.a.code.build: build stands beside code, not in it"),
+        ("code: {}", "apps.a.code: write path: a folder or an archive, from the file's folder"),
+        ("code: [a]", "apps.a.code: a list is not a mapping of fields"),
+        ("code: {digest: abc}", "apps.a.code.digest: 'abc' is no digest: 64 digits and letters a to f, as "),
+        (f"code: {{digest: {'a' * 64}, ref: b}}", "apps.a.code.ref: digest says which code it is: leave it out"),
+        ("code: {ref: b, npm_pack: true}", "apps.a.code.npm_pack: it takes the files as they are: leave ref out"),
+        ("code: {npm_pack: 3}", "apps.a.code.npm_pack: write true or false"),
+        ("code: ., cwd: ..", "apps.a.cwd: it is not in the code: write a path from the code's folder"),
+        ("code: ., cwd: /srv", "apps.a.cwd: it is not in the code: write a path from the code's folder"),
+    ],
+)
+def test_code_that_makes_no_sense_is_refused_where_it_stands(tmp_path: Path, app: str, complaint: str) -> None:
+    (line,) = refusal(tmp_path, f"apps:\n  a: {{command: ./a, {app}}}\n")
+    assert line.partition(": ")[2].startswith(complaint)
+
+
+def test_a_script_outside_the_code_is_refused(tmp_path: Path) -> None:
+    (line,) = refusal(tmp_path, "apps:\n  a: {script: ../a.js, code: .}\n")
+    assert line == "2:15: apps.a.script: it is not in the code: write a path from the code's folder"
 
 
 def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
