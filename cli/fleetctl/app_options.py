@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fleet_core.route import Forwarded
+from fleet_core.route import AccessLogFormat, Forwarded
 from fleet_core.spec import ListenMode, OnFailure, ReadyMethod
 from fleetctl.command import BYTES, DURATION, POSITIVE_DURATION, Number, SectionOption, WholeNumber
 from fleetctl.option_types import (
@@ -131,6 +131,14 @@ _OPTIONS = (
     _option(
         "--slow-start", section=_ROUTE, field="route.slow_start_seconds", type=DURATION, metavar="TIME",
         help="A worker that is new gets its share little by little.",
+    ),
+    _option(
+        "--access-log", section=_ROUTE, field="route.access_log.format", type=click.Choice([way.value for way in AccessLogFormat]),
+        help="A line for each request, in a file on each balancer's host; default: off.",
+    ),
+    _option(
+        "--access-log-query", section=_ROUTE, field="route.access_log.query", is_flag=True, default=None,
+        help="In these lines, paths with what stands behind their question mark.",
     ),
     # Environment
     _option(

@@ -73,12 +73,31 @@ class CachePolicy(Checked, frozen=True):
             raise RuleError("must be whole seconds", "max_age_seconds")
 
 
+class AccessLogFormat(StrEnum):
+    """What the lines of an access log are."""
+
+    OFF = "off"
+    JSON = "json"
+    COMBINED = "combined"
+
+
+class AccessLogPolicy(Checked, frozen=True):
+    """A line for each request, in a file on each balancer's host."""
+
+    format: AccessLogFormat = AccessLogFormat.OFF
+    query: bool = False
+    """Paths with what stands behind their question mark."""
+    max_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 40)] = 64 << 20
+    max_files: Annotated[int, Meta(ge=0, le=1000)] = 5
+    """Rotated ones."""
+
+
 ERROR_PAGES = (429, 502, 503, 504)
 """What balancers themselves answer for an app. Not 400 and 408: those are said before it is known which app is meant, and
 HAProxy's words for them are built in."""
 LONGEST_PAGE = 12 * 1024
 """Bytes in UTF-8: HAProxy has answers of its own in one buffer of 16 KiB, with their head."""
-_FOR_TCP = frozenset({"tcp", "max_connections", "timeouts", "slow_start_seconds"})
+_FOR_TCP = frozenset({"tcp", "max_connections", "timeouts", "slow_start_seconds", "access_log"})
 """What may be said of an app that is reached by TCP."""
 
 
@@ -107,6 +126,7 @@ class RoutePolicy(Checked, frozen=True):
     """Status → HTML."""
     cache: CachePolicy = CachePolicy()
     slow_start_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0
+    access_log: AccessLogPolicy = AccessLogPolicy()
 
     def __post_init__(self) -> None:
         for protocol, address in self.written.items():
@@ -148,6 +168,8 @@ class RoutePolicy(Checked, frozen=True):
         for name in self.__struct_fields__:
             if name not in _FOR_TCP and getattr(self, name) != getattr(_UNSAID, name):
                 raise RuleError(f"{name} is about HTTP: it does not go with tcp", name)
+        if self.access_log.format is AccessLogFormat.COMBINED or self.access_log.query:
+            raise RuleError("of tcp there are lines of json, which have no path and so no query", "access_log")
 
     def _check_ports(self) -> None:
         """No two of its addresses may be one socket."""

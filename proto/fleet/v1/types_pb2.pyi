@@ -191,6 +191,32 @@ FORWARDED_HEADERS_OFF: ForwardedHeaders.ValueType  # 3
 """They pass as they came."""
 Global___ForwardedHeaders: _TypeAlias = ForwardedHeaders  # noqa: Y015
 
+class _AccessLogFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessLogFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessLogFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_LOG_FORMAT_UNSPECIFIED: _AccessLogFormat.ValueType  # 0
+    """As OFF."""
+    ACCESS_LOG_FORMAT_OFF: _AccessLogFormat.ValueType  # 1
+    ACCESS_LOG_FORMAT_JSON: _AccessLogFormat.ValueType  # 2
+    """An object on each line."""
+    ACCESS_LOG_FORMAT_COMBINED: _AccessLogFormat.ValueType  # 3
+    """As web servers have it, for programs that read that."""
+
+class AccessLogFormat(_AccessLogFormat, metaclass=_AccessLogFormatEnumTypeWrapper):
+    """What the lines of an access log are."""
+
+ACCESS_LOG_FORMAT_UNSPECIFIED: AccessLogFormat.ValueType  # 0
+"""As OFF."""
+ACCESS_LOG_FORMAT_OFF: AccessLogFormat.ValueType  # 1
+ACCESS_LOG_FORMAT_JSON: AccessLogFormat.ValueType  # 2
+"""An object on each line."""
+ACCESS_LOG_FORMAT_COMBINED: AccessLogFormat.ValueType  # 3
+"""As web servers have it, for programs that read that."""
+Global___AccessLogFormat: _TypeAlias = AccessLogFormat  # noqa: Y015
+
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -840,6 +866,39 @@ class CachePolicy(_message.Message):
 Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
 
 @_typing.final
+class AccessLogPolicy(_message.Message):
+    """A line for each request, in a file on each balancer's host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_FILES_FIELD_NUMBER: _builtins.int
+    format: Global___AccessLogFormat.ValueType
+    query: _builtins.bool
+    """With what stands behind the question mark of paths."""
+    max_bytes: _builtins.int
+    """Rotate at this size."""
+    max_files: _builtins.int
+    """Rotated files kept."""
+    def __init__(
+        self,
+        *,
+        format: Global___AccessLogFormat.ValueType = ...,
+        query: _builtins.bool = ...,
+        max_bytes: _builtins.int = ...,
+        max_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "max_bytes", b"max_bytes", "max_files", b"max_files", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessLogPolicy: _TypeAlias = AccessLogPolicy  # noqa: Y015
+
+@_typing.final
 class RoutePolicy(_message.Message):
     """Where clients reach the app, and what is done with their requests."""
 
@@ -883,6 +942,7 @@ class RoutePolicy(_message.Message):
     ERROR_PAGES_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     SLOW_START_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCESS_LOG_FIELD_NUMBER: _builtins.int
     http: _builtins.str
     """"ADDRESS:PORT" the balancers listen on for this app, for HTTP and for HTTP in TLS; no address at all: the app has no route."""
     https: _builtins.str
@@ -923,6 +983,8 @@ class RoutePolicy(_message.Message):
 
     @_builtins.property
     def cache(self) -> Global___CachePolicy: ...
+    @_builtins.property
+    def access_log(self) -> Global___AccessLogPolicy: ...
     def __init__(
         self,
         *,
@@ -944,10 +1006,11 @@ class RoutePolicy(_message.Message):
         error_pages: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         cache: Global___CachePolicy | None = ...,
         slow_start_seconds: _builtins.float = ...,
+        access_log: Global___AccessLogPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "rate_limit", b"rate_limit", "timeouts", b"timeouts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "cache", b"cache", "rate_limit", b"rate_limit", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "compression", b"compression", "error_pages", b"error_pages", "forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "rate_limit", b"rate_limit", "redirect_https", b"redirect_https", "slow_start_seconds", b"slow_start_seconds", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "tcp", b"tcp", "timeouts", b"timeouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "cache", b"cache", "compression", b"compression", "error_pages", b"error_pages", "forwarded", b"forwarded", "hosts", b"hosts", "http", b"http", "https", b"https", "max_connections", b"max_connections", "max_queue", b"max_queue", "paths", b"paths", "rate_limit", b"rate_limit", "redirect_https", b"redirect_https", "slow_start_seconds", b"slow_start_seconds", "sticky", b"sticky", "sticky_drain_seconds", b"sticky_drain_seconds", "strip_path", b"strip_path", "tcp", b"tcp", "timeouts", b"timeouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
