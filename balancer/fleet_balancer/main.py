@@ -12,17 +12,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fleet_balancer.access_log.log import AccessLog
 from fleet_balancer.certificates.store import CertificateStore
 from fleet_balancer.driver import DriverError
 from fleet_balancer.haproxy import binary
 from fleet_balancer.haproxy.driver import HaproxyDriver, stop_all
 from fleet_balancer.holdings import Holdings, HoldingsError
 from fleet_balancer.install import command as install
+from fleet_balancer.metrics import BalancerCollector
 from fleet_balancer.session import Session
 from fleet_balancer.upstreams import Upstreams
 from fleet_core import service_manager
 from fleet_core.addresses import EVERY_ADDRESS
 from fleet_core.config import BalancerConfig, ConfigError
+from fleet_core.metrics import serve_metrics
 from fleet_core.scheduling import take_short_slices
 from fleet_core.version import program_version
 from fleet_core.watchdog import show_life
@@ -98,22 +101,26 @@ async def _run(config: BalancerConfig) -> None:
     holdings = Holdings(config.state_dir)
     found = await asyncio.to_thread(binary.find, config.haproxy)
     _log.info("haproxy %s at %s", found, found.path)
+    access_log = AccessLog(config.runtime_dir / "access.fifo", config.access_log_dir or config.state_dir / "access")
     driver = HaproxyDriver(
         config.runtime_dir,
         found,
         threads=config.threads,
         stored=service_manager.take_stored(),
         certificates=_certificates(config),
+        access_log=access_log,
         secret=hashlib.sha256(config.tls.authority.read_bytes()).digest(),
     )
-    try:
-        upstreams = Upstreams(driver, holdings, config.listen_address)
+    upstreams = Upstreams(driver, holdings, config.listen_address)
+    async with contextlib.AsyncExitStack() as owned:
+        owned.push_async_callback(driver.close)
+        if config.metrics:
+            metrics = await serve_metrics(config.metrics, BalancerCollector(upstreams, access_log))
+            owned.push_async_callback(metrics.close)
         await upstreams.start()
         service_manager.notify("READY=1")
         await _until(stopping, Session(config, driver, upstreams, holdings))
         service_manager.notify("STOPPING=1")
-    finally:
-        await driver.close()
     _log.info("stopped; the load balancer goes on serving")
 
 

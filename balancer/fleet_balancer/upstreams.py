@@ -40,6 +40,11 @@ class Upstreams:
         return bool(self._refused)
 
     @property
+    def refused(self) -> Mapping[str, str]:
+        """Of which pools the newest list does not stand, and why."""
+        return self._refused
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """As Driver.notices."""
         return self._driver.notices

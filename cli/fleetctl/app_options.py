@@ -133,7 +133,8 @@ _OPTIONS = (
         help="A worker that is new gets its share little by little.",
     ),
     _option(
-        "--access-log", section=_ROUTE, field="route.access_log.format", type=click.Choice([way.value for way in AccessLogFormat]),
+        "--access-log", section=_ROUTE, field="route.access_log.format",
+        type=click.Choice([way.value for way in AccessLogFormat]),
         help="A line for each request, in a file on each balancer's host; default: off.",
     ),
     _option(

@@ -139,6 +139,8 @@ class BalancerConfig(DaemonConfig, frozen=True, kw_only=True):
 
     certificates_dir: Path | None = None
     """Holds the certificates, with their keys, of what is reached by HTTPS; absent: `certificates` in `state_dir`."""
+    access_log_dir: Path | None = None
+    """Holds the access logs of apps that have one; absent: `access` in `state_dir`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

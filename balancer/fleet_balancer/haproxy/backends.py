@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 
 from fleet_balancer.driver import Target
+from fleet_balancer.haproxy.access import noted
 from fleet_balancer.haproxy.layout import (
     UNSAFE,
     USUAL_TIMEOUTS,
@@ -129,6 +130,7 @@ def _tcp_backends(pool: PoolLayout) -> Iterable[str]:
 def _settings(pool: PoolLayout) -> Iterable[str]:
     """What the route says of every request, in the order in which it is done."""
     yield from error_lines(pool.route.policy)
+    yield from noted(pool.route.policy)
     yield from _rate_limit(pool)
     yield from _redirect(pool.route.policy)
     yield from _cache(pool)

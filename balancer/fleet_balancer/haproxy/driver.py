@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from fleet_balancer.access_log.log import AccessLog
 from fleet_balancer.certificates.store import CertificateStore
 from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
 from fleet_balancer.haproxy import process as processes
@@ -32,6 +33,8 @@ _RETIRED_FOR = 3600.0
 _RETIREMENT_CHECK = 0.5
 _RESTART_DELAYS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE = 10.0
+_DROPPED_CHECK = 2.0
+"""Seconds between two questions how many lines of access logs HAProxy had to drop."""
 _CERTIFICATE_CHECK = 2.0
 """Seconds between two looks at the folder of certificates."""
 
@@ -47,12 +50,14 @@ class HaproxyDriver(Driver):
         threads: int = 1,
         stored: Mapping[str, list[int]] | None = None,
         certificates: CertificateStore | None = None,
+        access_log: AccessLog | None = None,
         secret: bytes = b"",
     ) -> None:
         """`stored`: descriptors from the service manager's fd store; the driver takes them all.
 
-        `certificates`: for what is reached by HTTPS; None: the driver makes its own. `secret`: the same at every balancer of the
-        fleet, makes the cookies of sticky sessions.
+        `certificates`: for what is reached by HTTPS; None: the driver makes its own. `access_log`: which the driver
+        closes; None: in the runtime folder. `secret`: the same at every balancer of the fleet, makes the cookies of sticky
+        sessions.
         """
         # Processes are recognised by this path: one spelling only.
         self._runtime_dir = runtime_dir.resolve()
@@ -63,7 +68,10 @@ class HaproxyDriver(Driver):
         self._retired: dict[Instance, asyncio.Task[None]] = {}
         self._standing: dict[str, Pool] = {}
         certificates = certificates or CertificateStore(self._runtime_dir / "given", self._runtime_dir / "made")
-        self._preparation = Preparation(self._runtime_dir, threads, self._listeners, certificates, secret)
+        self._access_log = access_log or AccessLog(self._runtime_dir / "access.fifo", self._runtime_dir / "access")
+        self._preparation = Preparation(
+            self._runtime_dir, threads, self._listeners, certificates, self._access_log, secret
+        )
         self._keeping = Keeping()
         self._drain_began = asyncio.Event()
         self._numbers = 0
@@ -82,7 +90,7 @@ class HaproxyDriver(Driver):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return self._preparation.notices
+        return (*self._preparation.notices, *self._access_log.notices)
 
     async def start(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
@@ -95,6 +103,7 @@ class HaproxyDriver(Driver):
             asyncio.create_task(self._keep_running(), name="haproxy"),
             asyncio.create_task(self._keep_certificates(), name="certificates"),
             asyncio.create_task(self._end_keeping(), name="sticky drains"),
+            asyncio.create_task(self._count_dropped_lines(), name="access log"),
         ]
         return refused
 
@@ -160,6 +169,7 @@ class HaproxyDriver(Driver):
             self._retired.clear()
             self._watches = []
         self._listeners.close()
+        await asyncio.to_thread(self._access_log.close)
 
     async def stop(self, grace: float) -> None:
         await self.close()
@@ -249,6 +259,8 @@ class HaproxyDriver(Driver):
 
     async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
         newest = self._current
+        # Before anybody can be sent to a new worker.
+        self._access_log.know(wanted)
         await self._preparation.choose_certificates(wanted)
         lists = self._keeping.lists(wanted, asyncio.get_running_loop().time())
         for instance in self._retired:
@@ -321,7 +333,9 @@ class HaproxyDriver(Driver):
         process: processes.HaproxyProcess | None = None
         try:
             structure = self._preparation.write(files, wanted)
-            process = processes.spawn(self._binary, files.configuration, files.log, structure.listeners.values())
+            process = processes.spawn(
+                self._binary, files.configuration, files.log, self._preparation.inherited(structure)
+            )
             instance = Instance(process, files, structure)
             await instance.await_ready()
             for name in structure.pools:
@@ -348,6 +362,14 @@ class HaproxyDriver(Driver):
                         await self._make_true(self._standing)
                 except (DriverError, RuntimeApiError) as error:
                     _log.error("%s", error)
+
+    async def _count_dropped_lines(self) -> None:
+        while True:
+            await asyncio.sleep(_DROPPED_CHECK)
+            if self._access_log.active:
+                for instance in self._all():
+                    with contextlib.suppress(RuntimeApiError):
+                        self._access_log.count_dropped(instance.files.number, await instance.dropped_lines())
 
     async def _retire(self, instance: Instance) -> None:
         self._retired[instance] = asyncio.create_task(self._see_off(instance), name=f"haproxy {instance.files.number}")

@@ -9,6 +9,7 @@ prefixes end where a segment ends. So the work for a request does not grow with 
 from collections.abc import Iterable, Sequence
 
 from fleet_balancer.driver import Entrance
+from fleet_balancer.haproxy.access import log_lines, logged
 from fleet_balancer.haproxy.layout import (
     UNSAFE,
     USUAL_TIMEOUTS,
@@ -33,6 +34,7 @@ def frontends(layout: Layout) -> Iterable[str]:
         yield f"frontend {frontend(entrance)}"
         yield from _bind(layout, entrance)
         yield from _client_timeout(pools)
+        yield from log_lines(pools, layout.access_log, _app(pools), tcp=entrance.protocol is Protocol.TCP)
         if entrance.protocol is Protocol.TCP:
             yield "    mode tcp"
             yield f"    default_backend {backends(pools[0].name)[0]}"
@@ -45,8 +47,7 @@ def frontends(layout: Layout) -> Iterable[str]:
             yield from _found_pool(layout, entrance, pools)
             replay, once = backends(f"%[{_POOL}]")
             if counted := [pool.name for pool in pools if limited(pool)]:
-                for start in range(0, len(counted), _WORDS):
-                    yield f"    acl counted {_POOL} -m str {' '.join(counted[start : start + _WORDS])}"
+                yield from _is_one_of("counted", counted)
                 yield f"    use_backend {replay} if counted"
             yield f"    use_backend {once} if {UNSAFE}"
             yield f"    use_backend {replay}"
@@ -76,6 +77,16 @@ def _client_timeout(pools: Iterable[PoolLayout]) -> Iterable[str]:
         yield f"    timeout client {milliseconds(longest)}"
 
 
+def _is_one_of(condition: str, pools: Sequence[str]) -> Iterable[str]:
+    for start in range(0, len(pools), _WORDS):
+        yield f"    acl {condition} {_POOL} -m str {' '.join(pools[start : start + _WORDS])}"
+
+
+def _app(pools: Sequence[PoolLayout]) -> str:
+    """In a line of the access log."""
+    return pools[0].name if _unconditional(pools) else f"%[{_POOL}]"
+
+
 def _unconditional(pools: Sequence[PoolLayout]) -> bool:
     """One app takes everything."""
     return len(pools) == 1 and ("", "/") in pools[0].route.matches
@@ -85,7 +96,7 @@ def _key(entrance: Entrance) -> str:
     return f"{frontend(entrance)}|"
 
 
-def _found_pool(layout: Layout, entrance: Entrance, pools: Iterable[PoolLayout]) -> Iterable[str]:
+def _found_pool(layout: Layout, entrance: Entrance, pools: Sequence[PoolLayout]) -> Iterable[str]:
     hosts = {host for pool in pools for host, _ in pool.route.matches}
     yield "    http-request set-var(txn.host) req.hdr(host),host_only,lower"
     yield "    http-request set-var(txn.path) path"
@@ -96,6 +107,10 @@ def _found_pool(layout: Layout, entrance: Entrance, pools: Iterable[PoolLayout])
         yield f"{_look_up(layout, entrance, 'concat(,txn.wild),')} if !{_FOUND}"
     if "" in hosts:
         yield f"{_look_up(layout, entrance, '')} if !{_FOUND}"
+    names = [pool.name for pool in pools if logged(pool.route.policy)]
+    if names:
+        yield from _is_one_of("logged", names)
+        yield "    http-request set-log-level silent if !logged"
     text = "No app is reached by this host and path.\\n"
     yield f'    http-request return status 404 content-type "text/plain" string "{text}" if !{_FOUND}'
 

@@ -329,6 +329,13 @@ class Instance:
         except (ValueError, KeyError) as error:
             raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
 
+    async def dropped_lines(self) -> int:
+        """Of access logs, that found no room in the pipe since the process began. Raises RuntimeApiError."""
+        try:
+            return int(replies.process_info((await self._api.ask(["show info"]))[0])["DroppedLogs"])
+        except (ValueError, KeyError) as error:
+            raise RuntimeApiError(f"HAProxy's stats socket: {error}") from error
+
     async def close(self) -> None:
         await self._api.close()
         self.process.close()

@@ -44,6 +44,8 @@ class Layout:
     listeners: Mapping[Target, int]
     """The inherited descriptor of each address."""
     pools: tuple[PoolLayout, ...]
+    access_log: int = 0
+    """The inherited descriptor that raw lines of the access log are written to."""
 
 
 def entrances(pools: Iterable[PoolLayout]) -> dict[Entrance, list[PoolLayout]]:

@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fleet_balancer.access_log.log import AccessLog
 from fleet_balancer.certificates.store import CertificateStore, Selection
 from fleet_balancer.driver import DriverError, Pool, Route, Target
 from fleet_balancer.haproxy import slots
+from fleet_balancer.haproxy.access import logged
 from fleet_balancer.haproxy.config import CERTIFICATES, render, render_certificates, render_map, skeleton
 from fleet_balancer.haproxy.instance import Files, Structure
 from fleet_balancer.haproxy.layout import Layout, PoolLayout, entrances, frontend, plain_tcp
@@ -28,12 +30,19 @@ def addresses(pools: Mapping[str, Pool]) -> set[Target]:
 
 class Preparation:
     def __init__(
-        self, runtime_dir: Path, threads: int, listeners: Listeners, certificates: CertificateStore, secret: bytes
+        self,
+        runtime_dir: Path,
+        threads: int,
+        listeners: Listeners,
+        certificates: CertificateStore,
+        access_log: AccessLog,
+        secret: bytes,
     ) -> None:
         self._runtime_dir = runtime_dir
         self._threads = threads
         self._listeners = listeners
         self._certificates = certificates
+        self._access_log = access_log
         self._secret = secret
         self._hosts: frozenset[str] | None = None
         """Those that certificates were chosen for; None: nothing is reached by HTTPS."""
@@ -102,6 +111,12 @@ class Preparation:
             path.unlink()
         return structure
 
+    def inherited(self, structure: Structure) -> Iterable[int]:
+        """The descriptors that the process needs."""
+        yield from structure.listeners.values()
+        if self._access_log.active:
+            yield self._access_log.descriptor()
+
     def _pools(self, wanted: Mapping[str, Pool]) -> tuple[PoolLayout, ...]:
         pools = []
         for name, pool in sorted(wanted.items()):
@@ -122,6 +137,7 @@ class Preparation:
             max_connections=_max_connections(sum(len(pool.slots) for pool in pools)),
             listeners={address: self._listeners.descriptor(address) for address in addresses(wanted)},
             pools=pools,
+            access_log=self._access_log.descriptor() if any(logged(one.route.policy) for one in pools) else 0,
         )
 
 

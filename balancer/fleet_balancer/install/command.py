@@ -27,7 +27,7 @@ _CERTIFICATES = CONFIG_FOLDER / "balancer"
 _STATE = STATE_FOLDER / "balancer"
 _RUNTIME = Path("/run/fleet-balancer")
 _ACCOUNT = Account("fleet-balancer", "load balancer of fleetctl")
-_NAMES_ONLY = Place(Path("/"), Path("/"), _ACCOUNT.name, _STATE, _RUNTIME)
+_NAMES_ONLY = Place(Path("/"), Path("/"), _ACCOUNT.name, (_STATE,), _RUNTIME)
 
 
 def add_commands(commands: Any) -> None:
@@ -51,6 +51,9 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="where HTTPS takes certificates from; default: in the state",
     )
+    install.add_argument(
+        "--access-log-dir", type=Path, metavar="DIR", help="where access logs are written; default: in the state"
+    )
     add_uninstall(commands, "configuration, certificates and state")
 
 
@@ -68,6 +71,7 @@ def _installation(arguments: argparse.Namespace) -> list[Step]:
         "threads": arguments.threads,
         "listen_address": arguments.listen_address,
         "certificates_dir": str(arguments.certificates_dir) if arguments.certificates_dir else None,
+        "access_log_dir": str(arguments.access_log_dir) if arguments.access_log_dir else None,
     }
     if arguments.config is None and not _CONFIG.exists():
         if not arguments.controllers:
@@ -80,13 +84,14 @@ def _installation(arguments: argparse.Namespace) -> list[Step]:
         raise InstallError(
             f"runtime_dir: {config.runtime_dir} is not below /run: what is in it must not outlive a boot"
         )
-    place = Place(program("fleet-balancer"), _CONFIG, _ACCOUNT.name, config.state_dir, config.runtime_dir)
+    own = (config.state_dir, *((config.access_log_dir,) if config.access_log_dir else ()))
+    place = Place(program("fleet-balancer"), _CONFIG, _ACCOUNT.name, own, config.runtime_dir)
     services = units(place)
     return [
         _ACCOUNT,
         Folder(CONFIG_FOLDER),
         Folder(STATE_FOLDER),
-        Folder(config.state_dir, 0o700, _ACCOUNT.name),
+        *(Folder(folder, 0o700, _ACCOUNT.name) for folder in own),
         *(bundle.steps(_CERTIFICATES, _ACCOUNT.name) if bundle is not None else ()),
         File(_CONFIG, render(config.plain()).encode(), 0o640, _ACCOUNT.name),
         *(File(unit.path, unit.render().encode()) for unit in services),

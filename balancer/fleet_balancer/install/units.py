@@ -22,7 +22,7 @@ class Place:
     balancer: Path
     config: Path
     user: str
-    state_dir: Path
+    writes_to: tuple[Path, ...]
     runtime_dir: Path
 
 
@@ -67,7 +67,7 @@ def units(place: Place) -> list[Unit]:
             ("CapabilityBoundingSet", _LOW_PORTS),
             ("LimitNOFILE", "65536"),
             *ALONE,
-            ("ReadWritePaths", command(place.state_dir)),
+            ("ReadWritePaths", command(*place.writes_to)),
             *runtime,
         ),
     )

@@ -1,0 +1,1 @@
+"""A line for each request, in a file for each app."""
