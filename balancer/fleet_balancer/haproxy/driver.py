@@ -14,11 +14,14 @@ from typing import TypeVar
 
 from fleet_balancer.access_log.log import AccessLog
 from fleet_balancer.certificates.store import CertificateStore
-from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
+from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Route, Target
 from fleet_balancer.haproxy import process as processes
 from fleet_balancer.haproxy.binary import Binary
-from fleet_balancer.haproxy.instance import Files, Instance, Structure
+from fleet_balancer.haproxy.check import refusal
+from fleet_balancer.haproxy.complaints import ConfigurationRefusedError, complaint
+from fleet_balancer.haproxy.instance import Files, Instance, NotStartedError, Structure
 from fleet_balancer.haproxy.keeping import Keeping, Lists
+from fleet_balancer.haproxy.layout import frontend
 from fleet_balancer.haproxy.listeners import Listeners, probe
 from fleet_balancer.haproxy.preparation import Preparation, addresses
 from fleet_balancer.haproxy.routes import clash, clashes
@@ -29,7 +32,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _RETIRED_FOR = 3600.0
-"""Seconds a retired process may go on with what it has: as long as `timeout tunnel`."""
+"""Seconds a retired process may go on with what it has; longer where one of its routes lets a connection be silent for longer."""
 _RETIREMENT_CHECK = 0.5
 _RESTART_DELAYS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE = 10.0
@@ -52,12 +55,13 @@ class HaproxyDriver(Driver):
         certificates: CertificateStore | None = None,
         access_log: AccessLog | None = None,
         secret: bytes = b"",
+        retired_for: float = _RETIRED_FOR,
     ) -> None:
         """`stored`: descriptors from the service manager's fd store; the driver takes them all.
 
         `certificates`: for what is reached by HTTPS; None: the driver makes its own. `access_log`: which the driver
         closes; None: in the runtime folder. `secret`: the same at every balancer of the fleet, makes the cookies of sticky
-        sessions.
+        sessions. `retired_for`: as _RETIRED_FOR.
         """
         # Processes are recognised by this path: one spelling only.
         self._runtime_dir = runtime_dir.resolve()
@@ -72,9 +76,12 @@ class HaproxyDriver(Driver):
         self._preparation = Preparation(
             self._runtime_dir, threads, self._listeners, certificates, self._access_log, secret
         )
+        self._unwanted: dict[str, tuple[Route | None, str, str]] = {}
+        """By pool: the route and health path that HAProxy would not start with, and why. It is not asked again."""
         self._keeping = Keeping()
         self._drain_began = asyncio.Event()
         self._numbers = 0
+        self._retired_for = retired_for
         self._lock = asyncio.Lock()
         self._replaced = asyncio.Event()
         self._watches: list[asyncio.Task[None]] = []
@@ -115,6 +122,14 @@ class HaproxyDriver(Driver):
             for address in pool.route.addresses if pool.route is not None else ():
                 if address not in self._listeners and not self._served(address):
                     probe(address)
+            layouts = self._preparation.layouts({pool.name: pool})
+        for layout in layouts:
+            try:
+                words = await refusal(self._binary, self._runtime_dir, layout)
+            except OSError as error:
+                raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
+            if words:
+                raise DriverError(self._refusal(words, pool.name))
 
     async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
@@ -235,26 +250,60 @@ class HaproxyDriver(Driver):
         for name, pool in pools.items():
             if pool.route is None or name in refused:
                 continue
+            known = self._unwanted.get(name)
+            if known is not None and known[:2] == (pool.route, pool.health_path):
+                refused[name] = known[2]
+                continue
             try:
                 for address in pool.route.addresses:
                     if not self._served(address):
                         self._listeners.bind(address)
             except DriverError as error:
                 refused[name] = str(error)
+        wanted = self._possible(pools, refused)
+        while True:
+            try:
+                await self._make_true(wanted)
+                break
+            except ConfigurationRefusedError as error:
+                given_up = self._given_up(wanted, error)
+                if not given_up:
+                    return self._all_refused(pools, refused, error)
+                refused.update((name, str(error)) for name in given_up)
+                wanted = self._possible(pools, refused)
+            except (DriverError, RuntimeApiError) as error:
+                return self._all_refused(pools, refused, error)
+        self._standing = wanted
+        self._listeners.keep_only(addresses(wanted))
+        return refused
+
+    def _possible(self, pools: Mapping[str, Pool], refused: dict[str, str]) -> dict[str, Pool]:
+        """`pools` with those that are `refused` as they stand, or not at all; adds to `refused` whom that hits."""
         wanted = {name: pool for name, pool in pools.items() if name not in refused}
         wanted.update((name, self._standing[name]) for name in refused if name in self._standing)
         # The standing version of a refused pool may hold a route that another one was about to get.
         for name, reason in clashes(wanted, self._standing).items():
             refused.setdefault(name, reason)
             del wanted[name]
-        try:
-            await self._make_true(wanted)
-        except (DriverError, RuntimeApiError) as error:
-            refused.update((name, str(error)) for name in pools if pools[name] != self._standing.get(name))
-            self._listeners.keep_only(addresses(self._standing))
-            return refused
-        self._standing = wanted
-        self._listeners.keep_only(addresses(wanted))
+        return wanted
+
+    def _given_up(self, wanted: Mapping[str, Pool], error: ConfigurationRefusedError) -> set[str]:
+        """Without whose change HAProxy may start: that of the pool it complains about, or of all where it does not say."""
+        changed = {name for name, pool in wanted.items() if not _same_shape(pool, self._standing.get(name))}
+        if error.pool in changed:
+            pool = wanted[error.pool]
+            self._unwanted[error.pool] = pool.route, pool.health_path, str(error)
+            return {error.pool}
+        if not changed and error.pool in self._standing and not self._alive():
+            # Of the process before this one, or of another HAProxy: the others shall be served.
+            del self._standing[error.pool]
+            return {error.pool}
+        return changed
+
+    def _all_refused(self, pools: Mapping[str, Pool], refused: dict[str, str], error: Exception) -> dict[str, str]:
+        """What stands stays."""
+        refused.update((name, str(error)) for name in pools if pools[name] != self._standing.get(name))
+        self._listeners.keep_only(addresses(self._standing))
         return refused
 
     async def _make_true(self, wanted: Mapping[str, Pool]) -> None:
@@ -345,11 +394,30 @@ class HaproxyDriver(Driver):
             if process is not None:
                 await process.end(signal.SIGKILL, 5.0)
                 process.close()
+            refused = self._refused(error, files, wanted)
             files.remove()
+            if refused is not None:
+                raise refused from error
             if isinstance(error, OSError):
                 raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
             raise
         return instance
+
+    def _refused(
+        self, error: BaseException, files: Files, wanted: Mapping[str, Pool]
+    ) -> ConfigurationRefusedError | None:
+        """What a process that ended at its start had against its configuration."""
+        if not isinstance(error, NotStartedError) or "[ALERT]" not in error.output:
+            return None
+        frontends = {
+            name: tuple(map(frontend, pool.route.entrances)) for name, pool in wanted.items() if pool.route is not None
+        }
+        found = complaint(error.output, files.configuration.read_text(), frontends)
+        return ConfigurationRefusedError(self._refusal(found.words, found.pool), found.pool)
+
+    def _refusal(self, words: str, pool: str) -> str:
+        whose = f"the route of {pool}" if pool else "its configuration"
+        return f"HAProxy {self._binary} refuses {whose}: {words}"
 
     async def _keep_certificates(self) -> None:
         """Bring what changed on disk before clients, by a process that takes over hitlessly."""
@@ -381,7 +449,7 @@ class HaproxyDriver(Driver):
 
     async def _see_off(self, instance: Instance) -> None:
         """End a retired process once no client is connected to it, or its time is over."""
-        deadline = asyncio.get_running_loop().time() + _RETIRED_FOR
+        deadline = asyncio.get_running_loop().time() + max(self._retired_for, instance.structure.patience)
         while instance.process.alive and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_RETIREMENT_CHECK)
             try:
@@ -435,6 +503,10 @@ class HaproxyDriver(Driver):
             ended.cancel()
             replaced.cancel()
             await asyncio.gather(ended, replaced, return_exceptions=True)
+
+
+def _same_shape(pool: Pool, standing: Pool | None) -> bool:
+    return standing is not None and (pool.route, pool.health_path) == (standing.route, standing.health_path)
 
 
 async def stop_all(runtime_dir: Path, grace: float) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from fleet_balancer.driver import DriverError, Target
 from fleet_balancer.haproxy import replies, slots
-from fleet_balancer.haproxy.layout import backends, reserve_backend, server_id, server_name
+from fleet_balancer.haproxy.layout import USUAL_TIMEOUTS, backends, reserve_backend, server_id, server_name
 from fleet_balancer.haproxy.process import HaproxyProcess, first_alert
 from fleet_balancer.haproxy.replies import ServerRow
 from fleet_balancer.haproxy.runtime import RuntimeApi, RuntimeApiError, require_silence
@@ -18,6 +18,7 @@ from fleet_balancer.haproxy.slots import Change, Sample, Slot, SlotState
 
 _START_TIMEOUT = 15.0
 _START_POLL = 0.002
+_USUAL_PATIENCE = max(USUAL_TIMEOUTS.plain().values())
 _COMMANDS = {SlotState.ACTIVE: "ready", SlotState.DRAINING: "drain", SlotState.QUARANTINED: "maint"}
 
 
@@ -68,6 +69,8 @@ class Structure:
     """The health path of each; "": it has none, and no reserves."""
     skeleton: str = ""
     """As config.skeleton; empty: not known, another process takes its place."""
+    patience: float = _USUAL_PATIENCE
+    """Seconds: the longest of all timeouts in it. A connection that is silent for so long is closed by HAProxy itself."""
 
     @property
     def health_paths(self) -> dict[str, str]:
@@ -81,6 +84,7 @@ class Structure:
                 "frontends": self.frontends,
                 "health_paths": self.pools,
                 "skeleton": self.skeleton,
+                "patience": self.patience,
             }
         ).encode()
 
@@ -96,6 +100,7 @@ class Structure:
                 tuple(map(str, fields["frontends"])),
                 {str(name): str(path) for name, path in fields["health_paths"].items()},
                 str(fields["skeleton"]),
+                float(fields.get("patience", _USUAL_PATIENCE)),
             )
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError("the structure of a HAProxy process is not readable") from error
@@ -106,6 +111,14 @@ class Structure:
         listeners = {Target(str(pool[0]), int(pool[1])): int(pool[2]) for pool in pools.values()}
         paths = {str(name): str(pool[3]) if len(pool) > 3 else "" for name, pool in pools.items()}
         return cls(listeners, tuple(paths), paths)
+
+
+class NotStartedError(DriverError):
+    """The process ended before it answered; `output` is what it said."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(f"HAProxy did not start: {first_alert(output)}")
+        self.output = output
 
 
 def _address(server: str, target: Target) -> str:
@@ -128,7 +141,7 @@ class Instance:
         while True:
             if not self.process.alive:
                 self.process.reap()
-                raise DriverError(f"HAProxy did not start: {first_alert(self._log())}")
+                raise NotStartedError(self._log())
             try:
                 reply = (await self._api.ask(["show info"]))[0]
                 if replies.process_info(reply).get("Pid") == str(self.process.pid):

@@ -16,7 +16,7 @@ from fleet_balancer.haproxy.instance import Files, Structure
 from fleet_balancer.haproxy.layout import Layout, PoolLayout, entrances, frontend, plain_tcp
 from fleet_balancer.haproxy.listeners import Listeners
 from fleet_balancer.haproxy.pages import PAGES, page_files
-from fleet_core.route import Protocol
+from fleet_core.route import Protocol, TimeoutPolicy
 
 _CONNECTIONS = 10_000
 _SPARE_DESCRIPTORS = 500
@@ -76,7 +76,7 @@ class Preparation:
         shapes = {name: (pool.route, pool.health_path) for name, pool in pools.items()}
         known = self._known
         if known is None or known[0] != shapes or known[1] != self._selection:
-            known = shapes, self._selection, skeleton(self._pools(pools), self._threads, self._selection)
+            known = shapes, self._selection, skeleton(self.layouts(pools), self._threads, self._selection)
             self._known = known
         return known[2]
 
@@ -91,6 +91,7 @@ class Preparation:
             tuple(map(frontend, entrances(layout.pools))),
             {pool.name: pool.health_path for pool in layout.pools},
             self.skeleton(pools),
+            max((_patience(pool.route.policy.timeouts) for pool in layout.pools), default=0.0),
         )
         certificates, pages = self._runtime_dir / CERTIFICATES, self._runtime_dir / PAGES
         for folder in (certificates, pages):
@@ -117,7 +118,8 @@ class Preparation:
         if self._access_log.active:
             yield self._access_log.descriptor()
 
-    def _pools(self, wanted: Mapping[str, Pool]) -> tuple[PoolLayout, ...]:
+    def layouts(self, wanted: Mapping[str, Pool]) -> tuple[PoolLayout, ...]:
+        """Of those that have a route here."""
         pools = []
         for name, pool in sorted(wanted.items()):
             if pool.route is not None:
@@ -128,7 +130,7 @@ class Preparation:
         return tuple(pools)
 
     def _layout(self, files: Files, wanted: Mapping[str, Pool]) -> Layout:
-        pools = self._pools(wanted)
+        pools = self.layouts(wanted)
         return Layout(
             socket=files.socket,
             map=files.map.name,
@@ -144,6 +146,10 @@ class Preparation:
 def _health_path(route: Route, pool: Pool) -> str:
     """By TCP nothing is asked for: to connect is the check."""
     return "" if plain_tcp(route) else pool.health_path
+
+
+def _patience(timeouts: TimeoutPolicy) -> float:
+    return float(max(timeouts.plain().values()))
 
 
 def _max_connections(servers: int) -> int:

@@ -200,6 +200,37 @@ async def test_a_client_kept_by_a_retired_process_still_gets_the_present_list(dr
             connection.close()
 
 
+async def test_a_retired_process_goes_on_for_the_longest_timeout_of_its_routes_and_then_ends(
+    tmp_path: Path, haproxy: Binary
+) -> None:
+    """Though a client is connected, whose stream is never silent for so long."""
+    driver = HaproxyDriver(tmp_path, haproxy, retired_for=0.1)
+    ports = [free_port() for _ in range(3)]
+    short = {f"{name}_seconds": 1 for name in ("client", "connect", "queue", "server", "tunnel")}
+    try:
+        async with backends(1) as servers:
+            streams = []
+            for wanted in (
+                {"web": pool(ports[0], servers)},
+                {"api": pool(ports[1], servers, "api", timeouts=short)},
+                {"new": pool(ports[2], servers, "new")},
+            ):
+                await (driver.apply(wanted) if streams else driver.start(wanted))
+                streams.append(Connection(ports[len(streams)]))
+                await streams[-1].send("GET", "/stream")
+                assert (await streams[-1].receive_head())[0] == 200
+            async with asyncio.timeout(20):
+                with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                    await streams[1].read(1 << 20)  # more than there will ever be
+            await eventually(lambda: len(process_numbers(driver)) == 2, "it ended")
+            # The one that was retired before it has routes that wait for an hour.
+            await streams[0].read(100)
+            for stream in streams:
+                stream.close()
+    finally:
+        await driver.stop(0)
+
+
 async def test_a_new_driver_adopts_the_running_haproxy_without_a_lost_request(
     tmp_path: Path, haproxy: Binary, driver: HaproxyDriver
 ) -> None:

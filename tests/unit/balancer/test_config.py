@@ -64,12 +64,13 @@ def test_the_listener_is_the_inherited_descriptor() -> None:
 
 
 def test_a_structure_survives_its_file() -> None:
-    structure = Structure({Target("127.0.0.1", 8080): 7}, ("http-127.0.0.1:8080",), {"web": "/healthz"}, "1a2b")
+    structure = Structure({Target("127.0.0.1", 8080): 7}, ("http-127.0.0.1:8080",), {"web": "/healthz"}, "1a2b", 90.0)
     assert Structure.load(structure.dump()) == structure
     # Of a process started before apps shared addresses: it is found, and another one takes its place.
     old = Structure.load(b'{"pools": {"web": ["127.0.0.1", 8080, 7, "/healthz"], "api": ["127.0.0.1", 8081, 8]}}')
     assert old.listeners == {Target("127.0.0.1", 8080): 7, Target("127.0.0.1", 8081): 8}
     assert (old.frontends, old.pools, old.skeleton) == (("web", "api"), {"web": "/healthz", "api": ""}, "")
+    assert old.patience == 3600
     with pytest.raises(ValueError, match="not readable"):
         Structure.load(b"[]")
 
