@@ -203,6 +203,11 @@ class Artifacts:
             entry.problem, entry.waiting = str(error), ""
             entry.last_lines = error.last_lines if isinstance(error, _CannotPrepareError) else ()
             asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._forget, identity, entry)
+        except Exception as error:
+            # Whoever waits for the code must not wait for ever on account of a mistake of ours.
+            _LOG.exception("code %s of %s", digest[:12], spec.name)
+            entry.problem, entry.waiting = f"code {digest[:12]} cannot be made ready: {error!r}", ""
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._forget, identity, entry)
         else:
             self._preparations.pop(identity, None)
         finally:
