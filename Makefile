@@ -152,9 +152,12 @@ bench-host: $(VENV)/.installed ## one host: fleetctl beside PM2, supervisord and
 bench-upstreams: $(VENV)/.installed ## from ready to the first request, and from a crash to out of the list, beside the bare chain
 	$(BIN)/python -m tests.bench.upstreams --rounds $(ROUNDS)
 
-bench: bench-restarts bench-rollouts bench-deploy bench-upstreams bench-host ## every benchmark
+bench-routes: $(VENV)/.installed ## what a route, and its access log, cost a request, beside a bare HAProxy with the same servers
+	$(BIN)/python -m tests.bench.routes
+
+bench: bench-restarts bench-rollouts bench-deploy bench-upstreams bench-routes bench-host ## every benchmark
 
 clean: ## remove what was built or installed here
 	rm -rf $(VENV) examples/.venv examples/*/node_modules examples/nestjs/dist examples/go/hello examples/celery/queue .demo .bench .hosts .faults build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-points faults-outages faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-host clean
+.PHONY: help setup examples proto sync-client fleet-file-docs lock fmt lint type demo test test-unit test-hosts test-hosts-wide wheel soak soak-rollouts faults faults-points faults-outages faults-controller faults-takeover faults-changes faults-hosts faults-planted faults-deploy soak-deploy bench bench-deploy bench-restarts bench-rollouts bench-upstreams bench-routes bench-host clean

@@ -16,7 +16,8 @@ from fleet_balancer.access_log.log import AccessLog
 from fleet_balancer.certificates.store import CertificateStore
 from fleet_balancer.driver import DriverError
 from fleet_balancer.haproxy import binary
-from fleet_balancer.haproxy.driver import HaproxyDriver, stop_all
+from fleet_balancer.haproxy.driver import HaproxyDriver
+from fleet_balancer.haproxy.stopping import stop_all
 from fleet_balancer.holdings import Holdings, HoldingsError
 from fleet_balancer.install import command as install
 from fleet_balancer.metrics import BalancerCollector

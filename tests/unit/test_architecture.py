@@ -31,6 +31,9 @@ _PURE = [
     "balancer/fleet_balancer/haproxy/layout.py",
     "balancer/fleet_balancer/haproxy/frontends.py",
     "balancer/fleet_balancer/haproxy/backends.py",
+    "balancer/fleet_balancer/haproxy/access.py",
+    "balancer/fleet_balancer/haproxy/complaints.py",
+    "balancer/fleet_balancer/access_log/lines.py",
     "core/fleet_core/route.py",
     "cli/fleetctl/apply_outcome.py",
     "cli/fleetctl/apply_plan.py",
@@ -61,6 +64,7 @@ _TIME_OF_DAY = {
     "agent/fleet_agent/code_folders.py": "how long code was not asked for, by the times of its files",
     "balancer/fleet_balancer/certificates/pem.py": "whether a certificate is valid, as its clients judge",
     "balancer/fleet_balancer/certificates/store.py": "the same",
+    "balancer/fleet_balancer/access_log/log.py": "how old the files of apps are that have no log any more",
 }
 """Who asks for the time of day, and what for: it may be set at any moment (docs/recovery.md, "Clocks")."""
 

@@ -73,6 +73,8 @@ def test_a_route_crosses_the_wire_unchanged() -> None:
     )
     slow = route(tcp=":5432", slow_start_seconds=2.5)
     assert RoutePolicy.from_proto(slow.to_proto()) == slow
+    logged = route(http=":80", access_log={"format": "combined", "query": True, "max_bytes": 1 << 20, "max_files": 0})
+    assert RoutePolicy.from_proto(logged.to_proto()) == logged
     cached, plain = route(http=":80", cache={"max_age_seconds": 3, "max_object_bytes": 9}), route(tcp=":5432")
     assert RoutePolicy.from_proto(cached.to_proto()) == cached
     assert RoutePolicy.from_proto(plain.to_proto()) == plain

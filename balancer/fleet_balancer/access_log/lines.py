@@ -66,10 +66,10 @@ def as_combined(line: Line) -> bytes:
     ).encode()
 
 
-def text(escaped: bytes) -> Raw:
-    """What stands between the quotes of a JSON string; b"-": there is nothing."""
+def text(escaped: str) -> Raw:
+    """What stands between the quotes of a JSON string; "-": there is nothing."""
     # HAProxy escapes slashes too, which only makes paths hard to read. No slash that it wrote stands alone.
-    return Raw(b'"' + escaped.replace(b"\\/", b"/") + b'"') if escaped != b"-" else _NULL
+    return Raw('"' + escaped.replace("\\/", "/") + '"') if escaped != "-" else _NULL
 
 
 def rfc3339(milliseconds: int) -> str:

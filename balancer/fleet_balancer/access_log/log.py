@@ -20,7 +20,7 @@ from pathlib import Path
 from fleet_balancer.access_log.files import LogFile, rotated
 from fleet_balancer.access_log.lines import as_combined, as_json
 from fleet_balancer.driver import Pool
-from fleet_balancer.haproxy.access import logged, read, server_of
+from fleet_balancer.haproxy.access import fields_of, logged, read, server_of
 from fleet_core.route import AccessLogFormat, AccessLogPolicy
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ _GATHER_SECONDS = 0.02
 _STOP_SECONDS = 5.0
 _PAST_WORKERS = 1000
 """Of an app, that are remembered for lines of requests that end late."""
+_NOBODY = (None, None)
 _FORGOTTEN_DAYS = 30
 """Files of apps that have no access log any more are deleted so long after their last line."""
 
@@ -181,12 +182,13 @@ class AccessLog:
         apps = self._apps
         lines: dict[str, list[bytes]] = {}
         for one in raw:
-            name, server = server_of(one)
+            fields = fields_of(one)
+            name = fields[0]
             app = apps.get(name)
             if app is None:
                 continue  # it has no log any more, or the request was for no app
             try:
-                line = read(one, *app.workers.get(server, (None, None)))
+                line = read(fields, *app.workers.get(server_of(fields), _NOBODY))
             except ValueError:
                 self.unreadable += 1
                 continue

@@ -83,22 +83,31 @@ def _variable(name: str) -> str:
     return f"txn.log_{name}"
 
 
-def server_of(raw: bytes) -> tuple[str, tuple[str, str]]:
-    """The app of a raw line, and address and port of the worker; what is not known is "-"."""
-    app, address, port, *_ = (*raw.split(b"\t", 3), b"-", b"-", b"-")
-    return app.decode(errors="replace"), (address.decode(errors="replace"), port.decode(errors="replace"))
+def server_of(fields: Sequence[str]) -> tuple[str, str]:
+    """Address and port of the worker, of a line's `fields`; where there is none, "-"."""
+    return (fields[1], fields[2]) if len(fields) > 2 else ("-", "-")
 
 
-def read(raw: bytes, worker: str | None, generation: int | None) -> Line:
-    """The line of a raw one. Raises ValueError where it is none."""
-    fields = raw.split(b"\t")
+def fields_of(raw: bytes) -> list[str]:
+    """Of a raw line, the first of which is the app's name."""
+    fields = raw.decode(errors="replace").split(_TAB)
     if len(fields) < _FIELDS or len(raw) >= _LONGEST - 1:
-        fields = _completed(fields)
-    app, address, port, accepted, handshake, idle, client, client_port = map(bytes.decode, fields[:8])
-    method, status, bytes_out, bytes_in, *timers = map(bytes.decode, fields[8:17])
-    termination, retries, tls, server = map(bytes.decode, fields[17:21])
-    asked, queued, connected, answered, total = map(int, timers)
-    line = Line(
+        return _completed(fields)
+    return fields
+
+
+def read(fields: Sequence[str], worker: str | None, generation: int | None) -> Line:
+    """The line of a raw one. Raises ValueError where it is none."""
+    if len(fields) != _FIELDS:
+        raise ValueError("it ends too early")
+    app, address, port, accepted, handshake, idle, client, client_port, method, status, bytes_out, bytes_in = fields[
+        :12
+    ]
+    asked, queued, connected, answered, total = map(int, fields[12:17])
+    termination, retries, tls, server, version, host, path, request_id, referer, agent, forwarded = fields[17:]
+    http = method != "-"
+    first = -1 if min(asked, queued, connected, answered) < 0 else asked + queued + connected + answered
+    return Line(
         time=rfc3339(int(accepted) + max(0, int(handshake)) + max(0, int(idle))),
         app=app,
         worker=worker,
@@ -114,27 +123,26 @@ def read(raw: bytes, worker: str | None, generation: int | None) -> Line:
         retries=int(retries.lstrip("+")),
         tls=None if tls == "-" else tls,
         termination=termination,
+        method=method if http else UNSET,
+        host=text(host) if http else UNSET,
+        path=text(path) if http else UNSET,
+        protocol=(None if version == "-" else f"HTTP/{version}") if http else UNSET,
+        status=(int(status) if int(status) > 0 else None) if http else UNSET,
+        first_byte_seconds=_seconds(first) if http else UNSET,
+        cached=server == "<CACHE>" if http else UNSET,
+        request_id=text(request_id) if http else UNSET,
+        referer=text(referer) if http else UNSET,
+        user_agent=text(agent) if http else UNSET,
+        forwarded_for=text(forwarded) if http and forwarded != "-" else UNSET,
     )
-    if method != "-":
-        line.method = method
-        version = fields[21].decode()
-        line.protocol = None if version == "-" else f"HTTP/{version}"
-        line.status = int(status) if int(status) > 0 else None
-        first = (asked, queued, connected, answered)
-        line.first_byte_seconds = _seconds(-1 if min(first) < 0 else sum(first))
-        line.cached = server == "<CACHE>"
-        line.host, line.path, line.request_id, line.referer, line.user_agent, forwarded = map(text, fields[22:28])
-        line.forwarded_for = UNSET if fields[27] == b"-" else forwarded
-    return line
 
 
-def _completed(fields: list[bytes]) -> list[bytes]:
-    """Of a line that was too long: without the text that may end in the middle of an escape. Raises ValueError."""
-    whole = _FIELDS - len(_TEXTS)
-    if len(fields) <= whole:
-        raise ValueError("it ends too early")
-    kept = fields[:-1]
-    return [*kept, *(b"-" for _ in range(_FIELDS - len(kept)))]
+def _completed(fields: list[str]) -> list[str]:
+    """Of a line that was too long: without the text that may end in the middle of an escape. Of another one: as it is."""
+    if len(fields) <= _FIELDS - len(_TEXTS):
+        return fields
+    kept = fields[: _FIELDS - 1] if len(fields) >= _FIELDS else fields[:-1]
+    return [*kept, *("-" for _ in range(_FIELDS - len(kept)))]
 
 
 def _seconds(milliseconds: int) -> float | None:

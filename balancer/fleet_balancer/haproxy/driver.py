@@ -8,24 +8,25 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from fleet_balancer.access_log.log import AccessLog
 from fleet_balancer.certificates.store import CertificateStore
-from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Route, Target
+from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
 from fleet_balancer.haproxy import process as processes
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.check import refusal
-from fleet_balancer.haproxy.complaints import ConfigurationRefusedError, complaint
-from fleet_balancer.haproxy.instance import Files, Instance, NotStartedError, Structure
+from fleet_balancer.haproxy.complaints import ConfigurationRefusedError
+from fleet_balancer.haproxy.instance import Files, Instance, Structure, remove_leftovers
 from fleet_balancer.haproxy.keeping import Keeping, Lists
-from fleet_balancer.haproxy.layout import frontend
 from fleet_balancer.haproxy.listeners import Listeners, probe
 from fleet_balancer.haproxy.preparation import Preparation, addresses
+from fleet_balancer.haproxy.refusals import Refusals, possible
 from fleet_balancer.haproxy.routes import clash, clashes
 from fleet_balancer.haproxy.runtime import RuntimeApiError
+from fleet_balancer.haproxy.stopping import stop_all
 from fleet_core.ids import WorkerId
 
 _log = logging.getLogger(__name__)
@@ -76,8 +77,7 @@ class HaproxyDriver(Driver):
         self._preparation = Preparation(
             self._runtime_dir, threads, self._listeners, certificates, self._access_log, secret
         )
-        self._unwanted: dict[str, tuple[Route | None, str, str]] = {}
-        """By pool: the route and health path that HAProxy would not start with, and why. It is not asked again."""
+        self._refusals = Refusals(str(binary))
         self._keeping = Keeping()
         self._drain_began = asyncio.Event()
         self._numbers = 0
@@ -129,7 +129,7 @@ class HaproxyDriver(Driver):
             except OSError as error:
                 raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
             if words:
-                raise DriverError(self._refusal(words, pool.name))
+                raise DriverError(self._refusals.told(words, pool.name))
 
     async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
@@ -213,7 +213,7 @@ class HaproxyDriver(Driver):
     async def _adopt(self) -> None:
         """Take over what runs: the process with the highest number that answers is the newest, all others are retired."""
         found = processes.running(self._runtime_dir)
-        self._remove_leftovers(found.keys())
+        self._numbers = max(self._numbers, remove_leftovers(self._runtime_dir, found))
         for number in sorted(found, reverse=True):
             files = Files(self._runtime_dir, number)
             try:
@@ -233,16 +233,6 @@ class HaproxyDriver(Driver):
             else:
                 await self._retire(instance)
 
-    def _remove_leftovers(self, numbers: Iterable[int]) -> None:
-        """Remove the files of processes that are gone; remember the highest number ever used."""
-        kept = set(numbers)
-        for path in self._runtime_dir.glob("haproxy-*.*"):
-            text = path.stem.removeprefix("haproxy-")
-            if text.isdigit():
-                self._numbers = max(self._numbers, int(text))
-                if int(text) not in kept:
-                    Files(self._runtime_dir, int(text)).remove()
-
     # Lists
 
     async def _apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
@@ -250,9 +240,8 @@ class HaproxyDriver(Driver):
         for name, pool in pools.items():
             if pool.route is None or name in refused:
                 continue
-            known = self._unwanted.get(name)
-            if known is not None and known[:2] == (pool.route, pool.health_path):
-                refused[name] = known[2]
+            if known := self._refusals.known(pool):
+                refused[name] = known
                 continue
             try:
                 for address in pool.route.addresses:
@@ -260,45 +249,28 @@ class HaproxyDriver(Driver):
                         self._listeners.bind(address)
             except DriverError as error:
                 refused[name] = str(error)
-        wanted = self._possible(pools, refused)
+        wanted = possible(pools, refused, self._standing)
         while True:
             try:
                 await self._make_true(wanted)
                 break
             except ConfigurationRefusedError as error:
-                given_up = self._given_up(wanted, error)
+                given_up = self._refusals.given_up(wanted, self._standing, error, serving=bool(self._alive()))
                 if not given_up:
                     return self._all_refused(pools, refused, error)
+                if not self._alive():
+                    self._standing = {
+                        name: pool
+                        for name, pool in self._standing.items()
+                        if name not in given_up or pool != wanted[name]
+                    }
                 refused.update((name, str(error)) for name in given_up)
-                wanted = self._possible(pools, refused)
+                wanted = possible(pools, refused, self._standing)
             except (DriverError, RuntimeApiError) as error:
                 return self._all_refused(pools, refused, error)
         self._standing = wanted
         self._listeners.keep_only(addresses(wanted))
         return refused
-
-    def _possible(self, pools: Mapping[str, Pool], refused: dict[str, str]) -> dict[str, Pool]:
-        """`pools` with those that are `refused` as they stand, or not at all; adds to `refused` whom that hits."""
-        wanted = {name: pool for name, pool in pools.items() if name not in refused}
-        wanted.update((name, self._standing[name]) for name in refused if name in self._standing)
-        # The standing version of a refused pool may hold a route that another one was about to get.
-        for name, reason in clashes(wanted, self._standing).items():
-            refused.setdefault(name, reason)
-            del wanted[name]
-        return wanted
-
-    def _given_up(self, wanted: Mapping[str, Pool], error: ConfigurationRefusedError) -> set[str]:
-        """Without whose change HAProxy may start: that of the pool it complains about, or of all where it does not say."""
-        changed = {name for name, pool in wanted.items() if not _same_shape(pool, self._standing.get(name))}
-        if error.pool in changed:
-            pool = wanted[error.pool]
-            self._unwanted[error.pool] = pool.route, pool.health_path, str(error)
-            return {error.pool}
-        if not changed and error.pool in self._standing and not self._alive():
-            # Of the process before this one, or of another HAProxy: the others shall be served.
-            del self._standing[error.pool]
-            return {error.pool}
-        return changed
 
     def _all_refused(self, pools: Mapping[str, Pool], refused: dict[str, str], error: Exception) -> dict[str, str]:
         """What stands stays."""
@@ -394,7 +366,7 @@ class HaproxyDriver(Driver):
             if process is not None:
                 await process.end(signal.SIGKILL, 5.0)
                 process.close()
-            refused = self._refused(error, files, wanted)
+            refused = self._refusals.of(error, files, wanted)
             files.remove()
             if refused is not None:
                 raise refused from error
@@ -402,22 +374,6 @@ class HaproxyDriver(Driver):
                 raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
             raise
         return instance
-
-    def _refused(
-        self, error: BaseException, files: Files, wanted: Mapping[str, Pool]
-    ) -> ConfigurationRefusedError | None:
-        """What a process that ended at its start had against its configuration."""
-        if not isinstance(error, NotStartedError) or "[ALERT]" not in error.output:
-            return None
-        frontends = {
-            name: tuple(map(frontend, pool.route.entrances)) for name, pool in wanted.items() if pool.route is not None
-        }
-        found = complaint(error.output, files.configuration.read_text(), frontends)
-        return ConfigurationRefusedError(self._refusal(found.words, found.pool), found.pool)
-
-    def _refusal(self, words: str, pool: str) -> str:
-        whose = f"the route of {pool}" if pool else "its configuration"
-        return f"HAProxy {self._binary} refuses {whose}: {words}"
 
     async def _keep_certificates(self) -> None:
         """Bring what changed on disk before clients, by a process that takes over hitlessly."""
@@ -477,7 +433,7 @@ class HaproxyDriver(Driver):
         while True:
             began = loop.time()
             self._replaced.clear()
-            if self._current is not None and not await self._ends_first(self._current):
+            if self._current is not None and not await self._current.process.ends_before(self._replaced):
                 continue
             if loop.time() - began > _STABLE:
                 failures = 0
@@ -491,46 +447,3 @@ class HaproxyDriver(Driver):
                     await self._make_true(self._standing)
                 except (DriverError, RuntimeApiError) as error:
                     _log.error("%s", error)
-
-    async def _ends_first(self, instance: Instance) -> bool:
-        """True when `instance` ended, False when another became the newest."""
-        ended = asyncio.create_task(instance.process.ended())
-        replaced = asyncio.create_task(self._replaced.wait())
-        try:
-            await asyncio.wait((ended, replaced), return_when=asyncio.FIRST_COMPLETED)
-            return not self._replaced.is_set()
-        finally:
-            ended.cancel()
-            replaced.cancel()
-            await asyncio.gather(ended, replaced, return_exceptions=True)
-
-
-def _same_shape(pool: Pool, standing: Pool | None) -> bool:
-    return standing is not None and (pool.route, pool.health_path) == (standing.route, standing.health_path)
-
-
-async def stop_all(runtime_dir: Path, grace: float) -> int:
-    """End every HAProxy of this runtime folder gracefully, after `grace` seconds in any case. Returns how many there were."""
-    async with _closing(processes.running(runtime_dir)) as found:
-        for process in found.values():
-            process.send(
-                signal.SIGUSR1
-            )  # soft stop: listeners close, connections end by themselves (Management Guide §4)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await asyncio.gather(*(process.ended() for process in found.values()))
-        await asyncio.gather(*(process.end(signal.SIGTERM, 2.0) for process in found.values()))
-        for number in found:
-            Files(runtime_dir, number).remove()
-        return len(found)
-
-
-@contextlib.asynccontextmanager
-async def _closing(
-    found: dict[int, processes.HaproxyProcess],
-) -> AsyncIterator[dict[int, processes.HaproxyProcess]]:
-    try:
-        yield found
-    finally:
-        for process in found.values():
-            process.close()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +56,18 @@ class Files:
     def remove(self) -> None:
         for path in (self.configuration, self.map, self.certificates, self.socket, self.structure, self.log):
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers(runtime_dir: Path, kept: Container[int]) -> int:
+    """Remove the files of processes that are gone; returns the highest number ever used."""
+    highest = 0
+    for path in runtime_dir.glob("haproxy-*.*"):
+        text = path.stem.removeprefix("haproxy-")
+        if text.isdigit():
+            highest = max(highest, int(text))
+            if int(text) not in kept:
+                Files(runtime_dir, int(text)).remove()
+    return highest
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,18 @@ class HaproxyProcess:
             os.close(watched)
         self.reap()
 
+    async def ends_before(self, event: asyncio.Event) -> bool:
+        """Return at the first of both: whether the event is not set yet."""
+        ended = asyncio.create_task(self.ended())
+        happened = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((ended, happened), return_when=asyncio.FIRST_COMPLETED)
+            return not event.is_set()
+        finally:
+            ended.cancel()
+            happened.cancel()
+            await asyncio.gather(ended, happened, return_exceptions=True)
+
     def reap(self) -> None:
         """Collect the exit status if it is our child and ended; otherwise nothing happens."""
         if self.pidfd < 0:

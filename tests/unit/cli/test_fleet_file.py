@@ -52,6 +52,7 @@ apps:
       rate_limit: {requests: 100, per: 10s}
       cache: {max_age: 10s, max_object: 256K}
       slow_start: 30s
+      access_log: {format: json, max_size: 1M}
       error_pages:
         503: "<h1>zurück</h1>"
   db:
@@ -63,6 +64,7 @@ apps:
     assert (route.compression, route.slow_start_seconds, route.error_pages) == (True, 30, {503: "<h1>zurück</h1>"})
     assert (route.rate_limit.requests, route.rate_limit.per_seconds) == (100, 10)
     assert (route.cache.max_age_seconds, route.cache.max_object_bytes) == (10, 256 << 10)
+    assert (route.access_log.format, route.access_log.max_bytes, route.access_log.max_files) == ("json", 1 << 20, 5)
     assert (apps["db"].spec.route.tcp, apps["db"].spec.route.timeouts.tunnel_seconds) == (":5432", 8 * 3600)
 
 
