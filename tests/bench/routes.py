@@ -178,15 +178,16 @@ async def run(rounds: int, seconds: float) -> None:
                 samples[subject.name].append(await measured(subject, seconds))
         lines = (folder / "logged" / "access" / "shop.log").read_text().count("\n")
     medians = {
-        name: {key: statistics.median(one[key] for one in found) for key in found[0]} for name, found in samples.items()
+        name: {key: statistics.median(sample[key] for sample in taken) for key in taken[0]}
+        for name, taken in samples.items()
     }
     print(
         "| | requests/s | p50 ms | p99 ms | HAProxy, µs a request | fleet-balancer, µs a request |\n|---|---|---|---|---|---|"
     )
-    for name, one in medians.items():
+    for name, found in medians.items():
         print(
-            f"| {name} | {one['rate']:,.0f} | {one['p50'] * 1e3:.2f} | {one['p99'] * 1e3:.2f} "
-            f"| {one['haproxy_us']:.1f} | {one['balancer_us']:.1f} |"
+            f"| {name} | {found['rate']:,.0f} | {found['p50'] * 1e3:.2f} | {found['p99'] * 1e3:.2f} "
+            f"| {found['haproxy_us']:.1f} | {found['balancer_us']:.1f} |"
         )
     print(json.dumps({"samples": samples, "lines in the newest log": lines}), file=sys.stderr)
 

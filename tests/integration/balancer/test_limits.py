@@ -150,22 +150,27 @@ async def test_a_connection_that_takes_too_long_is_given_up(driver: HaproxyDrive
 
 
 async def test_a_client_that_says_nothing_for_too_long_is_given_up(driver: HaproxyDriver, haproxy: Binary) -> None:
-    """In the middle of a request's body. Of the apps on one address the most patient one counts."""
-    if haproxy.version < (2, 8):
-        pytest.skip("HAProxy 2.6 does not give up a client that stops in the middle of a body")
+    """In the middle of a request's body. Of the apps on one address the most patient one counts.
+
+    HAProxy 2.6 takes it for the worker's silence.
+    """
     port, other = free_port(), free_port()
     async with backends(2) as servers:
         timeouts = {"timeouts": {"client_seconds": 0.3}}
         await driver.start(
             {
-                "web": pool(port, servers[:1], **timeouts),
+                "web": pool(port, servers[:1], timeouts={"client_seconds": 0.3, "server_seconds": 0.6}),
                 "a": pool(other, servers[:1], "a", hosts=("a.test",), **timeouts),
                 "b": pool(other, servers[1:], "b", hosts=("b.test",), timeouts={"client_seconds": 60}),
             }
         )
         patient = asyncio.create_task(stalled(other, "a.test"))
         answer = await stalled(port, "any.test")
-        assert answer is None or answer.status in (400, 408)
+        if haproxy.version < (2, 8):
+            assert answer is not None
+            assert answer.status == 504
+        else:
+            assert answer is None or answer.status in (400, 408)
         assert not patient.done()
         patient.cancel()
 
