@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from fleet_balancer.certificates.pem import self_signed
@@ -40,8 +41,8 @@ async def refusal(binary: Binary, folder: Path, pool: PoolLayout) -> str:
         )
         configuration = render(layout)
         path = await asyncio.to_thread(_write, Path(name), configuration, pool)
-        status, output = await _checked(binary, path, unused.fileno())
-    if status == 0:
+        output = await words(binary, path, (unused.fileno(),))
+    if not output:
         return ""
     frontends = tuple(frontend(entrance) for entrance in pool.route.entrances)
     return complaint(output, configuration, {pool.name: frontends}).words
@@ -63,24 +64,28 @@ def _write(folder: Path, configuration: str, pool: PoolLayout) -> Path:
     return folder / "haproxy.cfg"
 
 
-async def _checked(binary: Binary, path: Path, descriptor: int) -> tuple[int, str]:
+async def words(binary: Binary, path: Path, descriptors: Collection[int]) -> str:
+    """All that HAProxy says of the configuration `path`, where it would not start with it; "" where it would, or cannot be asked.
+
+    `descriptors` are those it names.
+    """
     process = await asyncio.create_subprocess_exec(
         binary.path,
         *("-c", "-f", path),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        pass_fds=(descriptor,),
+        pass_fds=tuple(descriptors),
     )
     try:
         async with asyncio.timeout(_SECONDS):
             output, _ = await process.communicate()
     except TimeoutError:
         _log.warning("HAProxy did not check a configuration within %g s", _SECONDS)
-        return 0, ""
+        return ""
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    return process.returncode or 0, output.decode(errors="replace")
+    return (output.decode(errors="replace").strip() or "it said nothing") if process.returncode else ""

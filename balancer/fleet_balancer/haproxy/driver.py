@@ -17,9 +17,9 @@ from fleet_balancer.certificates.store import CertificateStore
 from fleet_balancer.driver import Driver, DriverError, Observed, Pool, Target
 from fleet_balancer.haproxy import process as processes
 from fleet_balancer.haproxy.binary import Binary
-from fleet_balancer.haproxy.check import refusal
+from fleet_balancer.haproxy.check import refusal, words
 from fleet_balancer.haproxy.complaints import ConfigurationRefusedError
-from fleet_balancer.haproxy.instance import Files, Instance, Structure, remove_leftovers
+from fleet_balancer.haproxy.instance import Files, Instance, NotStartedError, Structure, remove_leftovers
 from fleet_balancer.haproxy.keeping import Keeping, Lists
 from fleet_balancer.haproxy.listeners import Listeners, probe
 from fleet_balancer.haproxy.preparation import Preparation, addresses
@@ -125,11 +125,11 @@ class HaproxyDriver(Driver):
             layouts = self._preparation.layouts({pool.name: pool})
         for layout in layouts:
             try:
-                words = await refusal(self._binary, self._runtime_dir, layout)
+                problem = await refusal(self._binary, self._runtime_dir, layout)
             except OSError as error:
                 raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
-            if words:
-                raise DriverError(self._refusals.told(words, pool.name))
+            if problem:
+                raise DriverError(self._refusals.told(problem, pool.name))
 
     async def apply(self, pools: Mapping[str, Pool]) -> dict[str, str]:
         async with self._lock:
@@ -354,11 +354,14 @@ class HaproxyDriver(Driver):
         process: processes.HaproxyProcess | None = None
         try:
             structure = self._preparation.write(files, wanted)
-            process = processes.spawn(
-                self._binary, files.configuration, files.log, self._preparation.inherited(structure)
-            )
+            inherited = tuple(self._preparation.inherited(structure))
+            process = processes.spawn(self._binary, files.configuration, files.log, inherited)
             instance = Instance(process, files, structure)
-            await instance.await_ready()
+            try:
+                await instance.await_ready()
+            except NotStartedError as error:
+                said = await words(self._binary, files.configuration, inherited)
+                raise (self._refusals.of(said, files, wanted) or error) from None
             for name in structure.pools:
                 if wanted[name].keeps_for > 0:
                     await instance.apply(name, lists[name], keeps=True)
@@ -366,10 +369,7 @@ class HaproxyDriver(Driver):
             if process is not None:
                 await process.end(signal.SIGKILL, 5.0)
                 process.close()
-            refused = self._refusals.of(error, files, wanted)
             files.remove()
-            if refused is not None:
-                raise refused from error
             if isinstance(error, OSError):
                 raise DriverError(f"{self._runtime_dir}: {error.strerror}") from error
             raise

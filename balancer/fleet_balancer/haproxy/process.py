@@ -84,7 +84,7 @@ class HaproxyProcess:
 
 
 def _arguments(binary: Path, configuration: Path) -> list[str]:
-    # -db: stay in the foreground, one process; -q: nothing on stderr but what stops a start.
+    # -db: stay in the foreground, one process; -q: nothing on stderr, not even what stops a start: check.words asks for that.
     return [str(binary), "-q", "-db", "-f", str(configuration)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fleet_balancer.driver import Pool, Route
 from fleet_balancer.haproxy.complaints import ConfigurationRefusedError, complaint
-from fleet_balancer.haproxy.instance import Files, NotStartedError
+from fleet_balancer.haproxy.instance import Files
 from fleet_balancer.haproxy.layout import frontend
 from fleet_balancer.haproxy.routes import clashes
 
@@ -27,16 +27,14 @@ class Refusals:
         whose = f"the route of {pool}" if pool else "its configuration"
         return f"HAProxy {self._version} refuses {whose}: {words}"
 
-    def of(self, error: BaseException, files: Files, wanted: Mapping[str, Pool]) -> ConfigurationRefusedError | None:
-        """What a process that ended at its start had against its configuration; None: nothing, it ended for another reason."""
-        if not isinstance(error, NotStartedError) or "[ALERT]" not in error.output:
+    def of(self, said: str, files: Files, wanted: Mapping[str, Pool]) -> ConfigurationRefusedError | None:
+        """What HAProxy `said` against the configuration in `files`; None: nothing."""
+        if "[ALERT]" not in said:
             return None
         frontends = {
             name: map(frontend, pool.route.entrances) for name, pool in wanted.items() if pool.route is not None
         }
-        found = complaint(
-            error.output, files.configuration.read_text(), {name: set(them) for name, them in frontends.items()}
-        )
+        found = complaint(said, files.configuration.read_text(), {name: set(them) for name, them in frontends.items()})
         return ConfigurationRefusedError(self.told(found.words, found.pool), found.pool)
 
     def given_up(

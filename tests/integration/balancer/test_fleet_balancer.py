@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -13,13 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fleet.v1 import balancer_pb2
 from fleet_balancer.haproxy import process
 from fleet_balancer.haproxy.binary import Binary
 from fleet_core.authority import issue
 from fleet_core.ids import Epoch
 from fleet_core.tls import Identity, Role
 from tests.integration.balancer.fake_controller import FakeController, to_proto
-from tests.integration.balancer.harness import Connection, Load, backends, eventually, free_port, get, pool
+from tests.integration.balancer.harness import Connection, Load, ask, backends, eventually, free_port, get, pool
 from tests.integration.full_disk import needs_mounts, small_disk
 
 
@@ -308,3 +310,45 @@ async def test_a_full_disk_keeps_no_list_from_being_applied_and_is_said(
             )
             assert await get(port) == (200, new.name)
         await program.clean_up()
+
+
+async def test_what_haproxy_refuses_is_told_to_the_controller(controller: FakeController, program: Program) -> None:
+    """When it asks beforehand, and when it does not ask; the other app's list is applied."""
+    port = free_port()
+    async with backends(1) as servers:
+        too_much = {"paths": [f"/{'a' * 500}{number}" for number in range(100)], "strip_path": True}
+        web, api = pool(port, servers, hosts=("web.test",)), pool(port, servers, "api", **too_much)
+        await program.start()
+        await eventually(lambda: bool(controller.hellos), "it subscribed")
+        controller.say(validate=balancer_pb2.Validate(request_id="1", pool=to_proto(api, 1)))
+        await eventually(lambda: bool(controller.validated), "it answered")
+        words = controller.validated[0].error
+        assert re.fullmatch(r"HAProxy [0-9.]+ refuses the route of api: .*replace-path.*", words)
+        controller.want(1, web, api)
+        assert (await controller.acknowledged(1, "api")).error == words
+        assert (await controller.acknowledged(1, "web")).error == ""
+        assert (await ask(port, host="web.test")).status == 200
+
+
+async def test_access_logs_and_metrics_of_the_program(controller: FakeController, program: Program) -> None:
+    """The log lies where docs/routes.md says, and a killed fleet-balancer costs none of the lines that come later."""
+    port, metrics = free_port(), free_port()
+    program.config.write_text(f'metrics = "127.0.0.1:{metrics}"\n{program.config.read_text()}')
+    log = program.config.parent / "state" / "access" / "web.log"
+    async with backends(1) as servers:
+        controller.want(1, pool(port, servers, access_log={"format": "json"}))
+        await program.start()
+        await controller.acknowledged(1)
+        assert (await get(port, "/before"))[0] == 200
+        await eventually(lambda: log.exists() and "/before" in log.read_text(), "the line")
+        shown = (await ask(metrics, "/metrics")).body
+        assert 'fleet_balancer_access_log_lines_total{app="web"} 1.0' in shown
+        assert 'fleet_balancer_access_log_lost_total{reason="pipe_full"} 0.0' in shown
+        await program.end(signal.SIGKILL)
+        for number in range(20):
+            assert (await get(port, f"/{number}"))[0] == 200
+        await program.start()
+        await eventually(lambda: "/19" in log.read_text(), "the last line")
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [line["path"] for line in lines] == ["/before", *(f"/{number}" for number in range(20))]
+        assert {line["worker"] for line in lines} == {str(servers[0].endpoint().worker.slot_id)}
