@@ -10,8 +10,10 @@ import shutil
 import tempfile
 import zlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fleet_agent.log_names import LogName, Origin, log_names, origin_of
 
@@ -30,10 +32,26 @@ class _OpenFile:
     """Of a compressed file; a plain one's changes as long as it is written to."""
     offset: int = 0
 
+    @property
+    def written(self) -> int:
+        """Nanoseconds since 1970."""
+        _, written = self.origin or origin_of(os.fstat(self.descriptor))
+        return written
+
     def is_at(self, name: LogName) -> bool:
         if self.origin is None and not name.compressed:
             return name.inode == self.inode
         return name.origin == (self.origin or origin_of(os.fstat(self.descriptor)))
+
+
+class Place(NamedTuple):
+    """In a log, whatever its file is called by now."""
+
+    inode: int = 0
+    """Of the file before it was compressed; 0: there was none."""
+    offset: int = 0
+    written: int = 0
+    """Nanoseconds since 1970: when the file was last written to."""
 
 
 class LogTail:
@@ -44,6 +62,15 @@ class LogTail:
         self._files: deque[_OpenFile] = deque()
         """Oldest first; the first is being read. Empty: the log did not exist yet."""
         self._rest = b""
+        self._rest_at = Place()
+
+    @property
+    def place(self) -> Place:
+        """Of the first line that was not handed out."""
+        if not self._files:
+            return Place()
+        began_before = len(self._rest) > self._files[0].offset
+        return self._rest_at if began_before else self._before(self._rest)
 
     def close(self) -> None:
         while self._files:
@@ -82,10 +109,15 @@ class LogTail:
 
     def start_at_beginning(self) -> None:
         """Begin with the first byte of a log that has just come to be."""
-        for name in log_names(self.path):
-            opened = _open(name)
-            if opened is not None:
-                self._files.append(opened)
+        self._files.extend(self._opened(log_names))
+
+    def start_at(self, place: Place) -> None:
+        """Go on where another reader was."""
+        self._files.extend(self._opened(lambda path: _from(place, log_names(path))))
+        if self._files:
+            first = self._files[0]
+            if place.inode in (first.inode, first.origin and first.origin[0]):
+                first.offset = place.offset
 
     def read(self) -> list[bytes]:
         """The next whole lines, without their ends, about 64 KiB of them; empty at the present end."""
@@ -93,12 +125,21 @@ class LogTail:
             data = self._read_block()
             if not data:
                 return []
+            if not self._rest:
+                self._rest_at = self._before(data)
             *lines, self._rest = (self._rest + data).split(b"\n")
+            if lines:
+                self._rest_at = self._before(self._rest)
             while len(self._rest) >= MAX_LINE_BYTES:
                 lines.append(self._rest[:MAX_LINE_BYTES])
                 self._rest = self._rest[MAX_LINE_BYTES:]
             if lines:
                 return lines
+
+    def _before(self, data: bytes) -> Place:
+        """Where `data`, which was read last, begins."""
+        file = self._files[0]
+        return Place(file.origin[0] if file.origin else file.inode, file.offset - len(data), file.written)
 
     def unfinished(self) -> list[bytes]:
         """What stands after the last line's end; to be asked for once, when nothing more is awaited."""
@@ -126,22 +167,26 @@ class LogTail:
             os.close(self._files.popleft().descriptor)
 
     def _newer_than(self, last: _OpenFile) -> list[_OpenFile]:
-        """Files that came after `last`, opened, oldest first. A rotation meanwhile makes it look again."""
+        """Files that came after `last`, opened, oldest first."""
         if last.origin is None and _inode(self.path) == last.inode:
             return []
+        return self._opened(lambda path: _after(last, log_names(path)))
+
+    def _opened(self, choose: Callable[[Path], list[LogName]]) -> list[_OpenFile]:
+        """Those chosen. A rotation meanwhile makes it look again."""
         while True:
-            before = log_names(self.path)
-            newer: list[_OpenFile] = []
-            for name in _after(last, before):
+            names = choose(self.path)
+            files: list[_OpenFile] = []
+            for name in names:
                 opened = _open(name)
                 if opened is not None:
-                    newer.append(opened)
+                    files.append(opened)
                 if opened is None or opened.inode != name.inode:
                     break
             else:
-                if _order(before) == _order(log_names(self.path)):
-                    return newer
-            for opened in newer:
+                if _order(names) == _order(choose(self.path)):
+                    return files
+            for opened in files:
                 os.close(opened.descriptor)
 
 
@@ -150,7 +195,18 @@ def _after(last: _OpenFile, names: list[LogName]) -> list[LogName]:
     for at, name in enumerate(names):
         if last.is_at(name):
             return names[at + 1 :]
-    _, written = last.origin or origin_of(os.fstat(last.descriptor))
+    return _since(last.written, names)
+
+
+def _from(place: Place, names: list[LogName]) -> list[LogName]:
+    """Its file, and those that came after it."""
+    for at, name in enumerate(names):
+        if name.origin[0] == place.inode:
+            return names[at:]
+    return _since(place.written, names)
+
+
+def _since(written: int, names: list[LogName]) -> list[LogName]:
     return [name for name in names if name.number == 0 or name.origin[1] >= written]
 
 

@@ -8,11 +8,12 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import ParamSpec
 
 from fleet.v1 import agent_pb2
-from fleet_agent.log_tail import LogTail
+from fleet_agent.log_tail import LogTail, Place
 from fleet_agent.log_times import SinceFilter
 from fleet_core.ids import check_name
 
@@ -22,6 +23,7 @@ _MAX_REQUESTS = 64
 _FILE_NAME = re.compile(r"(\d+)\.(out|err)\.log")
 _STREAM_NAMES = {"out": "stdout", "err": "stderr"}
 
+_Arguments = ParamSpec("_Arguments")
 SendChunk = Callable[[agent_pb2.LogChunk], Awaitable[None]]
 LogName = tuple[str, int, str]
 """(app, slot, "out" or "err")."""
@@ -84,22 +86,28 @@ class LogRequests:
 
     async def _stream(self, request: agent_pb2.LogRequest, tails: dict[LogName, LogTail]) -> None:
         """Returns when everything was sent; with `follow`, only by cancellation."""
-        since = time.time() - request.since_seconds if request.since_seconds > 0 else 0.0
+        resumed = request.HasField("resume")
+        since = time.time() - request.since_seconds if request.since_seconds > 0 and not resumed else 0.0
         filters: defaultdict[LogName, SinceFilter] = defaultdict(lambda: SinceFilter(since))
+        places = _places_in(request.resume)
         for name in self._matching(request):
-            tails[name] = LogTail(self._path(name))
-            await _to_the_end(tails[name].start, request.lines or (None if since else 0), since)
+            tail = tails[name] = LogTail(self._path(name))
+            if resumed:
+                await _in_thread(tail.start_at, places.get(name, Place()))
+            else:
+                await _in_thread(tail.start, request.lines or (None if since else 0), since)
+        await self._send(self._chunk(request.request_id, tails))
         while True:
             sent = False
             for name, tail in tails.items():
                 if lines := tail.read():
                     sent = True
-                    await self._send_lines(request.request_id, name, filters[name].take(lines))
+                    await self._send_lines(request.request_id, name, tail, filters[name].take(lines))
             if sent:
                 continue
             if not request.follow:
                 for name, tail in tails.items():
-                    await self._send_lines(request.request_id, name, filters[name].take(tail.unfinished()))
+                    await self._send_lines(request.request_id, name, tail, filters[name].take(tail.unfinished()))
                 return
             await asyncio.sleep(_POLL_SECONDS)
             for name in self._matching(request):
@@ -107,9 +115,13 @@ class LogRequests:
                     tails[name] = LogTail(self._path(name))
                     tails[name].start_at_beginning()
 
-    async def _send_lines(self, request_id: str, name: LogName, lines: list[bytes]) -> None:
+    async def _send_lines(self, request_id: str, name: LogName, tail: LogTail, lines: list[bytes]) -> None:
         if lines:
-            await self._send(self._chunk(request_id, name, lines))
+            chunk = self._chunk(request_id, {name: tail})
+            app, slot, stream = name
+            for line in lines:
+                chunk.lines.add(app=app, host=self._host, slot=slot, stream=_STREAM_NAMES[stream], text=line)
+            await self._send(chunk)
 
     def _matching(self, request: agent_pb2.LogRequest) -> Iterator[LogName]:
         """Logs that exist now, in the order of app, slot and stream."""
@@ -126,20 +138,29 @@ class LogRequests:
         app, slot, stream = name
         return self._log_dir / app / f"{slot}.{stream}.log"
 
-    def _chunk(self, request_id: str, name: LogName, lines: list[bytes]) -> agent_pb2.LogChunk:
-        app, slot, stream = name
-        return agent_pb2.LogChunk(
-            request_id=request_id,
-            lines=[
-                agent_pb2.LogLine(app=app, host=self._host, slot=slot, stream=_STREAM_NAMES[stream], text=line)
-                for line in lines
-            ],
-        )
+    def _chunk(self, request_id: str, tails: Mapping[LogName, LogTail]) -> agent_pb2.LogChunk:
+        """Without lines."""
+        chunk = agent_pb2.LogChunk(request_id=request_id)
+        chunk.positions.SetInParent()
+        for (app, slot, stream), tail in tails.items():
+            chunk.positions.logs.add(app=app, slot=slot, stream=_STREAM_NAMES[stream], **tail.place._asdict())
+        return chunk
 
 
-async def _to_the_end(start: Callable[[int | None, float], None], lines: int | None, since: float) -> None:
-    """In a thread, because it may have to unpack; a cancellation waits for it, as its caller then closes what it opens."""
-    starting = asyncio.ensure_future(asyncio.to_thread(start, lines, since))
+def _places_in(positions: agent_pb2.LogPositions) -> dict[LogName, Place]:
+    streams = {long: short for short, long in _STREAM_NAMES.items()}
+    return {
+        (log.app, log.slot, streams[log.stream]): Place(log.inode, log.offset, log.written)
+        for log in positions.logs
+        if log.stream in streams
+    }
+
+
+async def _in_thread(
+    start: Callable[_Arguments, None], *arguments: _Arguments.args, **named: _Arguments.kwargs
+) -> None:
+    """Because it may have to unpack; a cancellation waits for it, as its caller then closes what it opens."""
+    starting = asyncio.ensure_future(asyncio.to_thread(start, *arguments, **named))
     try:
         await asyncio.shield(starting)
     except asyncio.CancelledError:

@@ -10,7 +10,8 @@ from fleet_agent.log_compression import compress_folder
 from fleet_agent.log_tail import LogTail
 
 pieces = st.binary(max_size=40).map(lambda data: data.replace(b"\r", b""))
-steps = st.lists(st.one_of(pieces, st.sampled_from(["rotate", "read", "compress"])), max_size=40)
+steps = st.lists(st.one_of(pieces, st.sampled_from(["rotate", "read", "compress", "resume"])), max_size=40)
+"""The last: another reader goes on where this one is."""
 
 
 def rotate(path: Path) -> None:
@@ -75,6 +76,11 @@ def test_the_last_lines_then_all_that_follows(before: list[bytes | str], lines: 
                 rotate(path)
             elif step == "compress":
                 compress(path)
+            elif step == "resume":
+                place = tail.place
+                tail.close()
+                tail = LogTail(path)
+                tail.start_at(place)
             else:
                 got.extend(drain(tail))
         got.extend(drain(tail))

@@ -82,6 +82,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         outbox: Outbox[agent_pb2.ControllerMessage] = Outbox()
         host = office.hosts.join(hello, outbox)
         _log.info("host %s is connected (agent %s)", host.name, host.agent_version)
+        self._logs.host_came(host)
 
         async def receive(message: agent_pb2.AgentMessage) -> None:
             if host.outbox is outbox:

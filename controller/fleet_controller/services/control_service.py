@@ -281,7 +281,13 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             follow=request.follow,
             since_seconds=request.since_seconds,
         )
-        chunks = self._logs.read(hosts, lambda: office.epoch, wanted_lines)
+        chunks = self._logs.read(
+            hosts,
+            lambda: office.epoch,
+            wanted_lines,
+            named={request.host} if request.host else (),
+            leads=lambda: self._desk.leadership.office is office,
+        )
         async for host, chunk in chunks:
             response = control_pb2.StreamLogsResponse(unreachable_hosts=[host] if chunk.error else [])
             for line in chunk.lines:

@@ -423,6 +423,7 @@ class LogChunk(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request answered."""
     done: _builtins.bool
@@ -431,6 +432,10 @@ class LogChunk(_message.Message):
     """Not empty: the request failed, in words."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]: ...
+    @_builtins.property
+    def positions(self) -> Global___LogPositions:
+        """How far each of these logs has been read, with this chunk; the first chunk names all there are."""
+
     def __init__(
         self,
         *,
@@ -438,14 +443,74 @@ class LogChunk(_message.Message):
         lines: _abc.Iterable[Global___LogLine] | None = ...,
         done: _builtins.bool = ...,
         error: _builtins.str = ...,
+        positions: Global___LogPositions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "lines", b"lines", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "lines", b"lines", "positions", b"positions", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogChunk: _TypeAlias = LogChunk  # noqa: Y015
+
+@_typing.final
+class LogPositions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPosition]: ...
+    def __init__(
+        self,
+        *,
+        logs: _abc.Iterable[Global___LogPosition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPositions: _TypeAlias = LogPositions  # noqa: Y015
+
+@_typing.final
+class LogPosition(_message.Message):
+    """Where the first line is that was not handed out yet. The file may have been renamed or compressed since."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    INODE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    app: _builtins.str
+    slot: _builtins.int
+    stream: _builtins.str
+    """As in LogLine."""
+    inode: _builtins.int
+    """Of the file before it was compressed; 0: the log did not exist."""
+    offset: _builtins.int
+    written: _builtins.int
+    """When the file was last written to, in nanoseconds since 1970: where it is gone, those not written to since then are older."""
+    def __init__(
+        self,
+        *,
+        app: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        stream: _builtins.str = ...,
+        inode: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        written: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "inode", b"inode", "offset", b"offset", "slot", b"slot", "stream", b"stream", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPosition: _TypeAlias = LogPosition  # noqa: Y015
 
 @_typing.final
 class LogLine(_message.Message):
@@ -731,6 +796,7 @@ class LogRequest(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     SINCE_SECONDS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     app: _builtins.str
     slot: _builtins.int
@@ -740,6 +806,10 @@ class LogRequest(_message.Message):
     follow: _builtins.bool
     since_seconds: _builtins.float
     """Not 0: only lines printed in the last so many seconds, as far as the lines bear a time, else by the files' modification times."""
+    @_builtins.property
+    def resume(self) -> Global___LogPositions:
+        """An earlier request goes on, in another session: `lines` and `since_seconds` mean nothing; a log that is not named is new."""
+
     def __init__(
         self,
         *,
@@ -749,10 +819,11 @@ class LogRequest(_message.Message):
         lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
         since_seconds: _builtins.float = ...,
+        resume: Global___LogPositions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "follow", b"follow", "lines", b"lines", "request_id", b"request_id", "since_seconds", b"since_seconds", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "follow", b"follow", "lines", b"lines", "request_id", b"request_id", "resume", b"resume", "since_seconds", b"since_seconds", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -219,14 +219,14 @@ class Fleet:
         return Result(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def begun(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """A command under way; ended where the test did not wait for it."""
+    def begun(self, *arguments: str, output: int = subprocess.DEVNULL) -> Iterator["subprocess.Popen[bytes]"]:
+        """A command under way, which writes to that descriptor; ended where the test did not wait for it."""
         process = subprocess.Popen(
             [_BIN / "fleetctl", *arguments],
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=output,
         )
         try:
             yield process

@@ -149,7 +149,9 @@ class RunningSupervisor:
         if self._process is not None:
             with contextlib.suppress(SupervisorUnavailable):
                 await self.client.stop_all(0.0)
-            await self.kill(signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+            await self.ended()
         if self.store is not None:
             self.store.close()
         for record in Journal(self.runtime_dir / "journal", here()).read():
