@@ -87,7 +87,7 @@ class LogRequests:
     async def _stream(self, request: agent_pb2.LogRequest, tails: dict[LogName, LogTail]) -> None:
         """Returns when everything was sent; with `follow`, only by cancellation."""
         resumed = request.HasField("resume")
-        since = time.time() - request.since_seconds if request.since_seconds > 0 and not resumed else 0.0
+        since = time.time() - request.since_seconds if request.since_seconds > 0 else 0.0
         filters: defaultdict[LogName, SinceFilter] = defaultdict(lambda: SinceFilter(since))
         places = _places_in(request.resume)
         for name in self._matching(request):

@@ -808,7 +808,7 @@ class LogRequest(_message.Message):
     """Not 0: only lines printed in the last so many seconds, as far as the lines bear a time, else by the files' modification times."""
     @_builtins.property
     def resume(self) -> Global___LogPositions:
-        """An earlier request goes on, in another session: `lines` and `since_seconds` mean nothing; a log that is not named is new."""
+        """An earlier request goes on there: `lines` means nothing; a log that is not named is new."""
 
     def __init__(
         self,

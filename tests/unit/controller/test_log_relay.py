@@ -65,7 +65,8 @@ async def test_a_host_that_comes_back_is_asked_to_go_on_where_it_was_read_to() -
     one.outbox = Outbox()
     scene.relay.host_came(one)
     again = await scene.sent(one)
-    assert (again.request_id, [log.offset for log in again.resume.logs]) == (asked.request_id, [106])
+    assert [log.offset for log in again.resume.logs] == [106]
+    scene.say("one", asked, b"too late", offset=999)
     assert await following(chunks) == ("one", [], "host one is no longer connected")
     scene.say("one", again, b"second", offset=113)
     assert await following(chunks) == ("one", [b"second"], "")
@@ -132,5 +133,45 @@ async def test_a_session_that_took_the_place_of_another_ends_what_was_not_follow
     one.outbox = Outbox()
     scene.relay.host_came(one)
     assert await waiting == ("one", [], "host one was cut off")
+    with pytest.raises(StopAsyncIteration):
+        await following(chunks)
+
+
+async def test_a_caller_who_reads_slowly_gets_every_line_and_no_host_is_asked_for_more_than_there_is_room_for() -> None:
+    scene = Scene()
+    one = scene.host("one")
+    chunks = scene.read(one, follow=False)
+    waiting = asyncio.create_task(following(chunks))
+    asked = await scene.sent(one)
+    scene.say("one", asked, offset=0)
+    await waiting
+    for number in range(1000):
+        scene.say("one", asked, b"%d" % number, offset=number + 1)
+    assert one.outbox is not None
+    cancelled = await anext(one.outbox.messages())
+    assert cancelled.log_cancel.request_id == asked.request_id
+    got = [(await following(chunks))[1][0] for _ in range(200)]
+    again = await scene.sent(one)
+    (place,) = again.resume.logs
+    for number in range(place.offset, 1000):
+        if number - place.offset < 60:
+            scene.say("one", again, b"%d" % number, offset=number + 1)
+    scene.relay.deliver("one", agent_pb2.LogChunk(request_id=again.request_id, done=True))
+    while (line := (await following(chunks))[1]) != []:
+        got += line
+    assert got == [b"%d" % number for number in range(place.offset + 60)]
+    with pytest.raises(StopAsyncIteration):
+        await following(chunks)
+
+
+async def test_a_slow_caller_is_cut_off_where_the_agent_cannot_go_on_later() -> None:
+    scene = Scene()
+    one = scene.host("one")
+    chunks = scene.read(one)
+    waiting = asyncio.create_task(following(chunks))
+    asked = await scene.sent(one)
+    for _ in range(1000):
+        scene.relay.deliver("one", agent_pb2.LogChunk(request_id=asked.request_id))
+    await waiting
     with pytest.raises(StopAsyncIteration):
         await following(chunks)
