@@ -15,7 +15,7 @@ from fleetctl.errors import CliError, ExitCode
 from fleetctl.settings import Settings
 from fleetctl.wording import printable
 
-_GAP = 2
+COLUMN_GAP = 2
 _NOTE_INDENT = 4
 _UNBOUNDED = 1_000_000
 
@@ -184,7 +184,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]],
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], space: int) -> list[int]:
     kept = list(range(len(columns)))
-    while sum(widths[index] + _GAP for index in kept) - _GAP > space:
+    while sum(widths[index] + COLUMN_GAP for index in kept) - COLUMN_GAP > space:
         optional = [index for index in kept if columns[index].rank]
         if not optional:
             break
@@ -201,6 +201,6 @@ def _aligned(cells: Sequence[Text], widths: Sequence[int], columns: Sequence[Col
             line.append(blank).append_text(cell)
         else:
             line.append_text(cell).append(blank)
-        line.append(" " * _GAP)
+        line.append(" " * COLUMN_GAP)
     line.rstrip()
     return line

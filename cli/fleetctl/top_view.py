@@ -8,7 +8,7 @@ from rich.text import Text
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
 from fleetctl.listing import rollout_cell
-from fleetctl.output import Column, state, table_lines
+from fleetctl.output import COLUMN_GAP, Column, state, table_lines
 from fleetctl.usage import Order, Snapshot, Usage, ordered
 from fleetctl.wording import count, duration, printable, size
 
@@ -19,6 +19,7 @@ _FRAME_LINES = 4
 _SECTION_LINES = 2
 """A section's heading and the blank line after it."""
 _LEAST_WORKERS = 5
+_SHORTEST_NAME = 16
 _KEYS = (("c", "CPU"), ("m", "memory"), ("u", "uptime"), ("r", "restarts"), ("n", "name"))
 _HOT_PERCENT = 90.0
 
@@ -68,7 +69,7 @@ def screen(snapshot: Snapshot, order: Order, *, width: int, height: int, skip: i
     ):
         needed = len(rows) + (hidden > 0) + _SECTION_LINES
         if rows and needed + 1 + _LEAST_WORKERS <= room:
-            lines += table_lines(columns, rows, width)
+            lines += _table(columns, rows, width)
             if hidden:
                 lines.append(Text(f"and {count(hidden, f'more {noun}')}", "dim"))
             lines.append(Text())
@@ -143,10 +144,29 @@ def _worker_lines(snapshot: Snapshot, order: Order, width: int, room: int, skip:
         )
         for column in _WORKER_COLUMNS
     ]
-    lines = table_lines(columns, [_worker_row(worker) for worker in shown], width)
+    lines = _table(columns, [_worker_row(worker) for worker in shown], width)
     if len(shown) < len(left):
         lines.append(Text(f"and {count(len(left) - len(shown), 'more worker')}", "dim"))
     return lines
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int) -> list[Text]:
+    """Long names are cut in their middle, so that the figures beside them are on the screen."""
+    needed = [
+        max(column.width, len(column.title), *(len(row[index]) for row in rows))
+        for index, column in enumerate(columns)
+        if index and not column.rank
+    ]
+    room = max(_SHORTEST_NAME, width - sum(COLUMN_GAP + each for each in needed))
+    return table_lines(columns, [[_shortened(str(name), room), *cells] for name, *cells in rows], width)
+
+
+def _shortened(name: str, room: int) -> str:
+    """With more of its end, which tells the workers of an app apart."""
+    if len(name) <= room:
+        return name
+    begin = (room - 1) // 3
+    return f"{name[:begin]}…{name[begin + 1 - room :]}"
 
 
 def last_skip(workers: int) -> int:

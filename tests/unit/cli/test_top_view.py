@@ -73,6 +73,16 @@ def test_a_screen_is_filled_exactly(hosts: int, apps: int, workers: int, height:
         assert "quit" in lines[-1]
 
 
+@pytest.mark.parametrize("width", [50, 80])
+def test_long_names_are_cut_in_the_middle_and_no_figure_is(width: int) -> None:
+    name = "an-app-whose-name-is-as-long-as-a-name-may-be-and-says-much"
+    workers = tuple(worker(n + 1, app=name, cpu_percent=n, rss_bytes=5 << 20) for n in range(12))
+    lines = shown(Snapshot((host("host1"),), (app(name),), workers), width=width)
+    assert max(map(len, lines[2:-1])) <= width
+    assert sum("5.00 MiB" in line for line in lines) >= 8
+    assert any(line.startswith("an-app") and "…" in line and "/host1/12 " in line for line in lines)
+
+
 @pytest.mark.parametrize("width", [50, 80, 120])
 def test_lines_fit_a_terminal_of_usual_width(width: int) -> None:
     lines = shown(fleet(3, 2, 8), width=width)
