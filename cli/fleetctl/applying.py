@@ -1,6 +1,5 @@
 """Carries out what a file asks for, one app after the other, and keeps what became of each."""
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from fleetctl.client.rollouts import begin_rollout
 from fleetctl.client.values import Result
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode, FleetError
+from fleetctl.event_loop import run
 from fleetctl.operation import Begin, carry_out, new_request_id, newest_rollout
 from fleetctl.output import Output
 from fleetctl.packing import Archive
@@ -155,4 +155,4 @@ async def _fetch(settings: Settings, unsent: Collection[str]) -> Present:
 
 def present_fleet(settings: Settings, unsent: Collection[str] = ()) -> Present:
     """The apps and the hosts there are, and which of `unsent` the controllers lack. Raises CliError."""
-    return asyncio.run(_fetch(settings, unsent))
+    return run(_fetch(settings, unsent))

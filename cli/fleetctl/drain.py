@@ -17,6 +17,7 @@ from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.drain_progress import DrainProgress, choose_drain_progress
 from fleetctl.errors import CliError, ExitCode
+from fleetctl.event_loop import run
 from fleetctl.names import complete_hosts
 from fleetctl.operation import new_request_id
 from fleetctl.output import Column, Output
@@ -36,7 +37,7 @@ def drain(settings: Settings, host: str, no_wait: bool) -> None:  # noqa: FBT001
     stop until then, which is asked about first.
     """
     output = Output(settings)
-    plan = asyncio.run(_plan(settings, host))
+    plan = run(_plan(settings, host))
     if not settings.structured and not settings.quiet and plan.moves:
         output.table(_COLUMNS, [(move.app, str(move.workers), move.fate(host)) for move in plan.moves])
     stopping = [move for move in plan.moves if move.pinned]
@@ -45,7 +46,7 @@ def drain(settings: Settings, host: str, no_wait: bool) -> None:  # noqa: FBT001
         output.confirm(f"This stops {named}, pinned to {host}: nothing replaces them until it is uncordoned. Go on?")
     drainer = _Drainer(settings, output, host, plan)
     try:
-        asyncio.run(drainer.run(allow_stopping_pinned=bool(stopping), no_wait=no_wait))
+        run(drainer.run(allow_stopping_pinned=bool(stopping), no_wait=no_wait))
     except KeyboardInterrupt:
         drainer.detached()
     drainer.conclude(no_wait=no_wait)

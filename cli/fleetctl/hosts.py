@@ -1,6 +1,5 @@
 """`host`: the hosts, what each may take, its labels, and forgetting one. `host drain` lies beside this."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +11,7 @@ from fleetctl import views
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
 from fleetctl.drain import drain
+from fleetctl.event_loop import run
 from fleetctl.names import complete_hosts, complete_labels
 from fleetctl.operation import new_request_id
 from fleetctl.output import Column, Output, state
@@ -55,7 +55,7 @@ def host() -> None:
 def ls(settings: Settings) -> None:
     """List the hosts."""
     output = Output(settings)
-    hosts = sorted(asyncio.run(_fetch(settings)), key=lambda host: host.name)
+    hosts = sorted(run(_fetch(settings)), key=lambda host: host.name)
     if settings.structured:
         output.document([views.host_view(host) for host in hosts])
     elif settings.quiet:
@@ -101,7 +101,7 @@ def uncordon(settings: Settings, host: str) -> None:
         return
     output = Output(settings)
     output.line((host, "bold"), " open: it takes new workers again")
-    for app in uneven(asyncio.run(_fetch_apps(settings)), opened):
+    for app in uneven(run(_fetch_apps(settings)), opened):
         output.line(f"  {app.name} would be more even: `fleetctl set-size {app.name} {app.size}` spreads it again")
 
 
@@ -126,7 +126,7 @@ def label(settings: Settings, host: str, labels: tuple[tuple[str, str | None], .
         async with Connection.open(settings) as connection:
             return (await connection.call(lambda stub: stub.LabelHost, request, mutation=True)).host
 
-    changed = _tell_structured(settings, asyncio.run(change()))
+    changed = _tell_structured(settings, run(change()))
     if changed is not None:
         Output(settings).line(
             (host, "bold"), f" is labelled {_labels(changed)}" if changed.labels else " has no labels"
@@ -148,7 +148,7 @@ def remove(settings: Settings, host: str) -> None:
         async with Connection.open(settings) as connection:
             await connection.call(lambda stub: stub.RemoveHost, request, mutation=True)
 
-    asyncio.run(forget())
+    run(forget())
     if settings.structured:
         output.document({"host": host, "state": "removed"})
     elif not settings.quiet:
@@ -197,7 +197,7 @@ def _cordon(settings: Settings, host: str, *, cordoned: bool) -> control_pb2.Hos
         async with Connection.open(settings) as connection:
             return (await connection.call(lambda stub: stub.CordonHost, request, mutation=True)).host
 
-    return _tell_structured(settings, asyncio.run(change()))
+    return _tell_structured(settings, run(change()))
 
 
 def _tell_structured(settings: Settings, changed: control_pb2.Host) -> control_pb2.Host | None:

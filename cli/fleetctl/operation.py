@@ -21,6 +21,7 @@ from fleetctl.client.rollouts import (
 )
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
+from fleetctl.event_loop import run
 from fleetctl.outcome import describe_aborted, describe_done, described
 from fleetctl.output import Output
 from fleetctl.progress import Progress, RecordProgress, choose_progress
@@ -56,7 +57,7 @@ def follow(settings: Settings, output: Output, app: str) -> None:
 
 def _conduct(operation: "_Operation", begin: Begin, *, no_wait: bool) -> None:
     try:
-        asyncio.run(operation.run(begin, no_wait=no_wait))
+        run(operation.run(begin, no_wait=no_wait))
     except KeyboardInterrupt:
         operation.detached()
     operation.conclude(no_wait=no_wait)

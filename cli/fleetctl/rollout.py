@@ -1,13 +1,12 @@
 """`rollout`: how far an operation is, a way to attach to one again, and the four words that steer it."""
 
-import asyncio
-
 import click
 
 from fleet.v1 import control_pb2
 from fleetctl import views
 from fleetctl.command import NO_WAIT, fleet_command
 from fleetctl.connection import Connection
+from fleetctl.event_loop import run
 from fleetctl.names import complete_apps
 from fleetctl.operation import carry_out, follow, new_request_id, newest_rollout
 from fleetctl.outcome import described, failed_lines, standing
@@ -35,7 +34,7 @@ def status(settings: Settings, app: str, watch: bool) -> None:  # noqa: FBT001
     if watch:
         follow(settings, output, app)
         return
-    newest = asyncio.run(_fetch(settings, app))
+    newest = run(_fetch(settings, app))
     if settings.structured:
         output.document(views.rollout_view(newest))
     elif settings.quiet:
@@ -49,7 +48,7 @@ def status(settings: Settings, app: str, watch: bool) -> None:  # noqa: FBT001
 def pause(settings: Settings, app: str) -> None:
     """Begin no further step; steps under way end."""
     output = Output(settings)
-    paused = asyncio.run(_steer(settings, _request(app, control_pb2.ROLLOUT_ACTION_PAUSE)))
+    paused = run(_steer(settings, _request(app, control_pb2.ROLLOUT_ACTION_PAUSE)))
     if settings.structured:
         output.document(views.outcome_view(paused))
     elif not settings.quiet:

@@ -1,7 +1,5 @@
 """`set-size`: the plan first, then the change."""
 
-import asyncio
-
 import click
 from rich.text import Text
 
@@ -10,6 +8,7 @@ from fleetctl import views
 from fleetctl.command import FleetCommand, fleet_command
 from fleetctl.connection import Connection
 from fleetctl.errors import CliError, ExitCode
+from fleetctl.event_loop import run
 from fleetctl.names import complete_apps, complete_hosts
 from fleetctl.operation import carry_out, new_request_id
 from fleetctl.output import Column, Output
@@ -61,7 +60,7 @@ def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool,
     output = Output(settings)
     request = control_pb2.SetSizeRequest(app=app, change=size.to_proto(), host=host, dry_run=True, options=way.options)
     request.request_id = new_request_id()
-    plan = asyncio.run(_ask(settings, request))
+    plan = run(_ask(settings, request))
     if dry_run:
         if settings.structured:
             output.document(views.size_plan_view(app, plan))

@@ -1,5 +1,6 @@
 """From a tree to the values of a spec, by its shape; every complaint is kept with its place. Pure."""
 
+import math
 import operator
 import shlex
 from collections.abc import Callable, Collection, Iterable
@@ -166,7 +167,7 @@ def _leaf(shape: Leaf, tree: Tree) -> Any:
     if shape.kind is Kind.CHOICE:
         return _choice(shape, tree.text)
     if shape.kind is Kind.DURATION:
-        return _within(shape, float(value) if _is_number(value) else parse_duration(_text(tree, Kind.DURATION)))
+        return _within(shape, _real(value) if _is_number(value) else parse_duration(_text(tree, Kind.DURATION)))
     if shape.kind is Kind.BYTES:
         return _within(shape, _whole(tree, value) if _is_number(value) else parse_bytes(_text(tree, Kind.BYTES)))
     fits = {Kind.BOOLEAN: bool, Kind.INTEGER: int, Kind.NUMBER: int | float}[shape.kind]
@@ -181,6 +182,14 @@ def _within(shape: Leaf, value: _Number) -> _Number:
         if not fits(value, bound):
             raise ValueError(f"must be {words} {bound}{_UNITS.get(shape.kind, '')}")
     return value
+
+
+def _real(value: float) -> float:
+    """TOML has whole numbers of any length."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _whole(tree: Scalar, count: float) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_TOLD = 20
+_MOST_SHOWN = 400
 Path_ = tuple[str | int, ...]
 """Where a value lies in a file: ("apps", "shop", "command", 0)."""
 
@@ -55,7 +56,18 @@ class Complaint:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.place.line}:{self.place.column}" if self.place else self.file
-        return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
+        return one_line(f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}")
+
+
+def one_line(text: str) -> str:
+    """What a file says, for a terminal: what does not print is written as Python writes it, and of a long text the middle is
+    left out."""
+    if len(text) > _MOST_SHOWN:
+        half = _MOST_SHOWN // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 class FleetFileError(ValueError):

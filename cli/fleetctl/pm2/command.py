@@ -43,7 +43,7 @@ def command(script: str, interpreter: str, node_args: tuple[str, ...], args: tup
         shell = "bash" if shutil.which("bash") else "sh"
         return Command((shell, "-c", script), cwd, script)
     path = Path(os.path.normpath(Path(cwd) / script))
-    on_path = not path.exists() and "/" not in script and path.suffix not in _INTERPRETERS
+    on_path = not os.path.exists(path) and "/" not in script and path.suffix not in _INTERPRETERS  # noqa: PTH110 (a name no disk has raises there)
     program = script if on_path else str(path)
     chosen = interpreter or ("" if on_path else _usual(path))
     if chosen.startswith("node@"):
@@ -61,6 +61,8 @@ def command(script: str, interpreter: str, node_args: tuple[str, ...], args: tup
 def _usual(path: Path) -> str:
     """By its suffix; else Node for a text, as PM2 has it, unless the file says itself what runs it. "": the file by itself."""
     known = _INTERPRETERS.get(path.suffix)
+    if path.suffix == ".ts" and shutil.which("bun") is None:
+        return "node"  # which takes types away itself, from 22.18 on
     if known is not None:
         return known
     try:

@@ -11,7 +11,7 @@ from fleet_core.spec import AppSpec, ListenMode, ReadyMethod, RestartMode
 from fleetctl.fleet_file.command import usual_runtime
 from fleetctl.fleet_file.document import WantedApp
 from fleetctl.fleet_file.size import PerCore, Wanted
-from fleetctl.fleet_file.tree import Complaint, FleetFileError, refuse
+from fleetctl.fleet_file.tree import Complaint, FleetFileError, one_line, refuse
 from fleetctl.pm2 import values
 from fleetctl.pm2.attributes import ATTRIBUTES, spellings
 from fleetctl.pm2.command import Command, command, working_directory
@@ -27,6 +27,16 @@ _BACKOFF_RESET_SECONDS = 30.0
 _WINDOW_SECONDS = 300.0
 _DEFAULT_UPTIME_SECONDS, _DEFAULT_RESTARTS = 1.0, 16
 _MOST_SECONDS = 86_400.0
+_NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+"""Of croner, which reads PM2's patterns."""
 _ENV_SECTION = re.compile(r"env_\S+")
 
 
@@ -105,7 +115,7 @@ class _One:
 
     def warn(self, attribute: str, message: str) -> None:
         spelling = self._written.get(attribute, attribute)
-        self.warnings.append(f"{self._name or self.where}: {spelling}: {message}".replace("`", ""))
+        self.warnings.append(one_line(f"{self._name or self.where}: {spelling}: {message}".replace("`", "")))
 
     def complain(self, attribute: str, message: str) -> None:
         spelling = self._written.get(attribute, attribute)
@@ -140,12 +150,12 @@ class _One:
         if not isinstance(script, str) or not script:
             self.complain("script", "what shall run? PM2 wants the path of a script")
             return None
-        cwd = working_directory(self._found.get("cwd"), self.ecosystem.folder)
-        interpreter = self._found.get("exec_interpreter")
+        cwd = working_directory(self._read("cwd", values.word), self.ecosystem.folder)
+        interpreter = self._read("exec_interpreter", values.word) or ""
         node_args = list(self._read("node_args", values.words) or ())
-        if self._found.get("source_map_support") is True:
+        if self._read("source_map_support", values.flag):
             node_args.append("--enable-source-maps")
-        return command(script, str(interpreter or ""), tuple(node_args), self._read("args", values.words) or (), cwd)
+        return command(script, interpreter, tuple(node_args), self._read("args", values.words) or (), cwd)
 
     def _take_name(self, line: Command) -> None:
         name = values.text(self._found.get("name", line.default_name))
@@ -180,7 +190,7 @@ class _One:
             "stop": self._stop(),
             "restart": self._restart(),
             "identity": {
-                spec: values.text(self._found[name])
+                spec: self._read(name, values.word) or ""
                 for spec, name in (("user", "uid"), ("group", "gid"))
                 if name in self._found
             },
@@ -193,6 +203,7 @@ class _One:
         return fields
 
     def _environment(self, line: Command) -> dict[str, str]:
+        """A null in `env` is the text "null", in any other section the variable is left out: so PM2 has it."""
         sections = [
             self.ecosystem.deploy_env.get(self.env_name, {}) if self.env_name else {},
             self._found.get("env", {}),
@@ -209,6 +220,9 @@ class _One:
                 self.complain("env", "write an object: NAME: value")
                 continue
             env.update({str(key): values.text(value) for key, value in section.items()})
+            if section is not sections[1]:
+                for key in [key for key, value in section.items() if value is None]:
+                    del env[str(key)]
         return env
 
     def _port(self, env: dict[str, str]) -> str:
@@ -223,16 +237,16 @@ class _One:
         return port
 
     def _counters(self, env: dict[str, str]) -> dict[str, int]:
-        counters = {values.text(self._found.get("instance_var", INSTANCE_VARIABLE)): 0}
-        if "increment_var" in self._found:
-            name = values.text(self._found["increment_var"])
+        counters = {self._read("instance_var", values.word) or INSTANCE_VARIABLE: 0}
+        if name := self._read("increment_var", values.word):
             start = env.pop(name, "")
             counters[name] = int(start) if start.isascii() and start.isdecimal() and len(start) < 10 else 0
         return counters
 
     def _stop(self) -> dict[str, Any]:
         stop: dict[str, Any] = {"signal": STOP_SIGNAL}
-        if (grace := self._read("kill_timeout", values.milliseconds)) is not None:
+        # 0 is PM2's default too, not a SIGKILL at once (God.processIsDead).
+        if grace := self._read("kill_timeout", values.milliseconds):
             stop["grace_seconds"] = grace
         if self._read("shutdown_with_message", values.flag):
             stop["shutdown_message"] = True
@@ -266,10 +280,14 @@ class _One:
         return bool(self._read("time", values.flag) or self._found.get("log_date_format"))
 
     def _cron(self) -> str:
-        cron = values.text(self._found.get("cron_restart", ""))
+        cron = (self._read("cron_restart", values.word) or "").strip()
         if cron in ("0", ""):
             return ""
-        if len(cron.split()) == 6:
+        fields = _NICKNAMES.get(cron.lower(), cron).split()
+        if len(fields) == 6 and fields[0].strip("0") == "":
+            del fields[0]  # at second 0 of the minute, which is when the five others mean
+        cron = " ".join(fields)
+        if len(fields) == 6:
             self.warn("cron_restart", "a field for seconds is not kept: write the five of crontab(5)")
             return ""
         return cron

@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(h|m|s)?")
@@ -16,9 +17,32 @@ def text(value: Any) -> str:
     """As JavaScript's String(); what is no scalar as JSON, as PM2 does with variables."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _number_text(value)
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _number_text(value: float) -> str:
+    """As JavaScript's Number::toString: digits up to 1e21 and down to 1e-6, else an exponent without a leading 0."""
+    try:
+        digits = repr(float(value))
+    except OverflowError:
+        return "-Infinity" if value < 0 else "Infinity"
+    if "n" in digits:
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[digits]
+    size = abs(float(value))
+    if size >= 1e21 or 0 < size < 1e-6:
+        mantissa, _, exponent = digits.partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
+    found = f"{Decimal(digits):f}" if size else "0"
+    return found.rstrip("0").rstrip(".") if "." in found else found
+
+
+def word(value: Any) -> str:
+    """A text, or a number as one. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{text(value)} is not a text")
+    return text(value)
 
 
 def number(value: Any) -> float:
@@ -27,7 +51,7 @@ def number(value: Any) -> float:
         raise ValueError(f"{text(value)} is not a number")
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{value!r} is not a number") from None
 
 
@@ -68,7 +92,7 @@ def words(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         return tuple(text(item) for item in value)
     if not isinstance(value, str):
-        return (text(value),)
+        return (word(value),)
     found = [match[0] for match in _WORD.finditer(value)]
     bare = [word[1:-1] if word[0] in "\"'" and word[-1:] == word[0] and len(word) > 1 else word for word in found]
     return tuple(word for word in bare if word.strip())

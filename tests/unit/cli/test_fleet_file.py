@@ -341,6 +341,20 @@ def test_toml_is_refused_with_its_place_too(tmp_path: Path, text: str, complaint
     assert complaint in refusal(tmp_path, text, "fleet.toml")[0]
 
 
+@pytest.mark.parametrize("field", ["ready.start_timeout", "limits.memory_max", "limits.cpu_max", "port", "size"])
+def test_a_number_of_any_length_is_told(tmp_path: Path, field: str) -> None:
+    text = f"apps.a.command = 'x'\napps.a.{field} = 1{'0' * 400}\n"
+    (told,) = refusal(tmp_path, text, "fleet.toml")
+    assert f": apps.a.{field}: " in told
+
+
+def test_what_is_told_is_one_short_line_whatever_the_file_says(tmp_path: Path) -> None:
+    text = json.dumps({"apps": {"a\n\x1b[2J": {"command": "x", "ready\0y": 1, "size": "\u202ex" * 50_000}}})
+    for told in refusal(tmp_path, text):
+        assert told.isprintable()
+        assert len(told) < 1000
+
+
 _KEYS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=4)
 _JSON = st.recursive(
     st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(max_codepoint=0xD7FF), max_size=8),

@@ -11,6 +11,7 @@ import pytest
 from fleet_core.spec import AppSpec
 from fleetctl.fleet_file.size import PerCore, Wanted
 from fleetctl.fleet_file.tree import FleetFileError
+from fleetctl.pm2 import values
 from fleetctl.pm2.attributes import ATTRIBUTES, spellings
 from fleetctl.pm2.convert import Converted, convert
 from fleetctl.pm2.ecosystem import from_plain, is_ecosystem, read_json, run_script
@@ -94,10 +95,15 @@ KEPT: dict[str, list[tuple[dict[str, Any], str, Any]]] = {
     "source_map_support": [({"source_map_support": True}, "argv", ("node", "--enable-source-maps", "/srv/app.js"))],
     "disable_source_map_support": [({"disable_source_map_support": True}, "argv", ("node", "/srv/app.js"))],
     "wait_ready": [({"wait_ready": True}, "ready.method", "message")],
-    "kill_timeout": [({"kill_timeout": 1600}, "stop.grace_seconds", 1.6), ({}, "stop.signal", "SIGINT")],
+    "kill_timeout": [({"kill_timeout": 1600}, "stop.grace_seconds", 1.6), ({"kill_timeout": 0}, "stop.grace_seconds", 10), ({}, "stop.signal", "SIGINT")],
     "shutdown_with_message": [({"shutdown_with_message": True}, "stop.shutdown_message", True)],
     "listen_timeout": [({"listen_timeout": 8000}, "ready.start_timeout_seconds", 8)],
-    "cron_restart": [({"cron_restart": "0 3 * * *"}, "cron_restart", "0 3 * * *"), ({"cron": 0}, "cron_restart", "")],
+    "cron_restart": [
+        ({"cron_restart": "0 3 * * *"}, "cron_restart", "0 3 * * *"),
+        ({"cron": 0}, "cron_restart", ""),
+        ({"cron": "@daily"}, "cron_restart", "0 0 * * *"),
+        ({"cron": "0 30 2 * * 1"}, "cron_restart", "30 2 * * 1"),
+    ],
     "autorestart": [({"autorestart": False}, "restart.mode", "never")],
     "stop_exit_codes": [({"stop_exit_codes": [0, 3]}, "restart.stop_exit_codes", (0, 3)), ({"stop_exit_codes": 4}, "restart.stop_exit_codes", (4,))],
     "min_uptime": [({"min_uptime": "5s"}, "restart.stable_seconds", 5), ({"min_uptime": 2000}, "restart.stable_seconds", 2)],
@@ -210,6 +216,43 @@ def test_the_named_environment_wins_over_env_and_both_over_deploys() -> None:
     assert converted({"append_env_to_name": True, **given}, env_name="production").apps[0].name == "shop-production"
 
 
+def test_a_null_takes_a_variable_away_but_in_env_itself() -> None:
+    """As PM2 7 starts it: it makes texts of the objects in `env` alone, and passes on no null (ForkMode.js)."""
+    given = {"env": {"A": "env", "B": None}, "env_production": {"A": None, "C": None}}
+    assert spec(given, env_name="production").env == {"B": "null"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1"), (-0.0, "0"), (1.50, "1.5"), (1e5, "100000"), (1e20, "100000000000000000000"), (1e21, "1e+21"),
+        (1.5e300, "1.5e+300"), (1e-6, "0.000001"), (1.5e-7, "1.5e-7"), (10**25, "1e+25"), (12345678901234567890, "12345678901234567000"),
+        (True, "true"), (None, "null"), (10**400, "Infinity"),
+    ],
+)  # fmt: skip
+def test_a_number_is_written_as_javascript_writes_it(value: Any, text: str) -> None:
+    """What `String(value)` gave in Node 20."""
+    assert values.text(value) == text
+
+
+def test_typescript_is_run_by_bun_or_where_there_is_none_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/bun")
+    assert spec({"script": "app.ts"}).argv == ("bun", "/srv/app.ts")
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert spec({"script": "app.ts"}).argv == ("node", "/srv/app.ts")
+
+
+def test_what_is_told_is_one_short_line_whatever_the_file_says() -> None:
+    (warning,) = converted({"watch\n\x1b[2J\ud800" + "x" * 100_000: True}).warnings
+    assert warning.isprintable()
+    assert len(warning) < 1000
+    with pytest.raises(FleetFileError) as caught:
+        converted({"autorestart": "x\u202e" * 100_000})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+    assert str(caught.value).endswith("is not true or false")
+
+
 def test_a_cluster_without_a_port_is_told_for_clients_could_not_reach_it() -> None:
     (warning,) = converted({"exec_mode": "cluster", "instances": 2}).warnings
     assert warning.startswith("shop: exec_mode: a cluster, but no port says where clients reach it")
@@ -257,6 +300,15 @@ def test_a_script_without_a_suffix_is_run_as_pm2_would_or_as_it_says_itself(tmp_
         ({"env": "A=1"}, "apps[0].env: write an object"),
         ({"exec_mode": "threads"}, "apps[0].exec_mode: 'threads' is not cluster or fork"),
         ({"cron_restart": "never"}, "apps[0].cron_restart: cron time 'never' is not valid"),
+        ({"cron_restart": True}, "apps[0].cron_restart: true is not a text"),
+        ({"interpreter": ["node"]}, 'apps[0].interpreter: ["node"] is not a text'),
+        ({"cwd": {}}, "apps[0].cwd: {} is not a text"),
+        ({"args": {"a": 1}}, 'apps[0].args: {"a":1} is not a text'),
+        ({"source_map_support": "yes"}, "apps[0].source_map_support: 'yes' is not true or false"),
+        ({"uid": []}, "apps[0].uid: [] is not a text"),
+        ({"kill_timeout": 10**400}, "apps[0].kill_timeout: 1000"),
+        ({"instances": 10**400}, "apps[0].instances: 1000"),
+        ({"script": "x" * 200_000}, "apps[0].argv: word 1 of the command has"),
         ({"name": "!!"}, "apps[0].name: no name can be made from '!!'"),
     ],
 )
