@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,17 +11,24 @@ from fleet_core.spec import AppSpec, ReadyMethod
 from fleetctl.fleet_file.command import usual_runtime
 from fleetctl.fleet_file.document import WantedApp
 from fleetctl.fleet_file.size import Wanted
-from fleetctl.fleet_file.tree import refuse
+from fleetctl.fleet_file.tree import one_line, refuse
 from fleetctl.moving.imported import Imported
 from fleetctl.target import sanitised
 from fleetctl.wording import parse_bytes
 
 _PREFIXES = re.compile(r"^[-@:+!|]*")
+_DOUBLED = re.compile(r"%%|\$\$")
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|seconds?|sec|s|minutes?|min|m|hours?|hr|h|days?|d|weeks?|w)?\s*")
 _SECONDS = {"u": 1e-6, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_SPECIFIERS = re.compile(r"%[^%]")
-_VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
-_IGNORED = frozenset({"Unit", "Install"})
+_SPECIFIERS = re.compile(r"(?<!%)(?:%%)*%[^%]")
+_VARIABLE = re.compile(r"(?<!\$)(?:\$\$)*\$\{?[A-Za-z_]")
+_STOP_SECONDS = 90.0
+_START_SECONDS = 90.0
+"""systemd's own, where a unit says nothing (systemd-system.conf(5))."""
+_MOST_SECONDS = 86_400.0
+_NO_LIMIT = 100_000
+"""Restarts: the most there can be."""
+_IGNORED = frozenset({"Install"})
 _QUIET = frozenset(
     {"Description", "Documentation", "After", "Wants", "Requires", "Before", "WantedBy", "Alias", "SyslogIdentifier"}
 )
@@ -40,14 +48,29 @@ def apps_of_systemd(text: str, unit: str, source: str) -> Imported:
     fields = reading.fields
     fields["runtime"] = usual_runtime(fields["argv"])
     fields.setdefault("restart", {}).setdefault("mode", "never")
-    try:
-        spec = AppSpec.model_validate({"name": reading.name, "cwd": "/", "listen_mode": "none", **fields})
-    except CheckError as error:
-        raise refuse(source, None, str(error)) from error
+    fields.setdefault("stop", {}).setdefault("grace_seconds", _STOP_SECONDS)
+    fields.setdefault("ready", {}).setdefault("start_timeout_seconds", _START_SECONDS)
+    spec = _checked(reading, {"name": reading.name, "cwd": "/", "listen_mode": "none", **fields}, source)
     reading.warn(
         "listen", "a unit does not say whether it serves requests: give it listen: port and a route if it does"
     )
     return Imported((WantedApp(spec, Wanted(1)),), tuple(reading.warnings))
+
+
+def _checked(reading: "_Reading", fields: Fields, source: str) -> AppSpec:
+    """Without what breaks a rule, which is told. Raises FleetFileError where it then is no app."""
+    while True:
+        try:
+            return AppSpec.model_validate(fields)
+        except CheckError as error:
+            holder: Any = fields
+            for part in error.place[:-1]:
+                holder = holder.get(part) if isinstance(holder, dict) else None
+            if not error.place or error.place[0] in ("name", "argv") or not isinstance(holder, dict):
+                raise refuse(source, None, str(error)) from error
+            if holder.pop(error.place[-1], None) is None:
+                raise refuse(source, None, str(error)) from error
+            reading.warn(".".join(error.place), f"{error.message}: left out")
 
 
 def _settings(text: str) -> dict[tuple[str, str], list[str]]:
@@ -78,11 +101,13 @@ class _Reading:
         self.warnings: list[str] = []
 
     def warn(self, key: str, message: str) -> None:
-        self.warnings.append(f"{self.name}: {key}: {message}")
+        self.warnings.append(one_line(f"{self.name}: {key}: {message}"))
 
     def take(self, section: str, key: str, values: list[str]) -> None:
-        if not values or key in _QUIET or (section in _IGNORED and not key.startswith("StartLimit")):
+        if not values or key in _QUIET or section in _IGNORED or section.startswith("X-"):
             return
+        if key != "ExecStart":
+            values = [_DOUBLED.sub(lambda match: match[0][0], value) if "%%" in value else value for value in values]
         if any(_SPECIFIERS.search(value) for value in values):
             self.warn(key, "systemd's % specifiers are not replaced: write what they stand for")
         if key.startswith("Limit"):
@@ -128,7 +153,7 @@ def _seconds(value: str) -> float:
     return total
 
 
-def _bounded(value: str, most: float = 86_400.0) -> float:
+def _bounded(value: str, most: float = _MOST_SECONDS) -> float:
     return most if value == "infinity" else min(_seconds(value), most)
 
 
@@ -136,10 +161,12 @@ def _command(reading: _Reading, values: list[str]) -> None:
     if len(values) > 1:
         reading.warn("ExecStart", "only the last of several commands is taken")
     command = _PREFIXES.sub("", values[-1])
-    words = tuple(shlex.split(command))
+    words = shlex.split(command)
+    if "@" in values[-1][: len(values[-1]) - len(command)] and len(words) > 1:
+        reading.warn("ExecStart", f"@: it is not called {words.pop(1)}, but by its own name")
     if any(_VARIABLE.search(word) for word in words):
         reading.warn("ExecStart", "$VARIABLES are not replaced in a command: use sh -c 'exec …'")
-    reading.fields["argv"] = words
+    reading.fields["argv"] = tuple(_DOUBLED.sub(lambda match: match[0][0], word) for word in words)
 
 
 def _environment(reading: _Reading, values: list[str]) -> None:
@@ -222,12 +249,33 @@ def _number(path: str) -> Callable[[_Reading, list[str]], None]:
     return take
 
 
-def _span(path: str) -> Callable[[_Reading, list[str]], None]:
+def _span(*paths: str, nothing: float = 0) -> Callable[[_Reading, list[str]], None]:
+    """`nothing`: what 0 stands for, which for most is infinity; 0: it is not set."""
+
     def take(reading: _Reading, values: list[str]) -> None:
-        if seconds := _bounded(values[-1]):
-            reading.set(path, seconds)
+        if seconds := _bounded(values[-1]) or nothing:
+            for path in paths:
+                reading.set(path, seconds)
 
     return take
+
+
+def _burst(reading: _Reading, values: list[str]) -> None:
+    reading.set("restart.max_restarts", int(values[-1]) or _NO_LIMIT)
+
+
+def _interval(reading: _Reading, values: list[str]) -> None:
+    """0: however often it restarts."""
+    if seconds := _bounded(values[-1]):
+        reading.set("restart.window_seconds", seconds)
+    else:
+        reading.set("restart.max_restarts", _NO_LIMIT)
+
+
+def _signal(reading: _Reading, values: list[str]) -> None:
+    word = values[-1]
+    names = {str(int(each)): each.name for each in signal.Signals}
+    reading.set("stop.signal", names.get(word, word if word.startswith("SIG") else f"SIG{word}"))
 
 
 _TAKERS: Mapping[str, Callable[[_Reading, list[str]], None]] = {
@@ -243,13 +291,14 @@ _TAKERS: Mapping[str, Callable[[_Reading, list[str]], None]] = {
     "Group": _text("identity.group"),
     "UMask": _text("identity.umask"),
     "Nice": _number("identity.nice"),
-    "KillSignal": _text("stop.signal"),
-    "TimeoutStopSec": _span("stop.grace_seconds"),
-    "TimeoutStartSec": _span("ready.start_timeout_seconds"),
+    "KillSignal": _signal,
+    "TimeoutStopSec": _span("stop.grace_seconds", nothing=_MOST_SECONDS),
+    "TimeoutStartSec": _span("ready.start_timeout_seconds", nothing=_MOST_SECONDS),
+    "TimeoutSec": _span("stop.grace_seconds", "ready.start_timeout_seconds", nothing=_MOST_SECONDS),
     "WatchdogSec": _span("ready.watchdog_seconds"),
-    "StartLimitBurst": _number("restart.max_restarts"),
-    "StartLimitIntervalSec": _span("restart.window_seconds"),
-    "StartLimitInterval": _span("restart.window_seconds"),
+    "StartLimitBurst": _burst,
+    "StartLimitIntervalSec": _interval,
+    "StartLimitInterval": _interval,
     "CPUQuota": _quota,
     "MemoryMax": _memory,
     "TasksMax": _number("limits.pids_max"),

@@ -158,12 +158,45 @@ def test_a_unit_of_systemd_becomes_an_app() -> None:
         ("ExecStop=/bin/x", "ExecStop"),
         ("User=%i", "User"),
         ("ExecStart=/bin/x $MAINPID", "ExecStart"),
+        ("ExecStart=@/bin/x y", "ExecStart"),
+        ("Nice=40", "identity.nice"),
+        ("UMask=99", "identity.umask"),
+        ("LimitNONSENSE=1", "identity.resource_limits"),
+        ("KillSignal=SIGNOTHING", "stop.signal"),
+        ("KillMode=process", "KillMode"),
+        ("[Unit]\nOnFailure=mail.service", "OnFailure"),
+        ("[Unit]\nConditionPathExists=/srv", "ConditionPathExists"),
+        ("[Unit]\nBindsTo=x.mount", "BindsTo"),
     ],
 )
 def test_what_of_a_unit_is_not_kept_as_it_is_is_told_in_one_line(line: str, key: str) -> None:
     imported = apps_of_systemd(f"[Service]\nExecStart=/bin/x\n{line}\n", "x.service", "f")
     told = [warning for warning in imported.warnings if warning.startswith(f"x: {key}: ")]
     assert len(told) == (2 if line.startswith("ExecStart=") else 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "value"),
+    [
+        ("", "stop.grace_seconds", 90),
+        ("", "ready.start_timeout_seconds", 90),
+        ("TimeoutStopSec=0", "stop.grace_seconds", 86_400),
+        ("TimeoutSec=5min", "stop.grace_seconds", 300),
+        ("TimeoutSec=5min", "ready.start_timeout_seconds", 300),
+        ("KillSignal=2", "stop.signal", "SIGINT"),
+        ("KillSignal=INT", "stop.signal", "SIGINT"),
+        ("StartLimitInterval=0", "restart.max_restarts", 100_000),
+        ("Environment=A=100%%", "env", {"A": "100%"}),
+        ("ExecStart=\nExecStart=/bin/y 100%% $$HOME %%i", "argv", ("/bin/y", "100%", "$HOME", "%i")),
+        ("ExecStart=\nExecStart=@-/bin/y me --x", "argv", ("/bin/y", "--x")),
+    ],
+)
+def test_what_systemd_means_by_it_is_kept(lines: str, path: str, value: object) -> None:
+    (app,) = apps_of_systemd(f"[Service]\nExecStart=/bin/x\n{lines}\n", "x.service", "f").apps
+    found: object = app.spec
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
 
 
 def test_a_unit_without_a_command_is_no_app() -> None:
