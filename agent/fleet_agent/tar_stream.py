@@ -26,6 +26,10 @@ class TarError(ValueError):
     """It cannot be read, or will not be; the text says why, in a line."""
 
 
+class TrickError(TarError):
+    """It may be well-formed, but no archive of code needs that."""
+
+
 class Kind(Enum):
     FILE = "file"
     FOLDER = "folder"
@@ -105,7 +109,7 @@ class TarStream:
             if kind not in b"xXgLK":
                 return _member(header, kind, size, said)
             if size > _LONGEST_HEADER:
-                raise TarError(f"it has a header of {size} bytes")
+                raise TrickError(f"it has a header of {size} bytes")
             text = self._exactly(size) or b""
             self._skip(-size % _BLOCK)
             if kind == b"g":
@@ -114,7 +118,7 @@ class TarStream:
                 said |= _records(text)
             else:
                 said[b"path" if kind == b"L" else b"linkpath"] = text.split(b"\0", 1)[0]
-        raise TarError(f"it has more than {_MOST_HEADERS} headers before one member")
+        raise TrickError(f"it has more than {_MOST_HEADERS} headers before one member")
 
     def _exactly(self, count: int, *, at_its_end: bool = False) -> bytes | None:
         """None: there is nothing more, and `at_its_end` allows for that."""
@@ -146,7 +150,7 @@ class TarStream:
                 raise EOFError("it ends in the middle")
             self._left -= len(data)
             if self._left < 0:
-                raise TarError(f"it has more than {self._most} bytes")
+                raise TrickError(f"it has more than {self._most} bytes")
             self._buffer = memoryview(data)
         taken, self._buffer = self._buffer[:most], self._buffer[most:]
         return taken
@@ -211,7 +215,7 @@ def _member(header: bytes, kind: bytes, size: int, said: dict[bytes, bytes]) -> 
         name = header[345:500].split(b"\0", 1)[0] + b"/" + name
     name = said.get(b"path") or name
     if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in said):
-        raise TarError(f"{shown(_text(name))} is a sparse file: pack it without --sparse")
+        raise TrickError(f"{shown(_text(name))} is a sparse file: pack it without --sparse")
     target = said.get(b"linkpath") or header[157:257].split(b"\0", 1)[0]
     if b"size" in said:
         size = _size(_decimal(said[b"size"]))
@@ -249,7 +253,7 @@ def _check_global(text: bytes) -> None:
     """What holds for all members that follow is comments and times: nobody names all of them alike."""
     for key in _records(text):
         if key in _OF_ONE_MEMBER or key.startswith(b"GNU.sparse."):
-            raise TarError(f"it gives all members one {_text(key)}")
+            raise TrickError(f"it gives all members one {_text(key)}")
 
 
 def _decimal(digits: bytes) -> int:

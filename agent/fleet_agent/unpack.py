@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from fleet_agent.tar_stream import Kind, Member, TarError, TarStream, shown
+from fleet_agent.tar_stream import Kind, Member, TarError, TarStream, TrickError, shown
 
 _LONGEST_NAME = 4096
 """Bytes (PATH_MAX of Linux)."""
@@ -53,6 +53,8 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> None:
     try:
         with archive.open("rb", buffering=0) as stream:
             unpacking.take(TarStream(stream, limits.bytes + limits.members * _HEADER_BYTES))
+    except TrickError as error:
+        raise HostileArchiveError(str(error)) from error
     except (TarError, zlib.error, EOFError, ValueError) as error:
         raise HostileArchiveError(
             f"it is no tar archive, plain or gzip, that can be read to its end: {error}"

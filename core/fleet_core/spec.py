@@ -68,6 +68,11 @@ class ReadyPolicy(Checked, frozen=True):
     def __post_init__(self) -> None:
         if self.http_path and not self.http_path.startswith("/"):
             raise RuleError(f"health path {self.http_path!r} must start with /", "http_path")
+        if " " in self.http_path or not self.http_path.isprintable():
+            # It is asked for as it is written, on the first line of a request.
+            raise RuleError(
+                f"health path {self.http_path!r} holds what no URL does: write %20 for a space", "http_path"
+            )
 
     @property
     def health_path(self) -> str:

@@ -189,6 +189,8 @@ def test_inside_a_present_policy_nothing_is_defaulted() -> None:
         ({"counters": {"N": 2**31}}, "counters"),
         ({"declared_port": 65_536}, "declared_port"),
         ({"ready": {"http_path": "healthz"}}, "must start with /"),
+        ({"ready": {"http_path": "/health z"}}, "holds what no URL does"),
+        ({"ready": {"http_path": "/x HTTP/1.1\r\nHost: other"}}, "holds what no URL does"),
         ({"ready": {"start_timeout_seconds": float("inf")}}, "start_timeout_seconds"),
         ({"stop": {"signal": "TERM"}}, "signal"),
         ({"rollout": {"max_surge": 0}}, "no worker could ever be replaced"),

@@ -181,7 +181,7 @@ _HOSTILE: dict[str, tuple[list[Fill], str]] = {
         [_raw(_header("x", tarfile.GNUTYPE_LONGNAME, size=2), b"x")] * 2000,
         "more than 8 headers",
     ),
-    "sparse, GNU": ([_raw(_sparse(), *[b"1" * 512] * 50)], "is a sparse file"),
+    "sparse, GNU": ([_raw(_sparse(), *[b"1" * 512] * 50)], "'x' is a sparse file: pack it without --sparse"),
     "sparse, pax": ([_pax(_record("GNU.sparse.major", "1")), lambda a: _file(a, "x")], "is a sparse file"),
     "sparse for all": ([_pax(_record("GNU.sparse.map", "0,0"), tarfile.XGLTYPE)], "gives all members one"),
     "one path for all": ([_pax(_record("path", "x"), tarfile.XGLTYPE)], "gives all members one path"),
@@ -215,6 +215,15 @@ _HOSTILE: dict[str, tuple[list[Fill], str]] = {
 }
 
 
+_BROKEN = {
+    "a size of -512",
+    "a size of thousands of digits",
+    "a pax header that is none",
+    "a wrong checksum",
+    "a header and no member",
+}
+
+
 @pytest.mark.parametrize("kind", _HOSTILE)
 def test_a_hostile_archive_is_refused_in_one_line_and_nothing_is_written_outside(tmp_path: Path, kind: str) -> None:
     fills, reason = _HOSTILE[kind]
@@ -223,6 +232,7 @@ def test_a_hostile_archive_is_refused_in_one_line_and_nothing_is_written_outside
         _unpacked(tmp_path, *fills, limits=Limits(bytes=1_000_000, members=100, name_bytes=100_000))
 
     assert reason in str(refusal.value)
+    assert "no tar archive" not in str(refusal.value) or kind in _BROKEN
     assert "\n" not in str(refusal.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "it.tar.gz"]
     assert [path.name for path in (tmp_path / "inside").iterdir()] == ["code"]
