@@ -222,6 +222,7 @@ _BROKEN = {
     "a wrong checksum",
     "a header and no member",
 }
+"""Where the headers themselves cannot be read."""
 
 
 @pytest.mark.parametrize("kind", _HOSTILE)
