@@ -17,7 +17,7 @@ WRITTEN = CLIENT / "sync.py"
 _TWINS = {"AsyncRollout": "Rollout", "AsyncDrain": "Drain"}
 _BATCHED = {"logs": "_log_batches"}
 """Generator → the one that has the same in batches, which takes fewer ways between threads."""
-_PARTS = ("looking", "changing", "machines", "files")
+_PARTS = ("looking", "changing", "machines", "keeping", "files")
 
 _HEAD = '''"""`Client`: the calls of the command line, for programs without an event loop.
 

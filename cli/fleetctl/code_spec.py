@@ -2,9 +2,11 @@
 
 import os
 import shlex
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from fleet.v1 import types_pb2
+from fleet.v1 import control_pb2, types_pb2
+from fleetctl.client.size import Size
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.target import INTERPRETERS, NODE_COMMANDS, Command
 
@@ -101,3 +103,30 @@ def words(option: str, text: str) -> list[str]:
     if not words:
         raise CliError(ExitCode.USAGE, f"{option} is empty: name a program and its arguments")
     return words
+
+
+def without_command(app: str, example: str) -> CliError:
+    """To be raised."""
+    text = f"no app is named {app}, and a new one needs a command to run in the code: {example}"
+    return CliError(ExitCode.NOT_FOUND, text, "`fleetctl ls` shows the apps")
+
+
+def check_same_place(known: control_pb2.App, size: Size | None, hosts: Collection[str]) -> None:
+    """How many workers an app that exists has, and where, is no matter of its code. Raises CliError."""
+    app = known.name
+    if size is not None and size.absolute not in (None, known.size):
+        text = f"{app} has {known.size} workers already: `fleetctl set-size {app} {size.absolute}` changes that"
+        raise CliError(ExitCode.USAGE, text)
+    placed = {host for host, workers in known.placement.items() if workers}
+    if hosts and set(hosts) != placed:
+        where = ", ".join(sorted(placed)) or "no host"
+        text = f"{app} runs on {where}: `fleetctl set-size {app} SIZE --host HOST` changes that"
+        raise CliError(ExitCode.USAGE, text)
+
+
+def folder_within(cwd: Path, folder: Path | None) -> str:
+    """A working directory of this machine, inside the code. Raises CliError."""
+    below = inside(str(cwd), folder)
+    if below is None:
+        raise CliError(ExitCode.USAGE, f"--cwd {cwd} is not in what is deployed: name a folder in it")
+    return below

@@ -1,17 +1,14 @@
 """`controller ls` and `controller remove`. Every controller is asked itself, so that `ls` works while none leads."""
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
 import click
 from rich.text import Text
 
 from fleet.v1 import control_pb2
+from fleetctl.client.controllers import Seen, look
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
-from fleetctl.errors import UnavailableError
 from fleetctl.names import complete_controllers
 from fleetctl.operation import new_request_id
 from fleetctl.output import Column, Output
@@ -25,30 +22,6 @@ _COLUMNS = (
     Column("ETCD"),
     Column("VERSION", rank=1),
 )
-
-
-@dataclass(slots=True)
-class Seen:
-    """One controller as it was found: what it answered, or why it did not."""
-
-    address: str
-    name: str = ""
-    answer: control_pb2.Controller | None = None
-    error: str = ""
-    registered: list[control_pb2.RegisteredController] = field(default_factory=list)
-
-    def view(self) -> dict[str, Any]:
-        answer = self.answer or control_pb2.Controller()
-        return {
-            "name": answer.name or self.name,
-            "address": answer.address or self.address,
-            "leads": answer.leads,
-            "leading_seconds": round(answer.leading_seconds, 3),
-            "version": answer.version,
-            "reachable": self.answer is not None,
-            "etcd_ok": self.answer is not None and not answer.etcd_error,
-            "error": self.error or answer.etcd_error,
-        }
 
 
 @click.group("controller")
@@ -102,36 +75,8 @@ controller.add_command(remove)
 
 
 async def _look(settings: Settings) -> list[Seen]:
-    """Every controller that is configured or registered, by name. Raises FleetError where none answers."""
     async with Connection.open(settings) as connection:
-        seen = dict(await _ask(connection, connection.addresses))
-        registered = {known.name: known for each in seen.values() for known in each.registered}
-        met = {each.answer.name for each in seen.values() if each.answer is not None}
-        more = {known.address: known.name for known in registered.values() if known.name not in met}
-        seen.update(await _ask(connection, [address for address in more if address not in seen]))
-        for address, name in more.items():
-            seen[address].name = name
-    if all(each.answer is None for each in seen.values()):
-        tried = ", ".join(f"{each.address} ({each.error})" for each in seen.values())
-        raise UnavailableError(f"no controller can be reached: {tried}")
-    # One that is known by two addresses is shown once.
-    by_name = {each.view()["name"] or address: each for address, each in seen.items()}
-    return [by_name[name] for name in sorted(by_name)]
-
-
-async def _ask(connection: Connection, addresses: Iterable[str]) -> list[tuple[str, Seen]]:
-    addresses = list(addresses)
-    return list(zip(addresses, await asyncio.gather(*(_ask_one(connection, each) for each in addresses)), strict=True))
-
-
-async def _ask_one(connection: Connection, address: str) -> Seen:
-    try:
-        answer = await connection.ask_one(
-            address, lambda stub: stub.ListControllers, control_pb2.ListControllersRequest()
-        )
-    except UnavailableError as error:
-        return Seen(address, error=error.message)
-    return Seen(address, answer=answer.answering, registered=list(answer.registered))
+        return await look(connection)
 
 
 def _row(seen: Seen) -> list[str | Text]:

@@ -12,11 +12,11 @@ from fleet_core.ids import check_name
 from fleet_core.spec import AppSpec
 from fleetctl.app_options import SpecOption, spec_options
 from fleetctl.client.changing import workers_to_start
-from fleetctl.code_spec import build_policy, command_of, moved_into
+from fleetctl.code_spec import build_policy, check_same_place, command_of, folder_within, moved_into
 from fleetctl.code_spec import words as words_of
 from fleetctl.command import POSITIVE_DURATION, FleetCommand, fleet_command
 from fleetctl.connection import Connection
-from fleetctl.deployed_spec import folder_within, new_spec
+from fleetctl.deployed_spec import new_spec
 from fleetctl.errors import CliError, ExitCode
 from fleetctl.names import complete_apps, complete_hosts
 from fleetctl.operation import carry_out, new_request_id
@@ -191,18 +191,7 @@ class _Wanted:
 
     def update(self, known: control_pb2.App) -> control_pb2.UpdateAppRequest:
         """Of an app that is there. Raises CliError."""
-        if self.size is not None and self.size.absolute not in (None, known.size):
-            raise CliError(
-                ExitCode.USAGE,
-                f"{self.app} has {known.size} workers already: `fleetctl set-size {self.app} {self.size.absolute}` changes that",
-            )
-        placed = {host for host, workers in known.placement.items() if workers}
-        if self.hosts and set(self.hosts) != placed:
-            raise CliError(
-                ExitCode.USAGE,
-                f"{self.app} runs on {', '.join(sorted(placed)) or 'no host'}: `fleetctl set-size {self.app} SIZE --host HOST` "
-                "changes that",
-            )
+        check_same_place(known, self.size, self.hosts)
         spec = types_pb2.AppSpec()
         spec.CopyFrom(known.spec)
         if self.wish:

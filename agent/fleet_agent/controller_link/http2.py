@@ -25,6 +25,8 @@ _STREAM_WINDOW = 1024 * 1024
 """So much may wait for the reader of a stream."""
 _FRAME_BYTES = 16_384
 """The longest frame either side sends without another word (section 4.2)."""
+_TAKEN_FRAME_BYTES = 256 * 1024
+"""The longest one we take: deployed code comes in few of them."""
 _HEADER_BYTES = 64 * 1024
 _PING = b"fleetctl"
 
@@ -132,7 +134,11 @@ class Http2:
             _Kind.WINDOW_UPDATE: self._on_window,
             _Kind.CONTINUATION: self._on_continuation,
         }
-        wanted = ((_Setting.ENABLE_PUSH, 0), (_Setting.INITIAL_WINDOW_SIZE, _STREAM_WINDOW))
+        wanted = (
+            (_Setting.ENABLE_PUSH, 0),
+            (_Setting.INITIAL_WINDOW_SIZE, _STREAM_WINDOW),
+            (_Setting.MAX_FRAME_SIZE, _TAKEN_FRAME_BYTES),
+        )
         self._frame(_Kind.SETTINGS, 0, 0, b"".join(_SETTING.pack(*setting) for setting in wanted))
         self._frame(_Kind.WINDOW_UPDATE, 0, 0, _NUMBER.pack(_LARGEST_WINDOW - _DEFAULT_WINDOW))
 
@@ -190,7 +196,7 @@ class Http2:
         while len(self._input) >= _FRAME.size:
             high, low, kind, flags, stream = _FRAME.unpack_from(self._input)
             length = high << 8 | low
-            if length > _FRAME_BYTES:
+            if length > _TAKEN_FRAME_BYTES:
                 raise Http2Error(f"a frame of {length} bytes")
             end = _FRAME.size + length
             if len(self._input) < end:

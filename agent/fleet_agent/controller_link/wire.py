@@ -137,20 +137,30 @@ class Wire(asyncio.Protocol):
             self._transport.write(data)
 
     def _receive(self) -> None:
-        while True:
+        records: list[bytes] = []
+        closed, broken = False, None
+        while not closed:
             try:
-                data = self._tls.read(_READ_BYTES)
+                data = self._tls.read(_READ_BYTES)  # a record, which is 16 KiB at most
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:
                 data = b""
-            if not data:
-                self._end("the controller closed the connection")
-                return
-            if self._ears is not None:
-                self._ears.received(data)
-            elif not self._ended:
-                self._early += data
+            except ssl.SSLError as error:
+                broken = error
+                break
+            closed = not data
+            records.append(data)
+        data = b"".join(records)
+        if data and self._ears is not None:
+            self._ears.received(data)
+        elif not self._ended:
+            self._early += data
+        if broken is not None:
+            raise broken
+        if closed:
+            self._end("the controller closed the connection")
+            return
         if self._outgoing.pending:
             self._flush()  # TLS has words of its own, such as new keys
 

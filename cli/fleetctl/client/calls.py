@@ -11,6 +11,7 @@ from fleetctl.client.changing import Changing
 from fleetctl.client.connection import Connection, check_readable
 from fleetctl.client.errors import UsageError
 from fleetctl.client.files import Files
+from fleetctl.client.keeping import Keeping
 from fleetctl.client.looking import Looking
 from fleetctl.client.machines import Machines
 
@@ -18,7 +19,7 @@ CALL_SECONDS = 10.0
 _MOST_SECONDS = 3600
 
 
-class AsyncClient(Looking, Changing, Machines, Files):
+class AsyncClient(Looking, Changing, Machines, Keeping, Files):
     """A fleet. Use it as a context manager, in one event loop; it connects when the first call is made.
 
     Calls find the controller that leads, ask for another while none does for some seconds, and have a deadline of

@@ -35,9 +35,7 @@ class Changing(Part):
         one as `fleetctl start` does, from a script or a command of this machine; `start(AppSpec(…))` takes all as it is.
         `size`: workers in all, or "cpu" for one per core; `hosts`: on these only. Raises InvalidSpec.
         """
-        amount = None if size is None else _size(size)
-        if amount is not None and not amount.absolute and amount != Size():
-            raise UsageError(f"size {size!r} is not valid: the size to start with is at least 1, or 'cpu'")
+        amount = None if size is None else size_to_start(size)
         request = control_pb2.StartAppRequest(
             request_id=new_request_id(), hosts=names_of(hosts), options=options(supersede, ignore_balancers)
         )
@@ -210,6 +208,14 @@ def _meant(app: AppSpec | str, argv: Names, http: str, fields: SpecFields) -> ty
     if not described:
         return types_pb2.AppSpec(name=app)
     return spec_of(app, argv, http, fields).to_proto()
+
+
+def size_to_start(size: int | str) -> Size:
+    """Of a new app. Raises UsageError."""
+    amount = _size(size)
+    if not amount.absolute and amount != Size():
+        raise UsageError(f"size {size!r} is not valid: the size to start with is at least 1, or 'cpu'")
+    return amount
 
 
 def _size(size: int | str) -> Size:

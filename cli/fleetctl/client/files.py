@@ -1,28 +1,29 @@
 """Calls about the fleet file, and about code that is sent to hosts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Unpack
 
 from fleet.v1 import control_pb2
 from fleetctl.apply_outcome import DONE, Outcome, code_digest, difference_view, planned, unchanged
 from fleetctl.apply_plan import Plan, Request, Verdict
 from fleetctl.client.base import Part, options, translated
+from fleetctl.client.changing import size_to_start, workers_to_start
+from fleetctl.client.code import Code
 from fleetctl.client.errors import ApplyFailed, FleetError, StillRunning, Unreachable, UsageError
 from fleetctl.client.handles import AsyncRollout, deadline_in, logger
 from fleetctl.client.present import fetch_present
 from fleetctl.client.rollouts import WAIT_SECONDS, new_request_id, newest_rollout
-from fleetctl.client.spec import Names, names_of, words_of
+from fleetctl.client.spec import DeployFields, Names, names_of, words_of
 from fleetctl.client.values import Applied, Difference, Result, from_view
-from fleetctl.code_spec import build_policy, command_of, moved_into
+from fleetctl.code_spec import build_policy, check_same_place
 from fleetctl.exported import exported
 from fleetctl.fleet_code import FleetCode, packed
 from fleetctl.fleet_file.writer import document
 from fleetctl.fleet_source import Source, load
-from fleetctl.packing import Archive, open_archive, pack_folder, pack_ref
 from fleetctl.upload import upload
 
 _Removal = control_pb2.RemoveAppRequest
@@ -80,41 +81,59 @@ class Files(Part):
         self,
         app: str,
         path: str | Path = ".",
+        argv: Names = (),
         *,
         ref: str | None = None,
+        npm_pack: bool = False,
         build: Names | None = None,
         no_build: bool = False,
         build_timeout: float | None = None,
         run: Names | None = None,
+        size: int | str | None = None,
+        hosts: Names = (),
+        http: str = "",
+        progress: Callable[[int, int], None] | None = None,
         supersede: bool = False,
         ignore_balancers: Names = (),
+        **fields: Unpack[DeployFields],
     ) -> AsyncRollout:
         """Send code to an app's hosts, and begin to roll it out as a new revision; returns when it is sent.
 
         `path`: a folder, without what its .gitignore or .npmignore leaves out, or a .tar or .tar.gz; `ref`: what git has in this
-        commit instead. `build`: the command that builds it on each host (default: as the code asks for); `run`: what to run in
-        the folder from now on. The same code again changes nothing.
+        commit instead; `npm_pack`: what `npm pack` would publish. `build`: the command that builds it on each host (default: as
+        the code asks for). An app that does not exist begins with the code: `argv` is what to run in it, `size`, `hosts`, `http`
+        and the fields of AppSpec are `start`'s. Of one that does, `argv` (or `run`) and fields hold from now on, variables are
+        added, and `size` and `hosts` are `set_size`'s. `progress` is called with the bytes that are there, and with those there
+        are, from the thread of the event loop. The same code again changes nothing.
         """
         if no_build and build:
             raise UsageError("build and no_build exclude each other")
+        if argv and run:
+            raise UsageError("argv and run say the same: give one of them")
+        words = words_of("run" if run else "argv", run or argv) if run is not None or argv else ()
+        amount = None if size is None else size_to_start(size)
         with translated():
             policy = build_policy(_line("build", build), no_build=no_build, seconds=build_timeout)
-            code = await asyncio.to_thread(_Code.at, path, ref)
+            code = await asyncio.to_thread(Code.at, path, ref, npm_pack=npm_pack)
         with code.archive.stream, translated():
-            known = await self._app(app)
-            command = None if run is None else command_of(tuple(words_of("run", run)), code.folder)
-            request = control_pb2.UpdateAppRequest(
-                request_id=new_request_id(),
-                app=app,
-                spec=moved_into(known.spec, code.folder, command),
-                expected_revision=known.revision,
-                artifact_digest=code.archive.digest,
-                cause=f"deploy {code.name}",
-                options=options(supersede, ignore_balancers),
-            )
+            known = next((each for each in (await fetch_present(self._connection)).apps if each.name == app), None)
+            request: control_pb2.StartAppRequest | control_pb2.UpdateAppRequest
+            if known is None:
+                spec = code.new_spec(app, words, http, fields)
+                request = control_pb2.StartAppRequest(spec=spec, hosts=names_of(hosts))
+                request.size = await workers_to_start(self._connection, amount, tuple(request.hosts))
+            else:
+                check_same_place(known, amount, names_of(hosts))
+                spec = code.changed_spec(known.spec, words, http, fields)
+                request = control_pb2.UpdateAppRequest(app=app, spec=spec, expected_revision=known.revision)
             if policy is not None:
                 request.spec.build.CopyFrom(policy)
-            await upload(self._connection, code.archive, lambda _bytes_there: None)
+            request.request_id, request.cause = new_request_id(), f"deploy {code.name}"
+            request.artifact_digest = code.archive.digest
+            request.options.CopyFrom(options(supersede, ignore_balancers))
+            of = code.archive.size
+            told = (lambda there: progress(there, of)) if progress is not None else _tell_nobody
+            await upload(self._connection, code.archive, told)
             return await self._begin(request, may_change_nothing=True)
 
 
@@ -164,7 +183,7 @@ class _Run:
         archive = self._code.archives.get(code_digest(request))
         if archive is not None:
             async with asyncio.timeout(self._left):
-                await upload(self._part._connection, archive, lambda _bytes_there: None)
+                await upload(self._part._connection, archive, _tell_nobody)
 
     @property
     def _left(self) -> float:
@@ -205,25 +224,8 @@ async def _source(path: str | Path, env_name: str, only: Names) -> Source:
     return source
 
 
-@dataclass(frozen=True, slots=True)
-class _Code:
-    """What is sent; `folder` is where it lies here, None for an archive."""
-
-    archive: Archive
-    folder: Path | None
-    name: str
-
-    @classmethod
-    def at(cls, path: str | Path, ref: str | None) -> "_Code":
-        """Raises CliError, UsageError."""
-        source = Path(path).expanduser()
-        if source.is_dir():
-            folder = source.absolute()
-            archive = pack_folder(folder) if ref is None else pack_ref(folder, ref)
-            return cls(archive, folder, ref or source.resolve().name)
-        if ref is not None:
-            raise UsageError(f"ref needs a folder of a git repository, and {source} is none")
-        return cls(open_archive(source), None, source.resolve().name)
+def _tell_nobody(_bytes_there: int) -> None:
+    """Of an upload's progress."""
 
 
 def _line(what: str, command: Names | None) -> str | None:

@@ -20,6 +20,7 @@ from fleet_core.spec import (
     StopPolicy,
 )
 from fleetctl.client.calls import AsyncClient
+from fleetctl.client.controller_values import Backup, Controller, Restored
 from fleetctl.client.errors import (
     ApplyFailed,
     DrainFailed,
@@ -87,11 +88,13 @@ __all__ = [
     "AsyncClient",
     "AsyncDrain",
     "AsyncRollout",
+    "Backup",
     "Balancer",
     "BalancerState",
     "BuildPolicy",
     "Change",
     "Client",
+    "Controller",
     "Difference",
     "Drain",
     "DrainFailed",
@@ -124,6 +127,7 @@ __all__ = [
     "ResourceLimit",
     "RestartMode",
     "RestartPolicy",
+    "Restored",
     "Result",
     "Revision",
     "Rollout",

@@ -30,8 +30,8 @@ Names = str | Iterable[str]
 """One, or several."""
 
 
-class SpecFields(TypedDict, total=False):
-    """The fields of `AppSpec` but for its name and argv; what is left out has AppSpec's default."""
+class DeployFields(TypedDict, total=False):
+    """The fields of `AppSpec` but for its name, its argv and how its code is built."""
 
     cwd: str | Path
     env: Mapping[str, str]
@@ -50,8 +50,13 @@ class SpecFields(TypedDict, total=False):
     env_files: Sequence[str]
     worker_env: Mapping[int, Mapping[str, str]]
     placement: PlacementPolicy
-    build: BuildPolicy
     counters: Mapping[str, int]
+
+
+class SpecFields(DeployFields, total=False):
+    """The fields of `AppSpec` but for its name and argv; what is left out has AppSpec's default."""
+
+    build: BuildPolicy
 
 
 def names_of(given: Names) -> tuple[str, ...]:

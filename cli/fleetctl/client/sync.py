@@ -3,18 +3,20 @@
 Written by scripts/sync_client.py from the asynchronous calls: `make sync-client`.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self, Unpack
 
 from fleet_core.spec import AppSpec
 from fleetctl.client.calls import CALL_SECONDS, AsyncClient
+from fleetctl.client.controller_values import Backup, Controller, Restored
 from fleetctl.client.handles import AsyncDrain, AsyncRollout
 from fleetctl.client.portal import Portal, PortalOwner
 from fleetctl.client.rollouts import (
     WAIT_SECONDS,
 )
 from fleetctl.client.spec import (
+    DeployFields,
     Names,
     SpecFields,
 )
@@ -441,6 +443,32 @@ class Client(PortalOwner):
         """Forget a balancer that is gone for good: rollouts wait for it no more. Refused while it is connected."""
         self._portal.call(self._wrapped.remove_balancer(balancer))
 
+    def controllers(self) -> tuple[Controller, ...]:
+        """All controllers that are named to this client or registered, by name, each asked itself, also while none leads.
+
+        Raises Unreachable where none of them answers.
+        """
+        return self._portal.call(self._wrapped.controllers())
+
+    def remove_controller(self, controller: str) -> None:
+        """Forget a controller that is gone for good; one that runs comes back with its next start."""
+        self._portal.call(self._wrapped.remove_controller(controller))
+
+    def backup(self, path: str | Path) -> Backup:
+        """Write what etcd holds of the fleet into a file, in whose place it comes; its owner alone may read it.
+
+        Certificates, keys and deployed code are not inside.
+        """
+        return self._portal.call(self._wrapped.backup(path))
+
+    def restore(self, path: str | Path, *, another_fleet: bool = False) -> Restored:
+        """Put a backup in the place of everything that etcd holds, and wait until a controller leads in the new era.
+
+        No worker is stopped or restarted; rollouts that were under way when it was taken are paused. `another_fleet`: also where
+        etcd holds the records of another fleet, which is Refused otherwise.
+        """
+        return self._portal.call(self._wrapped.restore(path, another_fleet=another_fleet))
+
     def diff(self, path: str | Path, *, env_name: str = "", only: Names = ()) -> tuple[Difference, ...]:
         """How the apps of a fleet file, or of PM2's ecosystem file, differ from what runs; changes nothing."""
         return self._portal.call(self._wrapped.diff(path, env_name=env_name, only=only))
@@ -472,20 +500,30 @@ class Client(PortalOwner):
         self,
         app: str,
         path: str | Path = ".",
+        argv: Names = (),
         *,
         ref: str | None = None,
+        npm_pack: bool = False,
         build: Names | None = None,
         no_build: bool = False,
         build_timeout: float | None = None,
         run: Names | None = None,
+        size: int | str | None = None,
+        hosts: Names = (),
+        http: str = "",
+        progress: Callable[[int, int], None] | None = None,
         supersede: bool = False,
         ignore_balancers: Names = (),
+        **fields: Unpack[DeployFields],
     ) -> Rollout:
         """Send code to an app's hosts, and begin to roll it out as a new revision; returns when it is sent.
 
         `path`: a folder, without what its .gitignore or .npmignore leaves out, or a .tar or .tar.gz; `ref`: what git has in this
-        commit instead. `build`: the command that builds it on each host (default: as the code asks for); `run`: what to run in
-        the folder from now on. The same code again changes nothing.
+        commit instead; `npm_pack`: what `npm pack` would publish. `build`: the command that builds it on each host (default: as
+        the code asks for). An app that does not exist begins with the code: `argv` is what to run in it, `size`, `hosts`, `http`
+        and the fields of AppSpec are `start`'s. Of one that does, `argv` (or `run`) and fields hold from now on, variables are
+        added, and `size` and `hosts` are `set_size`'s. `progress` is called with the bytes that are there, and with those there
+        are, from the thread of the event loop. The same code again changes nothing.
         """
         return Rollout(
             self._portal,
@@ -493,13 +531,20 @@ class Client(PortalOwner):
                 self._wrapped.deploy(
                     app,
                     path,
+                    argv,
                     ref=ref,
+                    npm_pack=npm_pack,
                     build=build,
                     no_build=no_build,
                     build_timeout=build_timeout,
                     run=run,
+                    size=size,
+                    hosts=hosts,
+                    http=http,
+                    progress=progress,
                     supersede=supersede,
                     ignore_balancers=ignore_balancers,
+                    **fields,
                 )
             ),
         )

@@ -58,7 +58,7 @@ def test_a_connection_begins_with_the_preface_and_its_settings() -> None:
     begin = http2.take_output()
     assert begin.startswith(_PREFACE)
     settings, window = frames(begin.removeprefix(_PREFACE))
-    assert settings == (SETTINGS, 0, 0, struct.pack(">HIHI", 2, 0, 4, 1024 * 1024))
+    assert settings == (SETTINGS, 0, 0, struct.pack(">HIHIHI", 2, 0, 4, 1024 * 1024, 5, 256 * 1024))
     assert window == (WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1 - 65_535))
     assert http2.take_output() == b""
 
