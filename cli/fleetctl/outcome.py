@@ -36,6 +36,8 @@ def what_runs(rollout: control_pb2.Rollout) -> str:
     """After a rollout that failed or was aborted."""
     if "going back failed" in rollout.message:
         return "old and new workers may run side by side"
+    if "never ran in full either" in rollout.message:
+        return f"{rollout.app} has no revision yet that ran in full"
     if _changes_revision(rollout):
         begun = not rollout.HasField("failed_worker") or rollout.failed_worker.worker.slot
         return f"revision {rollout.previous_revision} runs {'again' if begun else 'on'}"

@@ -60,7 +60,7 @@ _TIME_OF_DAY = {
     "agent/fleet_agent/supervisor/formatted.py": "the time at the beginning of a line",
     "controller/fleet_controller/artifacts.py": "how long nobody asked for code",
     "controller/fleet_controller/time_of_day.py": "when something was done, for people",
-    "cli/fleetctl/backup.py": "when a backup was taken, for people",
+    "cli/fleetctl/client/backups.py": "when a backup was taken, for people",
     "agent/fleet_agent/code_folders.py": "how long code was not asked for, by the times of its files",
     "balancer/fleet_balancer/certificates/pem.py": "whether a certificate is valid, as its clients judge",
     "balancer/fleet_balancer/certificates/store.py": "the same",

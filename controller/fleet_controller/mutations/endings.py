@@ -37,6 +37,9 @@ def failed(
     if rollout.previous is None or not _replaces(app, rollout.previous):
         # A start, or a change of size: its good workers are better than none, and the others are tried again.
         return app, _ended(stopped, RolloutState.FAILED, why, seconds)
+    before = rollout.previous.revision
+    if before not in (app.revision, *app.good_revisions):
+        why = f"{why}; revision {before} never ran in full either"
     return _back(app, stopped, rollout.previous, RolloutState.FAILED, why)
 
 

@@ -69,6 +69,20 @@ class FakeControl(ControlServiceServicer):
     def RemoveController(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("RemoveController", request, context, control_pb2.RemoveControllerResponse())
 
+    def Backup(self, request: Any, context: Any) -> Any:  # noqa: N802
+        header = control_pb2.BackupHeader(fleet_id="f", era=3, etcd_revision=8, records=1)
+        records = control_pb2.BackupRecords(records=[control_pb2.BackupRecord(key="/fleet/v1/apps/a", value=b"{}")])
+        parts = [control_pb2.BackupResponse(header=header), control_pb2.BackupResponse(records=records)]
+        return iter(self._answer("Backup", request, context, parts))
+
+    def Restore(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        context.send_initial_metadata((("fleet-accepted", "1"),))
+        messages = list(request_iterator)
+        for message in messages[1:]:
+            self.requests.append(message)
+        done = control_pb2.RestoreResponse(era=4, records=1, paused_apps=["a"])
+        return self._answer("Restore", messages[0], context, done)
+
     def GetInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("GetInfo", request, context, control_pb2.GetInfoResponse(controller="c1", version="1.2"))
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -109,6 +110,7 @@ def fleet(control: FakeControl) -> None:
         ("top --once --sort name", lambda fleet: next(fleet.samples(sort="name"))),
         ("host ls", lambda fleet: fleet.hosts()),
         ("balancer ls", lambda fleet: fleet.balancers()),
+        ("controller ls", lambda fleet: fleet.controllers()),
         ("balancer upstreams", lambda fleet: fleet.upstreams()),
         ("history my-app", lambda fleet: fleet.history("my-app")),
         ("rollout status my-app", lambda fleet: fleet.rollout("my-app").status),
@@ -146,6 +148,7 @@ def test_a_value_has_every_field_that_json_has(fleetctl: Fleetctl, client: Clien
         ("host label h a=b c-", lambda fleet: fleet.label("h", {"a": "b", "c": None})),
         ("host remove h -y", lambda fleet: fleet.remove_host("h")),
         ("balancer remove b -y", lambda fleet: fleet.remove_balancer("b")),
+        ("controller remove c -y", lambda fleet: fleet.remove_controller("c")),
         ("logs my-app --since 2m --host h", lambda fleet: list(fleet.logs("my-app", since=120, host="h"))),
         ("logs --worker my-app/h/2 --lines 7", lambda fleet: list(fleet.logs(worker="my-app/h/2", lines=7))),
     ],
@@ -460,6 +463,96 @@ def test_deployed_code_is_what_the_command_sends(
     first, second = _without_id(control.of(control_pb2.UpdateAppRequest), _changes)
     assert first == second
     assert list(second.spec.build.command) == ["make", "all of it"]
+    with_options = ("-e", "A=b", "--http", ":8080", "--cwd", code / "sub", "-i", "3", "--", "node", "server.js")
+    (code / "sub").mkdir()
+    assert fleetctl("deploy", "my-app", code, *with_options).code == 0
+    fields = {"env": {"A": "b"}, "http": ":8080", "cwd": code / "sub"}
+    client.deploy("my-app", code, ["node", "server.js"], size=3, **fields)
+    *_, first, second = _without_id(control.of(control_pb2.UpdateAppRequest), _changes)
+    assert first == second
+    assert (second.spec.cwd, second.spec.route.http, dict(second.spec.env)["A"]) == ("sub", ":8080", "b")
+    for more in ({"size": 9}, {"hosts": "elsewhere"}):
+        with pytest.raises(UsageError, match="changes that"):
+            client.deploy("my-app", code, **more)
+
+
+def test_an_app_begins_with_its_code_and_the_upload_says_how_far_it_is(
+    fleetctl: Fleetctl, client: Client, control: FakeControl, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "server.js").write_text("serve()")
+    (code / "weight").write_bytes(os.urandom(1_000_000))
+    options = ("-i", "4", "--host", "host1", "-e", "A=b", "--http", ":8080", "--no-build")
+    assert fleetctl("deploy", "shop", code, *options, "--", "server.js", "x").code == 0
+    sent = dict(control.artifacts)
+    control.artifacts.clear()
+    told: list[tuple[int, int]] = []
+    rollout = client.deploy(
+        "shop",
+        code,
+        ["server.js", "x"],
+        size=4,
+        hosts="host1",
+        env={"A": "b"},
+        http=":8080",
+        no_build=True,
+        progress=lambda there, of: told.append((there, of)),
+    )
+    assert rollout.changed
+    first, second = _without_id(control.of(control_pb2.StartAppRequest), _changes)
+    assert first == second
+    assert list(second.spec.argv) == ["node", "./server.js", "x"]
+    assert control.artifacts == sent
+    (content,) = sent.values()
+    assert [of for _, of in told] == [len(content)] * len(told)
+    assert [there for there, _ in told] == sorted(there for there, _ in told)
+    assert told[-1][0] == len(content)
+    with pytest.raises(NotFound, match="a new one needs a command to run in the code"):
+        client.deploy("other", code)
+    with pytest.raises(UsageError, match="argv and run say the same"):
+        client.deploy("other", code, ["a"], run="b")
+
+
+def test_a_backup_is_what_the_command_writes_and_puts_back(
+    fleetctl: Fleetctl, client: Client, control: FakeControl, tmp_path: Path
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    told = json.loads(fleetctl("backup", theirs, "-o", "json").out)
+    backup = client.backup(ours)
+    assert {**told, "file": str(ours), "taken_at": backup.taken_at} == {
+        name: value for name, value in json.loads(msgspec.json.encode(backup)).items() if name in told
+    }
+    assert (backup.apps, backup.hosts, ours.stat().st_mode & 0o777) == (1, 0, 0o600)
+
+    control.answers["GetInfo"] = control_pb2.GetInfoResponse(controller="c1", epoch=types_pb2.Epoch(era=4))
+    said = json.loads(fleetctl("restore", ours, "-y", "-o", "json").out)
+    asked = control.of(control_pb2.RestoreRequest)
+    control.requests.clear()
+    restored = client.restore(ours)
+    assert json.loads(msgspec.json.encode(restored)) == said == {"era": 4, "records": 1, "paused_apps": ["a"]}
+    assert control.of(control_pb2.RestoreRequest) == asked
+    client.restore(ours, another_fleet=True)
+    assert any(request.allow_another_fleet for request in control.of(control_pb2.RestoreRequest))
+    for broken in (tmp_path / "none", tmp_path):
+        with pytest.raises(FleetError):
+            client.restore(broken)
+    with pytest.raises(FleetError, match="cannot be written"):
+        client.backup(tmp_path / "no" / "such")
+
+
+def test_a_file_sends_the_code_it_names(client: Client, control: FakeControl, tmp_path: Path) -> None:
+    (tmp_path / "server.js").write_text("serve()")
+    path = tmp_path / "fleet.yaml"
+    path.write_text(json.dumps({"apps": {"shop": {"script": "server.js", "code": ".", "size": 2}}}))
+    (difference,) = client.diff(path)
+    assert [line.partition(":")[0] for line in difference.differences] == ["size", "code"]
+    assert control.artifacts == {}
+    control.answers["WatchRollout"] = [fake.ended("done", "start")]
+    (applied,) = client.apply(path)
+    assert applied.result == "created"
+    (start,) = control.of(control_pb2.StartAppRequest)
+    assert start.artifact_digest in control.artifacts
 
 
 def _sleeper(name: str, size: int = 2, **fields: Any) -> control_pb2.App:

@@ -189,7 +189,7 @@ def test_kinds_of_frames_that_are_not_known_are_ignored() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        struct.pack(">I", 16_385)[1:] + bytes(6),
+        struct.pack(">I", 256 * 1024 + 1)[1:] + bytes(6),
         frame(HEADERS, 0, 1, b"") + frame(DATA, 0, 1, b""),
         frame(HEADERS, 0, 1, b"") + frame(CONTINUATION, END_HEADERS, 3, b""),
         frame(CONTINUATION, END_HEADERS, 1, b""),

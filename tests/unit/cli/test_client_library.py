@@ -3,6 +3,7 @@
 import inspect
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from fleetctl.apply_plan import Verdict
 from fleetctl.client import public
 from fleetctl.client.spec import SpecFields
 from fleetctl.client.values import App, Change, RolloutStatus, WorkerState, from_view
+from fleetctl.main import COMMANDS
 from scripts.sync_client import WRITTEN, written
 
 ROOT = Path(__file__).parents[3]
@@ -166,6 +168,20 @@ async def awaiting() -> None:
         assert_type(await rollout.wait(), RolloutStatus)
         assert_type(fleet.logs(), AsyncGenerator[LogLine, None])
 """
+
+
+_OF_A_TERMINAL = {"up", "completion", "import", "cert", "version"}
+
+
+def test_the_page_has_a_call_for_every_command() -> None:
+    """A command that is new needs a call; those of `_OF_A_TERMINAL` are for people, or change this machine alone."""
+    table = PAGE[PAGE.index("| command | call |") :].partition("\n\n")[0]
+    named = {word.strip("` ") for line in table.splitlines()[2:] for word in line.split("|")[1].split(",")}
+    groups = {word.split()[0] for word in named}
+    assert {name for section in COMMANDS.values() for name in section} - _OF_A_TERMINAL <= groups
+    calls = set(re.findall(r"`([a-z_]+)\(", table))
+    faces = {name for name in dir(fleetctl.Client) if not name.startswith("_")} - {"close", "from_context"}
+    assert faces <= calls
 
 
 def test_a_type_checker_understands_the_page_and_a_users_program(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_a_failed_update_goes_back_and_lets_the_old_workers_stay() -> None:
     assert rollout.failed_worker.reason == "exit code 1"
 
 
+def test_a_way_back_to_what_never_ran_says_so() -> None:
+    never = BEFORE.model_copy(update={"good_revisions": ()})
+    app, rollout = failed(updated(never))
+    assert (app.revision, rollout.state) == (1, RolloutState.ROLLING_BACK)
+    assert rollout.message == "it does not boot; revision 1 never ran in full either"
+
+
 def test_once_everything_is_back_the_rollout_has_failed_and_the_revision_is_not_good() -> None:
     app, rollout = endings.done(*failed(updated()), 2.0)
     assert (rollout.state, rollout.message, rollout.seconds) == (RolloutState.FAILED, "it does not boot", 2.0)
