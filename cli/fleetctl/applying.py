@@ -69,7 +69,8 @@ class Apply:
             return
         codes = {outcome.code for outcome in bad if outcome.result is Result.FAILED}
         if len(bad) == 1 and len(self.outcomes) == 1:
-            raise CliError(bad[0].code, bad[0].message, details=bad[0].details)
+            told = not (self.settings.structured or self.settings.quiet)
+            raise CliError(bad[0].code, bad[0].message, details=() if told else bad[0].details)
         named = ", ".join(outcome.app for outcome in bad)
         reasons = [f"{outcome.app}: {outcome.message or outcome.result.value}" for outcome in bad]
         raise CliError(

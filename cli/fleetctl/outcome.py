@@ -36,7 +36,7 @@ def what_runs(rollout: control_pb2.Rollout) -> str:
     """After a rollout that failed or was aborted."""
     if "going back failed" in rollout.message:
         return "old and new workers may run side by side"
-    if "never ran in full either" in rollout.message:
+    if _never_ran(rollout):
         return f"{rollout.app} has no revision yet that ran in full"
     if _changes_revision(rollout):
         begun = not rollout.HasField("failed_worker") or rollout.failed_worker.worker.slot
@@ -78,16 +78,22 @@ def describe_aborted(rollout: control_pb2.Rollout) -> Parts:
 
 
 def evidence(rollout: control_pb2.Rollout, culprits: Sequence[types_pb2.WorkerStatus]) -> list[str]:
-    """What is known of the worker that made a rollout fail, and of `culprits`, its workers that are not well now."""
-    blocks = []
+    """What is known of the worker that made a rollout fail, and of `culprits`, its workers that are not well now.
+
+    It fits on a screen: what was printed last is shown of the first alone.
+    """
+    blocks: list[list[str]] = []
     failed = rollout.failed_worker
+    if _never_ran(rollout):
+        # That those of before are not well is no news.
+        culprits = [worker for worker in culprits if worker.revision == rollout.revision]
     if rollout.HasField("failed_worker") and all(worker.id != failed.worker for worker in culprits):
         told = _symptoms(_as_status(failed), rollout.message)
         if told:
             blocks.append([f"{views.worker_name(failed.worker)} of revision {rollout.revision}:", *told])
     for worker in culprits:
         title = f"{views.worker_name(worker.id)} is {headline(worker)}"
-        blocks.append([title, *_symptoms(worker, rollout.message)])
+        blocks.append([title, *_symptoms(worker, rollout.message)] if not blocks else [title])
     lines = [line for block in blocks[:_MOST_CULPRITS] for line in block]
     if len(blocks) > _MOST_CULPRITS:
         lines.append(f"and {count(len(blocks) - _MOST_CULPRITS, 'more worker')} not well")
@@ -125,6 +131,11 @@ def _symptoms(worker: types_pb2.WorkerStatus, message: str) -> list[str]:
 
 def _as_status(failed: control_pb2.FailedWorker) -> types_pb2.WorkerStatus:
     return types_pb2.WorkerStatus(id=failed.worker, reason=failed.reason, last_lines=failed.last_lines)
+
+
+def _never_ran(rollout: control_pb2.Rollout) -> bool:
+    """It failed, and there was nothing good to go back to: `endings.failed` of the controller says so."""
+    return "never ran in full either" in rollout.message
 
 
 def _changes_revision(rollout: control_pb2.Rollout) -> bool:

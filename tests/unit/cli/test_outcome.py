@@ -114,6 +114,15 @@ def test_a_failed_worker_that_is_there_still_is_told_once() -> None:
     ]
 
 
+def test_where_no_revision_ever_ran_those_of_before_are_no_news() -> None:
+    why = "worker my-app/host1/2 failed; revision 2 never ran in full either"
+    shown = rollout(state="failed", message=why, failed_worker=failed_worker(last_lines=["second try"]))
+    before = types_pb2.WorkerStatus(id=failed_worker().worker, revision=2, last_lines=["first try"])
+    before.id.generation += 1
+    assert evidence(shown, [before]) == ["my-app/host1/2 of revision 3:", "  it printed last:", "    | second try"]
+    assert next_step(shown, [before]).startswith("my-app has no revision yet that ran in full; look with ")
+
+
 @pytest.mark.parametrize(
     ("shown", "words"),
     [
