@@ -118,7 +118,11 @@ def _roll_back(fleet: Fleet) -> str:
     good = [revision["artifact_digest"] for revision in revisions if revision["good"]]
     fleet.do("rollback", _APP)
     wanted, found = good[-2], _digests(fleet)
-    return "" if found == {wanted} else f"hosts run {found}, not {wanted}"
+    if found != {wanted}:
+        return f"workers run in {found}, not in {wanted}"
+    hosts = {worker["host"] for worker in fleet.workers(_APP)}
+    marked = {mark.parents[2].name for mark in fleet.data_dir.glob(f"hosts/*/state/artifacts/{wanted}-*.ready")}
+    return "" if hosts == marked else f"{wanted} is ready on the disks of {sorted(marked)}, not of {sorted(hosts)}"
 
 
 def _digests(fleet: Fleet) -> set[str]:
