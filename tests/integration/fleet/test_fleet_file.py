@@ -68,6 +68,35 @@ def test_what_is_exported_changes_nothing_and_prune_leaves_only_what_the_file_na
     assert [app["name"] for app in json.loads(fleet.run("ls", "-o", "json").output)] == ["by-hand"]
 
 
+def test_an_app_of_a_file_begins_with_its_code_and_gets_other_code_only_when_it_is_other(
+    fleet: Fleet, folder: Path
+) -> None:
+    """Guards invariant 10."""
+    (folder / "words.txt").write_text("first")
+    app = {"script": "server.js", "code": ".", "size": 2, "build": {"skip": True}, "rollout": QUICK}
+    path = write(folder / "fleet.yaml", coded=app)
+    assert results(fleet, "-f", path) == {"coded": "created"}
+    before = pids(fleet, "coded")
+    folders = {Path(f"/proc/{pid}/cwd").readlink() for pid in before.values()}
+    assert {(code / "words.txt").read_text() for code in folders} == {"first"}
+    assert all(code.is_relative_to(fleet.data_dir) and not (code / "fleet.yaml").exists() for code in folders)
+    assert results(fleet, "-f", path) == {"coded": "unchanged"}
+    exported = str(folder / "out.yaml")
+    assert fleet.run("export", "coded", "-f", exported).code == 0
+    assert fleet.run("diff", "-f", exported).code == 0
+    assert pids(fleet, "coded") == before
+
+    Path(exported).rename(fleet.folder / "out.yaml")
+    (folder / "words.txt").write_text("second")
+    assert results(fleet, "-f", path) == {"coded": "changed"}
+    after = pids(fleet, "coded")
+    assert {(Path(f"/proc/{pid}/cwd") / "words.txt").read_text() for pid in after.values()} == {"second"}
+    assert results(fleet, "-f", str(fleet.folder / "out.yaml")) == {"coded": "changed"}, "back, by the digest"
+    back = {(Path(f"/proc/{pid}/cwd") / "words.txt").read_text() for pid in pids(fleet, "coded").values()}
+    assert back == {"first"}
+    fleet.do("remove", "coded", "--yes")
+
+
 def test_an_ecosystem_file_of_pm2_is_started_as_it_is(fleet: Fleet, folder: Path) -> None:
     port = free_address().rpartition(":")[2]
     app = f"{{name: 'web', script: './server.js', instances: 2, exec_mode: 'cluster', watch: true, port: {port}}}"
