@@ -18,13 +18,13 @@ from typing import ParamSpec, TypeVar
 
 from fleet.v1 import agent_pb2
 from fleet_agent.accounts import find_account, find_group
+from fleet_agent.agent_service import AgentServiceClient, FetchCall
 from fleet_agent.builds import BuildFailedError, build, build_steps, shown
 from fleet_agent.code_folders import CodeFolders, folder_id, give_to
-from fleet_agent.controller_link.agent_service import AgentServiceClient, FetchCall
-from fleet_agent.controller_link.calls import CallError, Code
 from fleet_agent.identity import boot_id
 from fleet_agent.launch import HostContext, Local
 from fleet_agent.unpack import HostileArchiveError, unpack
+from fleet_core.controller_link.calls import CallError, Code
 from fleet_core.spec import AppSpec
 
 _LOG = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from fleet.v1 import agent_pb2
-from fleet_agent.controller_link.agent_service import AgentServiceClient
-from fleet_agent.controller_link.calls import CallError, ControllerConnection
+from fleet_agent.agent_service import AgentServiceClient
 from fleet_agent.host import Host
 from fleet_agent.session import Session, SessionEndedError, leader_of
 from fleet_agent.upkeep import UsageSampler
+from fleet_core.controller_link.calls import CallError, ControllerConnection
 from fleet_core.ids import Epoch
 from fleet_core.leader_search import LeaderSearch
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import fleet_agent
-from fleet_agent.controller_link.calls import ControllerConnection
 from fleet_agent.departure import SOCKET_NAME, DepartureError, depart, serve_departures
 from fleet_agent.dialler import Dialler
 from fleet_agent.host import Host
@@ -25,6 +24,7 @@ from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor_link import SupervisorLink
 from fleet_agent.upkeep import Upkeep, UsageSampler
 from fleet_core.config import AgentConfig, ConfigError
+from fleet_core.controller_link.calls import ControllerConnection
 from fleet_core.metrics import MetricsServer, serve_metrics
 from fleet_core.scheduling import take_short_slices
 from fleet_core.service_manager import notify

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fleet.v1 import agent_pb2, types_pb2
+from fleet_agent.agent_service import SessionCall
 from fleet_agent.assignment import AssignmentRefusedError, HeldAssignment, SpecMissingError
-from fleet_agent.controller_link.agent_service import SessionCall
-from fleet_agent.controller_link.calls import CallError, framed
 from fleet_agent.host import Host
 from fleet_agent.logs import LogRequests
 from fleet_agent.probes import boot_time
 from fleet_agent.supervisor.protocol import Key
 from fleet_agent.upkeep import UsageSampler
+from fleet_core.controller_link.calls import CallError, framed
 from fleet_core.ids import Epoch
 from fleet_core.leader_search import LEADER_METADATA
 from fleet_core.spec import spec_digest

@@ -6,25 +6,27 @@ import logging
 import uuid
 from collections.abc import Iterable, Mapping
 
-import grpc
-
-from fleet.v1 import balancer_pb2, balancer_pb2_grpc
+from fleet.v1 import balancer_pb2
 from fleet_balancer.driver import Driver
 from fleet_balancer.holdings import Holdings
 from fleet_balancer.upstreams import Upstreams
 from fleet_core.config import BalancerConfig
-from fleet_core.grpc_tls import controller_channel
+from fleet_core.controller_link.calls import Call, CallError, ControllerConnection
 from fleet_core.ids import Epoch, WorkerId
 from fleet_core.leader_search import LEADER_METADATA, LeaderSearch
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
 _log = logging.getLogger(__name__)
 
-_Call = grpc.aio.StreamStreamCall[balancer_pb2.BalancerMessage, balancer_pb2.UpstreamMessage]
+_SUBSCRIBE = f"/{balancer_pb2.DESCRIPTOR.services_by_name['BalancerService'].full_name}/Subscribe"
+_Call = Call[balancer_pb2.BalancerMessage, balancer_pb2.UpstreamMessage]
 _WELCOME_TIMEOUT = 10.0
 _WRITE_TIMEOUT = 20.0
 _SPREAD_SECONDS = 0.1
 _IN_FLIGHT_POLL = 0.05
+_PING_SECONDS = 2.0
+"""With heartbeats every 1.5 s, the controllers' default, one that is silent is asked after three seconds and left after six: before
+that another leads."""
 _RETRY_REFUSED = 2.0
 _INSTANCE = uuid.uuid4().hex
 """Of this process."""
@@ -82,39 +84,30 @@ class Session:
         )
 
     async def _subscribe(self, search: LeaderSearch, subscription: "Subscription") -> None:
+        files = self._config.tls.files()
         try:
-            channel = controller_channel(search.address, self._config.tls.files())
+            files.read()
         except OSError as error:
             raise SessionEnded(f"a certificate cannot be read: {error}") from error
-        async with channel:
-            call: _Call = balancer_pb2_grpc.BalancerServiceStub(channel).Subscribe(metadata=search.metadata)
+        try:
+            connection = await ControllerConnection.connect(search.address, files, _PING_SECONDS)
+        except OSError as error:
+            raise SessionEnded(str(error)) from error
+        try:
+            call = connection.call(
+                _SUBSCRIBE, balancer_pb2.BalancerMessage, balancer_pb2.UpstreamMessage, search.metadata
+            )
             try:
                 await subscription.run(call)
-            except grpc.aio.AioRpcError as error:
-                raise _ended(error) from error
-            except asyncio.InvalidStateError as error:
-                # Written to after its end: the status says why it ended.
-                raise _ended(await _status(call)) from error
-            except TimeoutError as error:
-                raise SessionEnded("no answer in time") from error
             finally:
                 call.cancel()
-
-
-async def _status(call: _Call) -> grpc.aio.AioRpcError:
-    """How a call that is over ended."""
-    code, details = await call.code(), await call.details()
-    if code is grpc.StatusCode.OK:
-        details = "ended the subscription"
-    return grpc.aio.AioRpcError(code, await call.initial_metadata(), await call.trailing_metadata(), details)
-
-
-def _ended(error: grpc.aio.AioRpcError) -> SessionEnded:
-    leader = ""
-    for key, value in error.trailing_metadata() or ():
-        if key == LEADER_METADATA:
-            leader = value.decode(errors="replace") if isinstance(value, bytes) else value
-    return SessionEnded(" ".join((error.details() or error.code().name).split()), leader)
+        except CallError as error:
+            reason = " ".join((error.details or error.code.name).split())
+            raise SessionEnded(reason, error.metadata.get(LEADER_METADATA, "")) from error
+        except TimeoutError as error:
+            raise SessionEnded("no answer in time") from error
+        finally:
+            connection.close()
 
 
 class Subscription:
@@ -125,12 +118,11 @@ class Subscription:
         self._hello = hello
         self._upstreams = upstreams
         self._holdings = holdings
-        self._writing = asyncio.Lock()
         self._lists_changed = asyncio.Event()
         self._epoch = Epoch()
 
     async def run(self, call: _Call) -> None:
-        """Raises SessionEnded, grpc.aio.AioRpcError or TimeoutError at the end."""
+        """Raises SessionEnded, CallError or TimeoutError at the end."""
         await self._write(call, balancer_pb2.BalancerMessage(hello=self._hello))
         async with asyncio.timeout(_WELCOME_TIMEOUT):
             first = await self._read(call)
@@ -164,8 +156,8 @@ class Subscription:
 
     async def _read(self, call: _Call) -> balancer_pb2.UpstreamMessage:
         message = await call.read()
-        if not isinstance(message, balancer_pb2.UpstreamMessage):
-            raise _ended(await _status(call))
+        if message is None:
+            raise SessionEnded("ended the subscription")
         epoch = Epoch.from_proto(message.epoch)
         try:
             # Nearly every message is of the epoch obeyed already: then there is nothing to write, and no thread to wait for.
@@ -177,7 +169,7 @@ class Subscription:
         return message
 
     async def _write(self, call: _Call, message: balancer_pb2.BalancerMessage) -> None:
-        async with self._writing, asyncio.timeout(_WRITE_TIMEOUT):
+        async with asyncio.timeout(_WRITE_TIMEOUT):
             await call.write(message)
 
     async def _obey(self, call: _Call) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ _PURE = [
     "controller/fleet_controller/records.py",
     "agent/fleet_agent/reconcile.py",
     "agent/fleet_agent/launch.py",
-    "agent/fleet_agent/controller_link/http2.py",
+    "core/fleet_core/controller_link/http2.py",
     "agent/fleet_agent/readiness.py",
     "agent/fleet_agent/supervisor/life.py",
     "agent/fleet_agent/supervisor/limits.py",
@@ -95,6 +96,13 @@ def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
         for name in imported(path):
             own = name.startswith(_SUPERVISORS) or name == "fleet_core"
             assert own or name.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("program", ["fleet_agent.main", "fleet_balancer.main"])
+def test_who_waits_beside_workers_has_no_threads_of_grpcs(program: str) -> None:
+    """ADR 17, whatever imports what."""
+    ask = f"import sys, {program}; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", ask], check=False).returncode == 0
 
 
 def test_only_the_store_knows_etcd() -> None:

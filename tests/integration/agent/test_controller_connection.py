@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc
-from fleet_agent.controller_link.agent_service import AgentServiceClient, SessionCall
-from fleet_agent.controller_link.calls import CallError, Code, ControllerConnection
+from fleet_agent.agent_service import AgentServiceClient, SessionCall
 from fleet_core.authority import create_authority, issue
+from fleet_core.controller_link.calls import PING_SECONDS, CallError, Code, ControllerConnection
 from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
 from fleet_core.tls import Identity, Role, TlsFiles
 
@@ -92,8 +92,10 @@ def chunk(data: bytes) -> agent_pb2.AgentMessage:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: str, files: TlsFiles) -> AsyncIterator[ControllerConnection]:
-    connection = await ControllerConnection.connect(address, files)
+async def connected(
+    address: str, files: TlsFiles, ping_seconds: float = PING_SECONDS
+) -> AsyncIterator[ControllerConnection]:
+    connection = await ControllerConnection.connect(address, files, ping_seconds)
     try:
         yield connection
     finally:
@@ -207,8 +209,7 @@ async def test_a_controller_that_is_silent_for_too_long_is_given_up(
     serve: Serve, files: TlsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ping goes along with a heartbeat, and nobody answers."""
-    monkeypatch.setattr("fleet_agent.controller_link.calls._PING_SECONDS", 0.2)
-    monkeypatch.setattr("fleet_agent.controller_link.calls._PONG_SECONDS", 0.2)
+    monkeypatch.setattr("fleet_core.controller_link.calls._PONG_SECONDS", 0.2)
     async with asyncio.timeout(20):
         address = await serve(Service())
         host, _, port = address.rpartition(":")
@@ -231,7 +232,7 @@ async def test_a_controller_that_is_silent_for_too_long_is_given_up(
         relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
         try:
             port_between = relaying.sockets[0].getsockname()[1]
-            async with connected(f"127.0.0.1:{port_between}", files) as connection:
+            async with connected(f"127.0.0.1:{port_between}", files, ping_seconds=0.2) as connection:
                 call = AgentServiceClient(connection).session()
                 await call.read()
                 for _ in range(8):  # answered pings: longer than both times together

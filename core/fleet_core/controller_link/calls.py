@@ -1,8 +1,9 @@
 """gRPC calls (PROTOCOL-HTTP2 of grpc/grpc's documentation) over one connection to a controller.
 
 Messages are written in the turn in which they are handed over; no thread and no other task has a part in it. Whether the
-controller is there is asked by a ping that goes along with what is written anyway, so that an idle agent wakes for nothing but
-its heartbeats: a session, which writes again and again, notices within 17 s that the other end is gone.
+controller is there is asked by a ping that goes along with what is written anyway, so that an idle daemon wakes for nothing but
+its heartbeats: who writes every `t` seconds is asked within the first `t` after the silence, and notices that the other end is
+gone within the first `t` after the answer was due.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
 
-from fleet_agent.controller_link.http2 import (
+from fleet_core.controller_link.http2 import (
     CANCEL,
     REFUSED_STREAM,
     Away,
@@ -28,12 +29,12 @@ from fleet_agent.controller_link.http2 import (
     Pong,
     Reset,
 )
-from fleet_agent.controller_link.wire import Ears, Wire, tls_context
+from fleet_core.controller_link.wire import Ears, Wire, tls_context
 from fleet_core.tls import CONTROLLER_DNS_NAME, TlsFiles
 
 _CONNECT_SECONDS = 5.0
-_PING_SECONDS = 3.0
-"""After so long a silence a ping goes along with the next message."""
+PING_SECONDS = 3.0
+"""After so long a silence a ping goes along with the next message, unless the caller says otherwise."""
 _PONG_SECONDS = 2.5
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _MAX_WAITING_BYTES = 256 * 1024
@@ -198,8 +199,9 @@ class Call(Generic[_Request, _Reply]):
 class ControllerConnection:
     """One connection, used by one event loop. Made by `connect`."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, ping_seconds: float) -> None:
         self._wire = wire
+        self._ping_seconds = ping_seconds
         self._http2 = Http2()
         self._calls: dict[int, _Stream] = {}
         self._ended = ""
@@ -208,7 +210,7 @@ class ControllerConnection:
         """When the ping was sent that was not answered yet."""
 
     @classmethod
-    async def connect(cls, address: str, files: TlsFiles) -> Self:
+    async def connect(cls, address: str, files: TlsFiles, ping_seconds: float = PING_SECONDS) -> Self:
         """To the controller at "host:port". Raises OSError, also where a certificate is refused or cannot be read."""
         wire = Wire(tls_context(files))
         try:
@@ -220,7 +222,7 @@ class ControllerConnection:
         except BaseException:
             wire.close()
             raise
-        connection = cls(wire)
+        connection = cls(wire, ping_seconds)
         wire.listen(Ears(connection._receive, connection._end, connection._tell_taken))
         connection._transmit()
         return connection
@@ -260,7 +262,7 @@ class ControllerConnection:
         self._http2.send(stream, data, end=end)
         now = asyncio.get_running_loop().time()
         if self._asked is None:
-            if now - self._heard > _PING_SECONDS:
+            if now - self._heard > self._ping_seconds:
                 self._asked = now
                 self._http2.ping()
         elif now - self._asked > _PONG_SECONDS:

@@ -5,7 +5,7 @@ import struct
 import pytest
 from hpack import Encoder
 
-from fleet_agent.controller_link.http2 import Away, Content, Event, Head, Http2, Http2Error, Pong, Reset
+from fleet_core.controller_link.http2 import Away, Content, Event, Head, Http2, Http2Error, Pong, Reset
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9

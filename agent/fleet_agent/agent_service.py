@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fleet.v1 import agent_pb2
-from fleet_agent.controller_link.calls import Call, ControllerConnection, framed
+from fleet_core.controller_link.calls import Call, ControllerConnection, framed
 
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 
