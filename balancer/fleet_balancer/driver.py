@@ -131,10 +131,21 @@ class Pool:
     """What health checks ask for; empty: they only connect."""
 
     @classmethod
-    def from_proto(cls, message: balancer_pb2.Pool, own_address: str = EVERYWHERE) -> "Pool":
-        """As the balancer that listens on `own_address` serves it. Raises ValueError with one line on what is wrong."""
-        endpoints = tuple(Endpoint.from_proto(endpoint) for endpoint in message.endpoints)
-        route = Route.of(RoutePolicy.from_proto(message.route), own_address)
+    def from_proto(
+        cls, message: balancer_pb2.Pool, own_address: str = EVERYWHERE, before: "Parsed | None" = None
+    ) -> "Pool":
+        """As the balancer that listens on `own_address` serves it. Raises ValueError with one line on what is wrong.
+
+        What is as it was `before`, read for the same address, is taken from there: between two lists it is nearly all.
+        """
+        known: dict[bytes, Endpoint] = {}
+        if before is not None:
+            known = dict(zip(map(_content, before.message.endpoints), before.pool.endpoints, strict=True))
+        endpoints = tuple(known.get(_content(one)) or Endpoint.from_proto(one) for one in message.endpoints)
+        if before is not None and before.message.route == message.route:
+            route = before.pool.route
+        else:
+            route = Route.of(RoutePolicy.from_proto(message.route), own_address)
         # What cannot stand in a request line is not worth refusing a list for.
         path = message.health_path if _PLAIN_PATH.fullmatch(message.health_path) else ""
         return cls(check_name("pool", message.name), route, endpoints, path)
@@ -154,6 +165,18 @@ class Pool:
 
     def draining(self) -> tuple[Endpoint, ...]:
         return tuple(endpoint for endpoint in self.endpoints if endpoint.draining)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A message, and what it was read into."""
+
+    message: balancer_pb2.Pool
+    pool: Pool
+
+
+def _content(endpoint: types_pb2.Endpoint) -> bytes:
+    return endpoint.SerializeToString(deterministic=True)
 
 
 @dataclass(frozen=True, slots=True)

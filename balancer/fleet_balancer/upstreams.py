@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 
 from fleet.v1 import balancer_pb2
-from fleet_balancer.driver import Driver, DriverError, Pool
+from fleet_balancer.driver import Driver, DriverError, Parsed, Pool
 from fleet_balancer.holdings import Holdings
 from fleet_core.addresses import EVERYWHERE
 from fleet_core.ids import WorkerId
@@ -24,8 +24,8 @@ class Upstreams:
         self._holdings = holdings
         self._wanted: dict[str, balancer_pb2.Pool] = dict(holdings.messages)
         self._refused: dict[str, str] = {}
-        self._known: dict[str, tuple[balancer_pb2.Pool, Pool]] = {}
-        """What each message, by pool, was parsed into."""
+        self._known: dict[str, Parsed] = {}
+        """By pool: the newest message that could be read."""
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -84,7 +84,7 @@ class Upstreams:
                 if name in standing:
                     parsed[name] = Pool.from_proto(standing[name], self._own_address)
                 continue
-            self._known[name] = message, parsed[name]
+            self._known[name] = Parsed(message, parsed[name])
         # A pool whose standing version stays may be refused too, when another one's change fails with it.
         refused.update(await self._driver.apply(parsed))
         for name in sorted(refused.keys() - self._refused.keys()):
@@ -100,7 +100,9 @@ class Upstreams:
     def _parsed(self, name: str, message: balancer_pb2.Pool) -> Pool:
         """Parsed once: most lists are as they were. Raises ValueError."""
         known = self._known.get(name)
-        return known[1] if known is not None and known[0] is message else Pool.from_proto(message, self._own_address)
+        if known is not None and known.message is message:
+            return known.pool
+        return Pool.from_proto(message, self._own_address, known)
 
     async def validate(self, message: balancer_pb2.Pool) -> balancer_pb2.Validated:
         """Whether the pool could be applied, and whether its route is this balancer's; without the request's id."""

@@ -33,19 +33,31 @@ class UpstreamList:
     endpoints: dict[WorkerId, EndpointState] = field(default_factory=dict)
     addresses: dict[WorkerId, Address] = field(default_factory=dict)
     history: dict[int, dict[WorkerId, EndpointState]] = field(default_factory=dict)
+    _route_written: tuple[RoutePolicy, types_pb2.RoutePolicy] | None = None
+    _endpoints_written: dict[tuple[WorkerId, EndpointState, Address], types_pb2.Endpoint] = field(default_factory=dict)
 
     def message(self) -> balancer_pb2.Pool:
         pool = balancer_pb2.Pool(name=self.name, version=self.version, health_path=self.health_path)
-        pool.route.CopyFrom(self.route.to_proto())
+        pool.route.CopyFrom(self._route_message())
         pool.endpoints.extend(self.endpoint_messages())
         return pool
 
-    def endpoint_messages(self) -> Iterator[types_pb2.Endpoint]:
+    def endpoint_messages(self) -> Iterable[types_pb2.Endpoint]:
+        """Written once: a worker leaves the list sooner if the others' need not be written again, for every balancer."""
+        written = {}
         for worker, state in sorted(self.endpoints.items()):
             place = self.addresses[worker]
-            yield types_pb2.Endpoint(
+            key = worker, state, place
+            written[key] = self._endpoints_written.get(key) or types_pb2.Endpoint(
                 worker=worker.to_proto(), address=place.address, port=place.port, state=_STATES[state]
             )
+        self._endpoints_written = written
+        return written.values()
+
+    def _route_message(self) -> types_pb2.RoutePolicy:
+        if self._route_written is None or self._route_written[0] is not self.route:
+            self._route_written = self.route, self.route.to_proto()
+        return self._route_written[1]
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Upstream lists and acknowledgements: what the planner may conclude from them."""
 
 import asyncio
+from dataclasses import replace
 
 from fleet.v1 import balancer_pb2
 from fleet_controller.balancers import ObservedBalancer, Upstreams
@@ -79,6 +80,28 @@ def test_a_withdrawn_endpoint_is_in_no_list_and_may_be_chosen_until_that_is_ackn
     assert planned == pool.version == 2  # the planner's list is the one in force: nothing is sent again
     scene.acknowledge(planned)
     assert OLD not in scene.view.may_choose
+
+
+def test_what_is_sent_is_the_list_as_it_is_now_whatever_was_sent_before() -> None:
+    """Guards invariant 7: what was written for an earlier list is used only where it says the same."""
+    upstreams = Upstreams(EPOCH, lambda: 0.0)
+    moved = {**WORKERS, OLD: replace(WORKERS[OLD], port=3, address="::1")}
+    one, other = RoutePolicy(http="127.0.0.1:80"), RoutePolicy(http="127.0.0.1:81")
+    lists = [
+        (one, {OLD: READY, NEW: READY}, WORKERS),
+        (one, {OLD: DRAINING, NEW: READY}, WORKERS),
+        (other, {OLD: READY}, WORKERS),
+        (other, {NEW: READY, OLD: READY}, moved),
+        (one, {NEW: READY}, moved),
+        (one, {OLD: READY, NEW: READY}, WORKERS),
+    ]
+    for route, endpoints, workers in lists:
+        upstreams.update("app", route, endpoints, workers)
+        fresh = Upstreams(EPOCH, lambda: 0.0)
+        fresh.update("app", route, endpoints, workers)
+        sent, expected = upstreams.lists["app"].message(), fresh.lists["app"].message()
+        expected.version = sent.version
+        assert sent == expected
 
 
 def test_withdrawing_what_is_not_listed_sends_nothing() -> None:
