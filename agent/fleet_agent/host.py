@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_WATCH_SECONDS = 60.0
 _LOG_SECONDS = 0.05
 """From a process's end until what it printed last is in its log."""
-_REPORT_SECONDS = 0.003
+_REPORT_SECONDS = 0.01
 """So long planning leaves the processor to the report of an end, here and on its way to the balancers: a small host may have all
 of them."""
 _UNASKED_ENDS = frozenset({"starting", "backoff", "failed"})

@@ -44,7 +44,7 @@ GRACE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 0.7
 """So long a failed rollout waits for what the worker printed last; agents read it from the log, which is written first."""
 _RETRY_SECONDS = 0.5
-_WITHDRAWAL_SECONDS = 0.002
+_WITHDRAWAL_SECONDS = 0.01
 """So long planning leaves the processor to an endpoint's way off the lists: balancers may run on this machine, too."""
 
 _REPLACING = (RolloutKind.UPDATE, RolloutKind.ROLLBACK, RolloutKind.RESTART)

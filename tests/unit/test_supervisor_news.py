@@ -1,6 +1,6 @@
 """When the agent is told of what."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -9,8 +9,8 @@ import pytest
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.life import Life
-from fleet_agent.supervisor.loop import Loop
-from fleet_agent.supervisor.news import News
+from fleet_agent.supervisor.loop import Loop, now
+from fleet_agent.supervisor.news import WITHDRAWAL_SECONDS, News
 from fleet_agent.supervisor.protocol import Key, Launch
 
 _LAUNCH = Launch(argv=["true"], cwd="/", env={})
@@ -28,10 +28,12 @@ class _Told:
     def __init__(self, loop: Loop, *, busy: bool = False) -> None:
         self.pids: list[int] = []
         self.busy = busy
+        self.on_news: Callable[[], None] = lambda: None
         self.news = News(loop, self._take, lambda: self.busy)
 
     def _take(self, message: Mapping[str, Any]) -> None:
         self.pids.append(message["worker"]["pid"])
+        self.on_news()
 
 
 def _running(launch: Launch, pid: int) -> Life:
@@ -65,3 +67,34 @@ def test_whatever_else_is_told_after_what_is_started(loop: Loop) -> None:
     loop.at(0.0, lambda: None)
     loop.run()
     assert told.pids == [0, 42]
+
+
+def _after_a_crash(told: _Told) -> Life:
+    """A worker with a port ended, and that is told. Returns the life of its next process, which is not."""
+    life = _running(replace(_LAUNCH, port=3000), 41)
+    ended, _ = lives.ended(life, "killed by SIGKILL", 2.0, 0.5)
+    told.news.changed(ended, life)
+    assert told.pids == [0]
+    return lives.started(ended, 42, 8, 2.0)
+
+
+def test_what_starts_after_a_crash_is_told_when_the_balancers_had_their_time(loop: Loop) -> None:
+    told = _Told(loop)
+    began = now()
+    told.news.changed(_after_a_crash(told), None)
+    loop.at(began + 10.0, loop.stop)
+    told.on_news = loop.stop
+    loop.run()
+    assert told.pids == [0, 42]
+    assert WITHDRAWAL_SECONDS <= now() - began < 10.0
+
+
+def test_whatever_else_is_news_meanwhile_takes_what_waits_along(loop: Loop) -> None:
+    told = _Told(loop)
+    started = _after_a_crash(told)
+    told.news.changed(started, None)
+    ready, _ = lives.note(started, 42, ready=True, by=started.launch.ready_by)
+    told.news.changed(ready, started)
+    loop.at(0.0, loop.stop)
+    loop.run()
+    assert told.pids == [0, 42, 42]

@@ -2,28 +2,35 @@
 
 It comes after all that is to be started: nobody shall wait for a process until a text is made, and its reader, when it wakes, may
 take the processor for a millisecond or more. The exception is the end of a worker with a port: a balancer sends requests there
-until it is told, and a process just released would take the processor in the same way. It is told before the next is made.
+until it is told, and a process just released would take the processor in the same way. It is told before the next is made,
+and that this one starts is told when the balancers, which may be on this machine, have had time to act on the end.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet_agent.supervisor.life import Life, report
-from fleet_agent.supervisor.loop import Loop
+from fleet_agent.supervisor.loop import Loop, Timer, now
 from fleet_agent.supervisor.protocol import Key, Worker, worker_to_json
 
 Emit = Callable[[Mapping[str, Any]], None]
 
+WITHDRAWAL_SECONDS = 0.01
+"""From the end of a worker with a port to the news of what starts: as long as the way to the balancers takes on a busy host."""
+
 
 class News:
     """Told at the end of the turn, or of the next, while `busy` says that there is something to start; the end of a
-    worker with a port is told at once."""
+    worker with a port is told at once, and what starts soon after it later."""
 
     def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool]) -> None:
         self._loop = loop
         self._emit = emit
         self._busy = busy
         self._untold: list[Worker | Key] = []
+        self._asked = False
+        self._later: Timer | None = None
+        self._rest_until = 0.0
 
     def changed(self, life: Life, before: Life | None) -> None:
         """None before: tell it anyway."""
@@ -33,16 +40,27 @@ class News:
         has_port = life.launch.port or life.launch.listen_port
         if has_port and before is not None and before.pid and not life.pid:
             self._tell_all()
+            self._rest_until = now() + WITHDRAWAL_SECONDS
 
     def forgotten(self, key: Key) -> None:
         self._tell_soon(key)
 
     def _tell_soon(self, news: Worker | Key) -> None:
-        if not self._untold:
-            self._loop.soon(self._tell_rest)
         self._untold.append(news)
+        starts = isinstance(news, Worker) and news.state == "starting" and news.pid
+        if not starts or now() >= self._rest_until:
+            self._ask()
+        elif self._later is None:
+            self._later = self._loop.at(self._rest_until, self._ask)
+
+    def _ask(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._loop.soon(self._tell_rest)
 
     def _tell_rest(self) -> None:
+        if not self._asked:
+            return  # all that was to be told is told
         if self._busy():
             self._loop.soon(self._tell_rest)
         else:
@@ -50,6 +68,10 @@ class News:
 
     def _tell_all(self) -> None:
         untold, self._untold = self._untold, []
+        self._asked = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         for news in untold:
             if isinstance(news, Worker):
                 self._emit({"event": "worker", "worker": worker_to_json(news)})

@@ -208,7 +208,8 @@ class Supervisor:
 
     # From a step of a life to the world
 
-    def _step(self, held: Held, step: Step, *, adopted: bool = False) -> None:
+    def _step(self, held: Held, step: Step, *, adopted: bool = False, told: bool = False) -> None:
+        """`told`: the agent knows it already."""
         before, (held.life, effects) = held.life, step
         if held.life == before and not effects and not adopted:
             return
@@ -218,7 +219,8 @@ class Supervisor:
             self._write(held.life)
         if held.life.state != before.state:
             self._on_state(held, before)
-        self._news.changed(held.life, before)
+        if not told:
+            self._news.changed(held.life, before)
         self._carry_out(held, effects)
 
     def _on_state(self, held: Held, before: Life) -> None:
@@ -383,6 +385,11 @@ class Supervisor:
 
     def _tree_ended(self, held: Held, tree: Tree) -> None:
         end = held.how_it_ended()
+        step = lives.ended(held.life, end.reason, now(), self._jitter(), end.exit_code)
+        # Balancers send requests there until it is told. What is to be journaled is journaled first.
+        told = Start() in step[1]
+        if told:
+            self._news.changed(step[0], held.life)
         if held.leaf is not None:
             held.leaf.kill()
         tree.signal_group(signal.SIGKILL)
@@ -394,7 +401,7 @@ class Supervisor:
             self._crashed.append((tree, now()))
         held.tree = None
         held.end_contact()
-        self._step(held, lives.ended(held.life, end.reason, now(), self._jitter(), end.exit_code))
+        self._step(held, step, told=told)
         self._tell_when_down()
 
     def _tell_when_down(self) -> None:
