@@ -25,8 +25,8 @@ _WRITE_TIMEOUT = 20.0
 _SPREAD_SECONDS = 0.1
 _IN_FLIGHT_POLL = 0.05
 _PING_SECONDS = 2.0
-"""With heartbeats every 1.5 s, the controllers' default, one that is silent is asked after three seconds and left after six: before
-that another leads."""
+"""With heartbeats every 1.5 s, the controllers' default, one that is silent is asked after three seconds and left after
+six: before that another leads."""
 _RETRY_REFUSED = 2.0
 _INSTANCE = uuid.uuid4().hex
 """Of this process."""
