@@ -15,7 +15,7 @@ from typing import Any
 from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.life import Life
 from fleet_agent.supervisor.processes import Place
-from fleet_agent.supervisor.protocol import Key, Launch, ProtocolError, key_from_json, launch_from_json, launch_to_json
+from fleet_agent.supervisor.protocol import Key, ProtocolError, key_from_json, launch_from_json
 
 _VERSION = 1
 _SUFFIX = ".json"
@@ -47,8 +47,6 @@ class Journal:
     def __init__(self, folder: Path, place: Place) -> None:
         self._folder = folder
         self._place = _encode(asdict(place))
-        self._launches: dict[Key, tuple[Launch, str]] = {}
-        """The launch written last for a worker: most records repeat it, twice."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(self, life: Life, *, waited_for: bool = False) -> None:
@@ -73,7 +71,6 @@ class Journal:
     def remove(self, key: Key) -> None:
         """Raises OSError."""
         Path(self._path(key)).unlink(missing_ok=True)
-        self._launches.pop(key, None)
 
     def read(self) -> list[Record]:
         """All records. One that cannot be understood is set aside as `*.bad`, with a line on stderr."""
@@ -90,20 +87,12 @@ class Journal:
         return records
 
     def _content(self, life: Life) -> str:
-        plain = {name: value for name, value in vars(life).items() if name not in {"launch", "wanted"}}
+        plain = vars(life).copy()
+        del plain["launch"], plain["wanted"]
         plain["key"] = life.key._asdict()
-        launch = self._launch(life.key, life.launch)
-        wanted = "null"
-        if life.wanted is not None:
-            wanted = launch if life.wanted is life.launch else _encode(launch_to_json(life.wanted))
+        wanted = "null" if life.wanted is None else life.wanted.text
         rest = _encode(plain)[1:]
-        return f'{{"version":{_VERSION},"place":{self._place},"life":{{"launch":{launch},"wanted":{wanted},{rest}}}'
-
-    def _launch(self, key: Key, launch: Launch) -> str:
-        known = self._launches.get(key)
-        if known is None or known[0] is not launch:
-            known = self._launches[key] = (launch, _encode(launch_to_json(launch)))
-        return known[1]
+        return f'{{"version":{_VERSION},"place":{self._place},"life":{{"launch":{life.launch.text},"wanted":{wanted},{rest}}}'
 
     def _path(self, key: Key) -> str:
         return f"{self._folder}/{file_stem(key)}{_SUFFIX}"

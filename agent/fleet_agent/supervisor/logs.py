@@ -42,9 +42,11 @@ class Fifo:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.descriptor = _open_fifo(path)
-        with contextlib.suppress(OSError):  # EPERM: this user has no more pipe pages; 64 KiB then
-            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self.roomy = fcntl.fcntl(self.descriptor, fcntl.F_GETPIPE_SZ) >= PIPE_BYTES
+        try:
+            size = fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:  # EPERM: this user has no more pipe pages; 64 KiB then
+            size = fcntl.fcntl(self.descriptor, fcntl.F_GETPIPE_SZ)
+        self.roomy = size >= PIPE_BYTES
         """It holds what a flood brings within a pause."""
 
     def close(self) -> None:
@@ -54,10 +56,13 @@ class Fifo:
 
 
 def _open_fifo(path: Path) -> int:
-    with contextlib.suppress(FileExistsError):
+    made = True
+    try:
         os.mkfifo(path, 0o600)
+    except FileExistsError:
+        made = False
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+    if not made and not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EEXIST, "in the way of a FIFO", str(path))
     return descriptor
@@ -142,7 +147,7 @@ class Stream:
 
 
 def spool_path(fifo: Path, suffix: str) -> Path:
-    return fifo.with_name(f"{fifo.name}.{suffix}")
+    return Path(f"{fifo}.{suffix}")
 
 
 def format_of(suffix: str, names: tuple[str, int, str]) -> Format:
@@ -174,7 +179,7 @@ class Logs:
         streams: list[Stream] = []
         try:
             for name in _STREAMS:
-                fifo = Fifo(self._fifo_folder / f"{stem}.{name}")
+                fifo = Fifo(Path(f"{self._fifo_folder}/{stem}.{name}"))
                 log = self._share(self._log_path(app, slot, name))
                 stream = Stream(fifo, log, (app, slot, name), self._waiting.pop(fifo.path.name, AsPrinted.suffix))
                 streams.append(stream)
@@ -219,7 +224,7 @@ class Logs:
     def _keep(self, name: str, descriptors: list[int]) -> None:
         """In the fd store, where they may be already. Whatever process this one follows: their pipes are the same."""
         stored = self._kept.take_all(name)
-        same = _inodes(stored) == _inodes(descriptors)
+        same = bool(stored) and _inodes(stored) == _inodes(descriptors)
         for descriptor in stored:
             os.close(descriptor)
         if stored and not same:
@@ -244,7 +249,7 @@ class Logs:
             log.close()
 
     def _log_path(self, app: str, slot: int, stream: str) -> Path:
-        return self._log_folder / app / f"{slot}.{stream}.log"
+        return Path(f"{self._log_folder}/{app}/{slot}.{stream}.log")
 
     def _share(self, path: Path) -> LogFile:
         log, users = self._files.get(path) or (LogFile(path), 0)

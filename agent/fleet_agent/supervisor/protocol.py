@@ -20,11 +20,13 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class ProtocolError(Exception):
@@ -100,6 +102,11 @@ class Launch:
     extra: dict[str, Any] = field(default_factory=dict)
     """The agent's own notes (revision, spec digest, …), kept and returned untouched."""
 
+    @cached_property
+    def text(self) -> str:
+        """Its JSON, made once: it is checked, journaled at every change, and long. Nobody changes what a launch holds."""
+        return _encode(launch_to_json(self))
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -126,7 +133,7 @@ class Worker:
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """One framed message. Raises ProtocolError when it is too long."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _encode(message).encode()
     if len(body) > MAX_MESSAGE_BYTES:
         raise ProtocolError(f"message of {len(body)} bytes is longer than {MAX_MESSAGE_BYTES}")
     return _LENGTH.pack(len(body)) + body
@@ -166,7 +173,9 @@ def worker_to_json(worker: Worker) -> dict[str, Any]:
 
 def launch_to_json(launch: Launch) -> dict[str, Any]:
     """Shares its values with `launch`: `asdict` would copy the environment, item by item, for each event."""
-    return dict(vars(launch))
+    values = dict(vars(launch))
+    values.pop("text", None)
+    return values
 
 
 def worker_from_json(value: Mapping[str, Any]) -> Worker:

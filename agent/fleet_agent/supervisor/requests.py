@@ -1,6 +1,5 @@
 """Requests as values: what came over the socket, checked before it can change anything."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,14 +26,13 @@ def key_of(message: Mapping[str, Any]) -> Key:
 def launch_of(message: Mapping[str, Any]) -> Launch:
     """Raises ProtocolError."""
     launch = launch_from_json(_field(message, "launch", dict))
-    texts = [launch.cwd, *launch.argv, *launch.env, *launch.env.values()] if _is_command(launch) else [None]
-    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+    if not _is_command(launch) or "\0" in _texts_of(launch):
         raise ProtocolError("argv, cwd and env must be texts without NUL")
     if not launch.argv or not launch.argv[0] or any("=" in name or not name for name in launch.env):
         raise ProtocolError("argv is empty, or a name in env is not valid")
     _check_policy(launch)
     _check_contact(launch)
-    if len(json.dumps(message["launch"])) > MAX_LAUNCH_BYTES:
+    if len(launch.text) > MAX_LAUNCH_BYTES:
         raise ProtocolError(f"launch is longer than {MAX_LAUNCH_BYTES} bytes")
     return launch
 
@@ -65,6 +63,14 @@ def protocol_of(message: Mapping[str, Any]) -> int:
 
 def _is_command(launch: Launch) -> bool:
     return isinstance(launch.argv, list) and isinstance(launch.env, dict)
+
+
+def _texts_of(launch: Launch) -> str:
+    """All in one. Raises ProtocolError where one is no text."""
+    try:
+        return "".join([launch.cwd, *launch.argv, *launch.env, *launch.env.values()])
+    except TypeError as error:
+        raise ProtocolError("argv, cwd and env must be texts without NUL") from error
 
 
 def _check_policy(launch: Launch) -> None:

@@ -194,25 +194,31 @@ class Nursery:
 
     def _make(self, *, patient: bool) -> _Child:
         """`patient`: one of many, perhaps, that are started together (`Stub.patient`). Raises SpawnError."""
-        with contextlib.ExitStack() as owned:
-            try:
-                near, far = socket.socketpair()
-                owned.callback(near.close)
-                near.setblocking(False)
-                with far:
-                    order = os.memfd_create("fleet-order", os.MFD_CLOEXEC)
-                    owned.callback(os.close, order)
-                    pid = self._start_stub(far.fileno(), order)
-                owned.callback(_kill_own, pid)
-                if patient:
-                    os.sched_setscheduler(pid, os.SCHED_BATCH, _ORDINARY)
-                pidfd = os.pidfd_open(pid)
-                owned.callback(os.close, pidfd)
-                child = _Child(pid, _start_ticks(pid), pidfd, near, order)
-            except OSError as error:
+        descriptors: list[int] = []
+        pid = 0
+        near = None
+        try:
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            with far:
+                order = os.memfd_create("fleet-order", os.MFD_CLOEXEC)
+                descriptors.append(order)
+                pid = self._start_stub(far.fileno(), order)
+            if patient:
+                os.sched_setscheduler(pid, os.SCHED_BATCH, _ORDINARY)
+            pidfd = os.pidfd_open(pid)
+            descriptors.append(pidfd)
+            return _Child(pid, _start_ticks(pid), pidfd, near, order)
+        except BaseException as error:
+            if pid:
+                _kill_own(pid)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if near is not None:
+                near.close()
+            if isinstance(error, OSError):
                 raise SpawnError(f"start: {error.strerror}") from error
-            owned.pop_all()
-            return child
+            raise
 
     def _start_stub(self, channel: int, order: int) -> int:
         """The numbers are changed by way of copies beyond both, so that neither takes the other's place."""

@@ -69,11 +69,16 @@ def steps_of(order: Order) -> list[Step]:
     steps += _identity_steps(order.identity)
     steps.append(Step("umask", (order.umask,), "umask: %s"))
     steps.append(Step("chdir", (os.fsencode(order.cwd),), _about(order.cwd)))
-    argv = [os.fsencode(text) for text in order.argv]
-    env = [os.fsencode(f"{name}={value}") for name, value in order.env.items()]
+    argv = _encoded(order.argv)
+    env = _encoded([f"{name}={value}" for name, value in order.env.items()])
     said = f"exec {_escape(order.argv[0])}: %s"
     steps += [Step("execve", (os.fsencode(path), argv, env), said) for path in _candidates(order)]
     return steps
+
+
+def _encoded(texts: list[str]) -> list[bytes]:
+    """All at once: none of them holds a NUL (`requests`)."""
+    return os.fsencode("\0".join(texts)).split(b"\0") if texts else []
 
 
 def _identity_steps(identity: Identity) -> list[Step]:

@@ -39,6 +39,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from fleet_agent.supervisor import stub_program
 from fleet_agent.supervisor.steps import Argument, Step
@@ -53,6 +54,11 @@ _CODE = bytes.fromhex(
     "488b03 488b7b08 488b7310 488b5318 4c8b5320 4883c338 0f05 483d01f0ffff 72df"
     "488b4bf0 8901 488b5bf8 ebd3 6a3c 58 6a7f 5f 0f05"
 )
+_ORDER_BYTES = _IMAGE_BYTES - 64
+"""What an order may take of them."""
+_IGNORED = _IMAGE + _IMAGE_BYTES - 8
+"""Where a failure is written that nobody asks about."""
+_ZEROS = _IGNORED - 8
 _MACHINE = "x86_64"
 _NUMBERS = {
     "write": 1,
@@ -75,7 +81,8 @@ _NUMBERS = {
 }
 """arch/x86/entry/syscalls/syscall_64.tbl; recvmsg(2), openat(2) and prlimit64(2) are behind three of the names."""
 _AT_FDCWD = -100
-_CALL = struct.Struct("=q4qQQ")
+_CALL = struct.Struct("=7q")
+_UNUSED = (0, 0, 0, 0)
 _LIMITS = struct.Struct("=qq")
 _LAST_DESCRIPTOR = 2**32 - 1
 _NOT_STARTED = 127
@@ -199,73 +206,86 @@ class _Image:
         return known
 
     def _array(self, texts: Sequence[bytes]) -> bytes:
+        address = self.place(b"")
         addresses = []
-        joined = bytearray()
-        base = self.place(b"")
         for text in texts:
-            addresses.append(base + len(joined))
-            joined += text + b"\0"
-        self._data += joined
+            addresses.append(address)
+            address += len(text) + 1
+        if texts:
+            self._data += b"\0".join(texts) + b"\0"
         return struct.pack(f"={len(addresses) + 1}Q", *addresses, 0)
 
-    def with_calls(self, calls: list[bytes]) -> bytes:
-        return b"".join(calls) + self._data
+    def with_calls(self, calls: bytes) -> bytes:
+        return calls + self._data
+
+
+def _prelude(*, patient: bool) -> bytes:
+    """What comes before all steps. Where one of its calls fails, the next is made."""
+    calls: list[tuple[str, int, int, int]] = [
+        ("fcntl", CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC),
+        ("close", ORDER, 0, 0),
+        # Linux 5.9; before, what Python made is closed at execve anyway.
+        ("close_range", FIRST_INHERITED, CHANNEL - 1, 0),
+        ("close_range", ORDER, _LAST_DESCRIPTOR, 0),
+    ]
+    if patient:
+        calls.insert(0, ("sched_setscheduler", 0, os.SCHED_OTHER, _ZEROS))  # struct sched_param: 0
+    packed = bytearray()
+    for name, *arguments in calls:
+        packed += _CALL.pack(_NUMBERS[name], *arguments, 0, _IGNORED, _IMAGE + len(packed) + _CALL.size)
+    return bytes(packed)
 
 
 def _pack(steps: list[Step], *, patient: bool) -> bytes:
     """`patient`: it waits as a batch process, and first of all becomes an ordinary one."""
-    prelude: list[tuple[str, int, int, int]] = [
-        ("fcntl", CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC),
-        ("close", ORDER, 0, 0),
-        (
-            "close_range",
-            FIRST_INHERITED,
-            CHANNEL - 1,
-            0,
-        ),  # Linux 5.9; before, what Python made is closed at execve anyway
-        ("close_range", ORDER, _LAST_DESCRIPTOR, 0),
-    ]
-    report_index = patient + len(prelude) + len(steps)
+    prelude = _PRELUDES[patient]
+    before = len(prelude) // _CALL.size
+    report_index = before + len(steps)
     image = _Image(report_index + 2)
     message = pack_failures([(0, step.failed) for step in steps])
     failures = image.place(message)
-    ignored = image.place(bytes(8))
     report = _IMAGE + report_index * _CALL.size
-    if patient:
-        prelude.insert(0, ("sched_setscheduler", 0, os.SCHED_OTHER, image.place(bytes(4))))  # struct sched_param: 0
-    calls: list[bytes] = []
-    for name, *arguments in prelude:
-        calls.append(_CALL.pack(_NUMBERS[name], *arguments, 0, ignored, _IMAGE + (len(calls) + 1) * _CALL.size))
-    for index, step in enumerate(steps):
-        instead = _IMAGE + len(calls) * _CALL.size + _CALL.size if step.name == "execve" else report
-        values = _values(step, image)
-        values += (0,) * (4 - len(values))
-        calls.append(_CALL.pack(_NUMBERS[step.name], *values, failures + 4 + 4 * index, instead))
-    calls.append(_CALL.pack(_NUMBERS["write"], CHANNEL, failures, len(message), 0, failures, report + _CALL.size))
-    calls.append(_CALL.pack(_NUMBERS["exit_group"], _NOT_STARTED, 0, 0, 0, failures, report))
-    packed = image.with_calls(calls)
-    if len(packed) > _IMAGE_BYTES:
+    numbers: list[int] = []
+    for index, (name, arguments, _) in enumerate(steps):
+        instead = _IMAGE + (before + index + 1) * _CALL.size if name == "execve" else report
+        values = _values(name, arguments, image)
+        numbers += (_NUMBERS[name], *values, *_UNUSED[len(values) :], failures + 4 + 4 * index, instead)
+    numbers += (_NUMBERS["write"], CHANNEL, failures, len(message), 0, failures, report + _CALL.size)
+    numbers += (_NUMBERS["exit_group"], _NOT_STARTED, 0, 0, 0, failures, report)
+    packed = image.with_calls(prelude + struct.pack(f"={len(numbers)}q", *numbers))
+    if len(packed) > _ORDER_BYTES:
         raise ValueError("its arguments and environment are too long")
     return packed
 
 
-def _values(step: Step, image: _Image) -> tuple[int, ...]:
+def _values(name: str, arguments: tuple[Any, ...], image: _Image) -> tuple[int, ...]:
     """The arguments as the kernel takes them."""
-    match step.name, step.arguments:
-        case "open", (bytes() as path, int() as mode):
-            return _AT_FDCWD, image.value(path), mode, 0
-        case "write", (int() as descriptor, bytes() as data):
+    match name:
+        case "open":
+            path, mode = arguments
+            return _AT_FDCWD, image.value(path), mode
+        case "execve":
+            path, argv, env = arguments
+            return image.value(path), image.value(argv), image.value(env)
+        case "write":
+            descriptor, data = arguments
             return descriptor, image.value(data), len(data)
-        case "fchown", (int() as descriptor, int() as uid):
-            return descriptor, uid, -1
-        case "receive", (int() as count,):
+        case "fchown":
+            return (*arguments, -1)
+        case "receive":
+            (count,) = arguments
             space = socket.CMSG_SPACE(count * 4)
             byte = image.place(bytes(1))
             vector, control = image.place(struct.pack("=QQ", byte, 1)), image.place(bytes(space))
             return CHANNEL, image.place(struct.pack("=QQQQQQQ", 0, 0, vector, 1, control, space, 0)), 0
-        case "setgroups", (list() as groups,):
+        case "setgroups":
+            (groups,) = arguments
             return len(groups), image.place(struct.pack(f"={len(groups)}I", *groups))
-        case "setrlimit", (int() as number, int() as soft, int() as hard):
-            return 0, number, image.place(_LIMITS.pack(soft, hard)), 0
-        case _, arguments:
+        case "setrlimit":
+            number, soft, hard = arguments
+            return 0, number, image.place(_LIMITS.pack(soft, hard))
+        case _:
             return tuple(image.value(argument) for argument in arguments)
+
+
+_PRELUDES = (_prelude(patient=False), _prelude(patient=True))
