@@ -8,7 +8,6 @@ so a kill between the two loses none, and a flood costs this process no memory. 
 make them JSON, or to find where one ends, `formatted` says why a kill neither loses nor doubles any.
 """
 
-import contextlib
 import errno
 import fcntl
 import os

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.identity import IdentityError, identity_of, limits_of
+from fleet_agent.supervisor.litter import MOST, Litter
 from fleet_agent.supervisor.processes import read_stat
 from fleet_agent.supervisor.protocol import Launch
 from fleet_agent.supervisor.steps import Order, steps_of
@@ -35,6 +36,8 @@ __all__ = ["FIRST_INHERITED", "NOTHING_HANDED", "Handed", "Nursery", "Output", "
 _MAX_REPORT_BYTES = 64 * 1024
 _ORDERS_KEPT = 64
 """Some KiB each: that many of those packed last, as a restart repeats the one before."""
+_FEWEST = 4
+"""So many starts together are worth a litter."""
 _SIGNALS = signal.valid_signals()
 _ORDINARY = os.sched_param(0)
 
@@ -117,6 +120,8 @@ class Nursery:
         self._owned = contextlib.ExitStack()
         self._stub = stub or self._best()
         self._spare: _Child | None = None
+        self._litter: Litter | None = None
+        self._expected = 0
         self._packed: dict[str, tuple[Order, bytes]] = {}
         """By the path of its stdout, which is one worker's; the one used last is last."""
 
@@ -124,7 +129,15 @@ class Nursery:
         if self._spare is not None:
             self._spare.end()
             self._spare = None
+        self.expect(0)
         self._owned.close()
+
+    def expect(self, count: int) -> None:
+        """So many starts follow at once. 0: no more; what was made for them in vain ends."""
+        self._expected = count if self._stub.breeds else 0
+        if not count and self._litter is not None:
+            self._litter.close()
+            self._litter = None
 
     def prepare(self) -> None:
         """Let one wait; where none can be made, `spawn` will say why."""
@@ -190,7 +203,33 @@ class Nursery:
             if spare.alive():
                 return spare
             spare.end()
-        return self._make(patient=self._stub.patient)
+        return self._of_litter() or self._make(patient=self._stub.patient)
+
+    def _of_litter(self) -> _Child | None:
+        """Where many are expected; None where there is none, or none can be made in this way."""
+        try:
+            if not self._litter:
+                if self._expected < _FEWEST:
+                    return None
+                before, self._litter = self._litter, Litter(min(self._expected, MOST), self._start_stub)
+                if before is not None:
+                    before.close()
+            self._expected -= 1
+            pid, channel, order = self._litter.take()
+        except OSError:
+            self.expect(0)
+            return None
+        pidfd = -1
+        try:
+            pidfd = os.pidfd_open(pid)
+            return _Child(pid, _start_ticks(pid), pidfd, channel, order)
+        except OSError:
+            _kill_own(pid)
+            channel.close()
+            os.close(order)
+            if pidfd >= 0:
+                os.close(pidfd)
+            return None
 
     def _make(self, *, patient: bool) -> _Child:
         """`patient`: one of many, perhaps, that are started together (`Stub.patient`). Raises SpawnError."""

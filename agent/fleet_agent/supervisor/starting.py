@@ -78,10 +78,12 @@ class Starter:
 
     def _start_all(self) -> None:
         starting, self._starting = self._starting, {}
+        self._means.nursery.expect(len(starting))
         for key, held in starting.items():
             due = self._outcomes.workers.get(key) is held and held.life.state == "starting" and not held.life.pid
             if due:  # neither forgotten nor stopped meanwhile
                 self._start(held)
+        self._means.nursery.expect(0)
         if self._spare is None:
             self._spare = self._loop.at(now() + _SPARE_SECONDS, self._make_spare)
 

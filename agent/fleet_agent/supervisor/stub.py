@@ -1,11 +1,12 @@
 """The program a worker's process runs while it waits: until its supervisor has recorded it, and says what it is to become.
 
-It is 321 bytes of machine code, as a process made by fork(2) of the supervisor pays twice: each page that either side touches is
+It is 326 bytes of machine code, as a process made by fork(2) of the supervisor pays twice: each page that either side touches is
 copied, and execve(2) has all the rest to take apart (docs/adr/0010). It lies in memory (memfd_create(2), sealed), since /run may
 be mounted noexec. All it knows is to wait, and then to make the system calls of a list:
 
 ```
 x86-64                                             in C
+start:
     push 45; pop rax; push CHANNEL; pop rdi
     mov esi, IMAGE; push 1; pop rdx
     push 2; pop r10; syscall                       if (recv(CHANNEL, IMAGE, 1, MSG_PEEK) != 1)
@@ -14,7 +15,8 @@ x86-64                                             in C
     syscall                                        read(ORDER, IMAGE, IMAGE_BYTES);
     mov ebx, esi                                   struct call *call = IMAGE;
 next:
-    mov rax, [rbx]; mov rdi, [rbx + 8]             for (;;) {
+    mov rax, [rbx]; test rax, rax; js start        for (;;) {   if (call->number < 0) goto start;
+    mov rdi, [rbx + 8]
     mov rsi, [rbx + 16]; mov rdx, [rbx + 24]
     mov r10, [rbx + 32]; add rbx, 56; syscall          long result = syscall(call->number, …); call++;
     cmp rax, -4095; jb next                            if (!is_error(result)) continue;
@@ -46,24 +48,26 @@ from fleet_agent.supervisor.steps import Argument, Step
 from fleet_agent.supervisor.stub_program import CHANNEL, FIRST_INHERITED, ORDER, pack_failures
 
 _TEXT = 0x400000
-_IMAGE = 0x10000000
+IMAGE = 0x10000000
 _IMAGE_BYTES = 4 * 1024 * 1024
 """Of an order; a launch has 1 MiB of JSON at the most. Memory is only taken by what is written there."""
 _CODE = bytes.fromhex(
-    "6a2d 58 6a13 5f be00000010 6a01 5a 6a02 415a 0f05 ffc8 7539 6a14 5f ba00004000 0f05 89f3"
-    "488b03 488b7b08 488b7310 488b5318 4c8b5320 4883c338 0f05 483d01f0ffff 72df"
-    "488b4bf0 8901 488b5bf8 ebd3 6a3c 58 6a7f 5f 0f05"
+    "6a2d 58 6a13 5f be00000010 6a01 5a 6a02 415a 0f05 ffc8 753e 6a14 5f ba00004000 0f05 89f3"
+    "488b03 4885c0 78d4 488b7b08 488b7310 488b5318 4c8b5320 4883c338 0f05 483d01f0ffff 72da"
+    "488b4bf0 8901 488b5bf8 ebce 6a3c 58 6a7f 5f 0f05"
 )
 _ORDER_BYTES = _IMAGE_BYTES - 64
 """What an order may take of them."""
-_IGNORED = _IMAGE + _IMAGE_BYTES - 8
+IGNORED = IMAGE + _IMAGE_BYTES - 8
 """Where a failure is written that nobody asks about."""
-_ZEROS = _IGNORED - 8
+_ZEROS = IGNORED - 8
 _MACHINE = "x86_64"
-_NUMBERS = {
+NUMBERS = {
     "write": 1,
     "close": 3,
     "receive": 47,
+    "dup2": 33,
+    "clone": 56,
     "execve": 59,
     "fcntl": 72,
     "chdir": 80,
@@ -71,18 +75,22 @@ _NUMBERS = {
     "umask": 95,
     "setuid": 105,
     "setgid": 106,
+    "setsid": 112,
     "setgroups": 116,
     "setpriority": 141,
     "sched_setscheduler": 144,
     "exit_group": 231,
     "open": 257,
+    "ppoll": 271,
     "setrlimit": 302,
     "close_range": 436,
 }
 """arch/x86/entry/syscalls/syscall_64.tbl; recvmsg(2), openat(2) and prlimit64(2) are behind three of the names."""
 _AT_FDCWD = -100
-_CALL = struct.Struct("=7q")
+CALL = struct.Struct("=7q")
 _UNUSED = (0, 0, 0, 0)
+RESTART = -1
+"""Instead of a system call's number: begin as the program does."""
 _LIMITS = struct.Struct("=qq")
 _LAST_DESCRIPTOR = 2**32 - 1
 _NOT_STARTED = 127
@@ -101,6 +109,8 @@ class Stub:
     """Makes what is written to ORDER. Raises ValueError where it is too long."""
     descriptor: int = -1
     """Of the program; -1: none."""
+    breeds: bool = False
+    """It can do what `litter` asks of it."""
     patient: bool = False
     """It may wait as a batch process (sched(7)), as its order makes it an ordinary one: it then never takes the processor of the
     one that wakes it, and a supervisor that starts many is not stopped at each."""
@@ -127,7 +137,9 @@ def native_stub() -> Stub:
         high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ORDER + 1)
     # Where an administrator chose another class for the supervisor, it is the workers' as well.
     patient = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
-    stub = Stub(f"/proc/self/fd/{high}", ("fleet-start",), partial(_pack, patient=patient), high, patient)
+    stub = Stub(
+        f"/proc/self/fd/{high}", ("fleet-start",), partial(_pack, patient=patient), high, breeds=True, patient=patient
+    )
     try:
         _try(stub)
     except OSError:
@@ -160,7 +172,7 @@ def _program() -> bytes:
     identity = b"\x7fELF\x02\x01\x01"  # 64 bits, little-endian, version 1
     segments = [
         (1, 5, 0, _TEXT, _TEXT, length, length, 0x1000),  # PT_LOAD, to be read and executed
-        (1, 6, 0, _IMAGE, _IMAGE, 0, _IMAGE_BYTES, 0x1000),  # PT_LOAD, to be read and written
+        (1, 6, 0, IMAGE, IMAGE, 0, _IMAGE_BYTES, 0x1000),  # PT_LOAD, to be read and written
         (0x6474E551, 6, 0, 0, 0, 0, 0, 16),  # PT_GNU_STACK, not to be executed
     ]
     header = _EHDR.pack(
@@ -184,7 +196,7 @@ class _Image:
 
     def __init__(self, calls: int) -> None:
         self._data = bytearray()
-        self._base = _IMAGE + calls * _CALL.size
+        self._base = IMAGE + calls * CALL.size
         self._arrays: dict[int, int] = {}
 
     def place(self, data: bytes | bytearray) -> int:
@@ -232,26 +244,26 @@ def _prelude(*, patient: bool) -> bytes:
         calls.insert(0, ("sched_setscheduler", 0, os.SCHED_OTHER, _ZEROS))  # struct sched_param: 0
     packed = bytearray()
     for name, *arguments in calls:
-        packed += _CALL.pack(_NUMBERS[name], *arguments, 0, _IGNORED, _IMAGE + len(packed) + _CALL.size)
+        packed += CALL.pack(NUMBERS[name], *arguments, 0, IGNORED, IMAGE + len(packed) + CALL.size)
     return bytes(packed)
 
 
 def _pack(steps: list[Step], *, patient: bool) -> bytes:
     """`patient`: it waits as a batch process, and first of all becomes an ordinary one."""
     prelude = _PRELUDES[patient]
-    before = len(prelude) // _CALL.size
+    before = len(prelude) // CALL.size
     report_index = before + len(steps)
     image = _Image(report_index + 2)
     message = pack_failures([(0, step.failed) for step in steps])
     failures = image.place(message)
-    report = _IMAGE + report_index * _CALL.size
+    report = IMAGE + report_index * CALL.size
     numbers: list[int] = []
     for index, (name, arguments, _) in enumerate(steps):
-        instead = _IMAGE + (before + index + 1) * _CALL.size if name == "execve" else report
+        instead = IMAGE + (before + index + 1) * CALL.size if name == "execve" else report
         values = _values(name, arguments, image)
-        numbers += (_NUMBERS[name], *values, *_UNUSED[len(values) :], failures + 4 + 4 * index, instead)
-    numbers += (_NUMBERS["write"], CHANNEL, failures, len(message), 0, failures, report + _CALL.size)
-    numbers += (_NUMBERS["exit_group"], _NOT_STARTED, 0, 0, 0, failures, report)
+        numbers += (NUMBERS[name], *values, *_UNUSED[len(values) :], failures + 4 + 4 * index, instead)
+    numbers += (NUMBERS["write"], CHANNEL, failures, len(message), 0, failures, report + CALL.size)
+    numbers += (NUMBERS["exit_group"], _NOT_STARTED, 0, 0, 0, failures, report)
     packed = image.with_calls(prelude + struct.pack(f"={len(numbers)}q", *numbers))
     if len(packed) > _ORDER_BYTES:
         raise ValueError("its arguments and environment are too long")
