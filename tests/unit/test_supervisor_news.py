@@ -28,8 +28,9 @@ class _Told:
     def __init__(self, loop: Loop, *, busy: bool = False) -> None:
         self.pids: list[int] = []
         self.busy = busy
+        self.becoming = False
         self.on_news: Callable[[], None] = lambda: None
-        self.news = News(loop, self._take, lambda: self.busy)
+        self.news = News(loop, self._take, lambda: self.busy, lambda: self.becoming)
 
     def _take(self, message: Mapping[str, Any]) -> None:
         self.pids.append(message["worker"]["pid"])
@@ -98,3 +99,32 @@ def test_whatever_else_is_news_meanwhile_takes_what_waits_along(loop: Loop) -> N
     loop.at(0.0, loop.stop)
     loop.run()
     assert told.pids == [0, 42, 42]
+
+
+def test_a_start_is_told_once_the_process_has_become_its_program(loop: Loop) -> None:
+    told = _Told(loop)
+    told.becoming = True
+    told.news.changed(_running(_LAUNCH, 41), None)
+
+    def become() -> None:
+        assert told.pids == []
+        told.becoming = False
+        told.news.became()
+        loop.stop()
+
+    loop.soon(lambda: loop.soon(become))
+    loop.at(0.0, lambda: None)
+    loop.run()
+    assert told.pids == [41]
+
+
+def test_a_process_that_does_not_become_its_program_keeps_no_news_back(loop: Loop) -> None:
+    told = _Told(loop)
+    told.becoming = True
+    told.news.changed(_running(_LAUNCH, 41), None)
+    loop.soon(lambda: loop.at(now() + 0.05, loop.stop) and None)
+    loop.at(0.0, lambda: None)
+    loop.run()
+    assert told.pids == [41]
+    told.news.became()
+    assert told.pids == [41]

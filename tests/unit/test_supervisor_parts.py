@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -342,3 +343,71 @@ def test_handed_descriptors_are_numbered_from_three_on_and_listen_pid_is_the_chi
     assert int((tmp_path / "count").read_text()) == 3 + 3 + 1  # standard, handed, and the folder itself
     for descriptor in (spawned.pidfd, spawned.report, *keep_open, *(end for pipe in pipes for end in pipe)):
         os.close(descriptor)
+
+
+_MANY = 40
+"""More than one litter has."""
+
+
+def test_many_starts_that_were_expected_run_as_children_of_their_own_sessions(stub: Stub, tmp_path: Path) -> None:
+    fifos, keep_open = _fifos(tmp_path)
+    wanted = Launch(
+        ["sh", "-c", "echo $$ $(ps -o sid= -p $$) $(ls /proc/self/fd | wc -l) >> ran"], str(tmp_path), _PATH
+    )
+    nursery, children = Nursery(stub), _children()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    recorded: list[int] = []
+    nursery.expect(_MANY)
+    spawned = [nursery.spawn(wanted, fifos, lambda pid, _ticks: recorded.append(pid)) for _ in range(_MANY)]
+    nursery.expect(0)
+    for one in spawned:
+        ended = os.waitid(os.P_PIDFD, one.pidfd, os.WEXITED)
+        assert ended is not None
+        assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+        os.close(one.pidfd)
+        os.close(one.report)
+    lines = [line.split() for line in (tmp_path / "ran").read_text().splitlines()]
+    assert sorted(int(pid) for pid, _, _ in lines) == sorted(recorded) == sorted(one.pid for one in spawned)
+    assert all(pid == session for pid, session, _ in lines)
+    assert {int(count) for _, _, count in lines} == {3 + 1}  # standard, and the folder itself
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert _children() == children
+    for descriptor in keep_open:
+        os.close(descriptor)
+
+
+def test_of_many_expected_starts_those_that_do_not_come_leave_nothing(stub: Stub, tmp_path: Path) -> None:
+    """Guards invariant 3: no unrecorded worker."""
+    fifos, keep_open = _fifos(tmp_path)
+    wanted = Launch(["touch", str(tmp_path / "ran")], "/", _PATH)
+    nursery, children = Nursery(stub), _children()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    def record(_pid: int, _start_ticks: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    nursery.expect(_MANY)
+    for _ in range(3):
+        with pytest.raises(SpawnError, match="No space left on device"):
+            nursery.spawn(wanted, fifos, record)
+    nursery.close()
+    assert _children() == children
+    assert not (tmp_path / "ran").exists()
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+    for descriptor in keep_open:
+        os.close(descriptor)
+
+
+_PATH = {"PATH": os.environ["PATH"]}
+
+
+def _fifos(folder: Path) -> tuple[Output, list[int]]:
+    for name in ("out", "err"):
+        os.mkfifo(folder / name)
+    output = Output(str(folder / "out"), str(folder / "err"))
+    return output, [os.open(path, os.O_RDWR) for path in (output.out, output.err)]
+
+
+def _children() -> set[int]:
+    """Of this thread, zombies too."""
+    return set(map(int, Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()))

@@ -1,9 +1,10 @@
 """What the agent is told of the workers.
 
-It comes after all that is to be started: nobody shall wait for a process until a text is made, and its reader, when it wakes, may
-take the processor for a millisecond or more. The exception is the end of a worker with a port: a balancer sends requests there
-until it is told, and a process just released would take the processor in the same way. It is told before the next is made,
-and that this one starts is told when the balancers, which may be on this machine, have had time to act on the end.
+It comes after all that is to be started has become its program: nobody shall wait for a process until a text is made, and its
+reader, when it wakes, may take the processor for a millisecond or more. The exception is the end of a worker with a port: a
+balancer sends requests there until it is told, and a process just released would take the processor in the same way. It is told
+before the next is made, and that this one starts is told when the balancers, which may be on this machine, have had time to act
+on the end.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,19 +18,24 @@ Emit = Callable[[Mapping[str, Any]], None]
 
 WITHDRAWAL_SECONDS = 0.01
 """From the end of a worker with a port to the news of what starts: as long as the way to the balancers takes on a busy host."""
+_LATEST_SECONDS = 0.005
+"""A process that has not become its program by then keeps nobody waiting."""
 
 
 class News:
-    """Told at the end of the turn, or of the next, while `busy` says that there is something to start; the end of a
-    worker with a port is told at once, and what starts soon after it later."""
+    """Told at the end of the turn, or of the next, while `busy` says that there is something to start; while processes are
+    `becoming` their programs, soon afterwards; the end of a worker with a port is told at once, and what starts soon after
+    it later."""
 
-    def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool]) -> None:
+    def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool], becoming: Callable[[], bool]) -> None:
         self._loop = loop
         self._emit = emit
         self._busy = busy
+        self._becoming = becoming
         self._untold: list[Worker | Key] = []
         self._asked = False
         self._later: Timer | None = None
+        self._latest: Timer | None = None
         self._rest_until = 0.0
 
     def changed(self, life: Life, before: Life | None) -> None:
@@ -44,6 +50,11 @@ class News:
 
     def forgotten(self, key: Key) -> None:
         self._tell_soon(key)
+
+    def became(self) -> None:
+        """Nothing is becoming its program any more."""
+        if self._latest is not None:
+            self._tell_all()
 
     def _tell_soon(self, news: Worker | Key) -> None:
         self._untold.append(news)
@@ -63,15 +74,19 @@ class News:
             return  # all that was to be told is told
         if self._busy():
             self._loop.soon(self._tell_rest)
+        elif self._untold and self._becoming():
+            if self._latest is None:
+                self._latest = self._loop.at(now() + _LATEST_SECONDS, self._tell_all)
         else:
             self._tell_all()
 
     def _tell_all(self) -> None:
-        untold, self._untold = self._untold, []
+        for timer in (self._later, self._latest):
+            if timer is not None:
+                timer.cancel()
+        self._later = self._latest = None
         self._asked = False
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+        untold, self._untold = self._untold, []
         for news in untold:
             if isinstance(news, Worker):
                 self._emit({"event": "worker", "worker": worker_to_json(news)})

@@ -82,7 +82,9 @@ class Supervisor:
             Means(journal, logs, contacts, nursery, cgroups, home),
             Outcomes(self._hears, self._on_started, self._on_not_started, self._workers),
         )
-        self._news = News(loop, emit, lambda: self._starter.busy)
+        self._becoming: set[Held] = set()
+        """Those whose process was released, and has not told yet whether it became its program."""
+        self._news = News(loop, emit, lambda: self._starter.busy, lambda: bool(self._becoming))
         self._crashed: list[tuple[Tree, float]] = []
         """Trees that ended by themselves, and when: their daemons were not looked for yet."""
         self._looking: list[tuple[Held, Tree]] = []
@@ -93,6 +95,7 @@ class Supervisor:
         for held in self._workers.values():
             held.close(self._loop)
         self._workers.clear()
+        self._becoming.clear()
 
     # What the agent asks for
 
@@ -277,6 +280,7 @@ class Supervisor:
             return
         self._loop.watch(tree.pidfd, READ, partial(self._on_pidfd, held, tree))
         self._loop.watch(held.report, READ, partial(self._on_report, held))
+        self._becoming.add(held)
         if held.contact is not None:
             held.contact.watch()
         if launch_before.listen_port and launch_before != held.life.launch:
@@ -287,7 +291,14 @@ class Supervisor:
         self._step(held, lives.ended(held.life, reason, now(), self._jitter()))
 
     def _on_report(self, held: Held, _mask: int) -> None:
-        held.refused = held.settle_report(self._loop)
+        held.refused = self._settle_report(held)
+
+    def _settle_report(self, held: Held) -> str:
+        refused = held.settle_report(self._loop)
+        self._becoming.discard(held)
+        if not self._becoming:
+            self._news.became()
+        return refused
 
     def _hears(self, held: Held) -> Hears:
         return Hears(
@@ -333,7 +344,7 @@ class Supervisor:
             return
         if tree.pidfd is not None:
             self._loop.unwatch(tree.pidfd)
-        refused = held.settle_report(self._loop)
+        refused = self._settle_report(held)
         held.leader_end = End(refused) if refused else outcome
         if held.life.state == "stopping":
             self._await_members(held, tree)

@@ -218,6 +218,10 @@ async def test_pids_of_another_pid_namespace_mean_nothing(folders: RunningSuperv
         await bystander.wait()
 
 
+_MANY = 40
+"""More than one litter has (`litter.MOST`)."""
+
+
 @pytest.mark.parametrize("starts_before", [0, 1], ids=["first start", "restart"])
 @pytest.mark.parametrize("point", dying_supervisor_points.POINTS)
 async def test_a_supervisor_killed_while_it_starts_a_worker_leaves_no_unrecorded_process(
@@ -250,6 +254,38 @@ async def test_a_supervisor_killed_while_it_starts_a_worker_leaves_no_unrecorded
     assert (settled.pid == pid) == (point == "after release")
     await folders.client.stop_all(5)
     assert _lines(starts) == starts_before + 1
+
+
+@pytest.mark.parametrize("starts_before", [0, 3, 33], ids=["first", "fourth", "of a second litter"])
+@pytest.mark.parametrize("point", dying_supervisor_points.POINTS)
+async def test_a_supervisor_killed_while_it_starts_many_workers_leaves_no_unrecorded_process(
+    folders: RunningSupervisor, tmp_path: Path, point: str, starts_before: int
+) -> None:
+    """Guards invariant 3: those that wait for their turn end, and none is started twice."""
+    script, made = str(Path(dying_supervisor_points.__file__).with_name("dying_supervisor.py")), tmp_path / "made"
+    wanted = launch("sh", "-c", RECORD_STARTS, cwd=tmp_path)
+    starts = tmp_path / "starts"
+    keys = [KEY._replace(slot=slot) for slot in range(1, _MANY + 1)]
+    await folders.start(sys.executable, script, point, str(made), str(starts_before))
+    asked = (folders.client.run(key, wanted) for key in keys)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert any(isinstance(answer, SupervisorUnavailable) for answer in answers)
+    assert await folders.ended() == -signal.SIGKILL
+    released = starts_before + (point == "after release")
+    await eventually(lambda: _lines(starts) == released, "what was released runs")
+    left = made.read_text()
+    if point != "after release" and left != "0":
+        await eventually(lambda: not alive(int(left)), "the process that was never released ended by itself")
+    ran = set(starts.read_text().split()) if released else set()
+
+    await folders.start()
+    await asyncio.gather(*(folders.client.run(key, wanted) for key in keys))
+    await eventually(lambda: _lines(starts) == _MANY, "every program runs")
+    assert ran <= set(starts.read_text().split())
+    hello = await folders.client.hello()
+    assert {str(worker.pid) for worker in hello.workers} == set(starts.read_text().split())
+    await folders.client.stop_all(5)
+    assert _lines(starts) == _MANY
 
 
 def _lines(path: Path) -> int:
