@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.bench.host.app import LOG_FILES, LOG_MAX_BYTES, App, Serving
@@ -10,13 +12,16 @@ from tests.bench.host.install import Tools
 from tests.bench.host.subject import Command, NotAvailableError, Subject, Work
 from tests.bench.host.subjects.conversation import Conversation
 
+_MEMORY = Path("/dev/shm")
+"""A tmpfs, as /run is where systemd runs: the manual's place for a runtime folder."""
+
 
 class SupervisorAlone(Subject):
     name = "supervisor"
 
     def __init__(self, folder: Path, tools: Tools) -> None:
         super().__init__(folder, tools)
-        self._run_dir = folder / "run"
+        self._run_dir = Path(tempfile.mkdtemp(prefix="bench-run-", dir=_MEMORY if _MEMORY.is_dir() else folder))
         self._daemon: Command | None = None
         self._client: Conversation | None = None
         self._pid = 0
@@ -41,6 +46,7 @@ class SupervisorAlone(Subject):
             self.do(self.tools.own / "fleet-supervisor", "stop", "--runtime-dir", self._run_dir, "--grace-seconds", "5")
             self._daemon.terminate()
             self._daemon.finish()
+        shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def run(self, app: App, size: int) -> None:
         answer = json.loads(self._ask(app, 1, size).finish())
