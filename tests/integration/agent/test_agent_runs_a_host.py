@@ -245,7 +245,7 @@ async def test_log_lines_are_answered_followed_and_cancelled(
     await controller.until(lambda: lines() == [b"up", b"up"])
     controller.send(log_cancel=agent_pb2.LogCancel(request_id="one"))
     await controller.until(lambda: controller.chunks[-1].done)
-    line = controller.chunks[0].lines[0]
+    line = next(line for chunk in controller.chunks for line in chunk.lines)
     assert (line.app, line.host, line.slot, line.stream) == ("shop", "host1", 1, "stdout")
 
 
