@@ -24,6 +24,7 @@ from fleet_controller.planning.views import (
     Memory,
     Phase,
     Plan,
+    Progress,
     Situation,
     Target,
     WorkerView,
@@ -142,22 +143,18 @@ class _Planning:
             return False
         return not (self.app.state is AppState.REMOVING and self._held())
 
-    def _progress(self, remaining: dict[str, int], *, waits: bool) -> tuple[object, float]:
-        """What is left and under way, and since when nothing of it changed. A rollout that waits for a person may stand still."""
+    def _progress(self, remaining: dict[str, int], *, waits: bool) -> tuple[Progress | None, float]:
+        """How far it came, and since when it came no further. A rollout that waits for a person may stand still."""
         if self.rollout is None:
             return None, self.now
-        progress = (
-            self.rollout.id,
-            self.rollout.state,
-            tuple(remaining.items()),
-            frozenset(self.draining),
-            frozenset(target.id for target in self.starts),
-            self.preparations.progress,
-        )
-        memory = self.situation.memory
-        if waits or self.draining or progress != memory.progress:
-            return progress, self.now
-        return progress, memory.progress_at
+        before, left = self.situation.memory.progress, sum(remaining.values())
+        if before is not None and (before.rollout, before.state) == (self.rollout.id, self.rollout.state):
+            left = min(left, before.left)
+        starts = frozenset(target.id for target in self.starts)
+        under_way = frozenset(self.draining), starts, self.preparations.progress
+        progress = Progress(self.rollout.id, self.rollout.state, left, under_way)
+        advances = waits or self.draining or progress != before
+        return progress, self.now if advances else self.situation.memory.progress_at
 
     def _newcomer(self, worker: WorkerView) -> bool:
         """It is of the rollout under way, and runs what shall run."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fleet_controller.records import AppRecord, RolloutRecord
+from fleet_controller.records import AppRecord, RolloutRecord, RolloutState
 from fleet_core.ids import WorkerId
 from fleet_core.spec import AppSpec
 
@@ -115,6 +115,18 @@ class BalancerView:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rollout ever came."""
+
+    rollout: str
+    state: RolloutState
+    left: int
+    """Workers that were still to be made right, when they were fewest: what is ready and dies again is no progress."""
+    under_way: object
+    """What was begun and is not done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the planner wants to be told next time. Lost with a leader: durations then begin again."""
 
@@ -129,8 +141,8 @@ class Memory:
     """The revision whose first worker stayed ready for the policy's `bake_seconds`."""
     promoted: int = 0
     """The revision whose canaries stayed ready for the policy's `canary_seconds`."""
-    progress: object = None
-    """What was left and under way when something last got done."""
+    progress: Progress | None = None
+    """When something last got done."""
     progress_at: float = 0.0
 
 

@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 from fleet_controller.planning.rollout import plan
-from fleet_controller.planning.views import BalancerView, EndpointState, Life, Phase, Plan, Situation, WorkerView
+from fleet_controller.planning.views import (
+    BalancerView,
+    EndpointState,
+    Life,
+    Memory,
+    Phase,
+    Plan,
+    Situation,
+    WorkerView,
+)
 from fleet_controller.records import AppRecord, AppState, Previous, RolloutKind, RolloutRecord, SizeMode
 from fleet_core.ids import WorkerId
 from fleet_core.spec import AppSpec, RolloutPolicy
@@ -230,6 +239,19 @@ def test_a_rollout_that_gets_nothing_done_fails_in_the_end() -> None:
     failure = plan(later, NOW + 60).failure
     assert failure is not None
     assert failure.text == "nothing got done for 60 s: waiting for host1, not connected"
+
+
+def test_a_worker_that_gets_ready_and_dies_again_and_again_is_no_progress() -> None:
+    policy = RolloutPolicy(progress_deadline_seconds=60, bake_seconds=0, min_ready_seconds=0)
+    failures = []
+    memory = Memory()
+    for seconds in range(0, 81, 20):
+        flapping = worker(1, 2, since=NOW + seconds if seconds % 40 == 0 else None)
+        scene = replace(updating(policy, flapping, old=(2, 3, 4)), connected=frozenset(), memory=memory)
+        answer = plan(scene, NOW + seconds)
+        memory = answer.memory
+        failures.append(answer.failure is not None)
+    assert failures == [False, False, False, True, True]
 
 
 def test_a_rollout_that_waits_for_a_person_may_wait_for_ever() -> None:
