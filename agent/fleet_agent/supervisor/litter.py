@@ -21,6 +21,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
+from fleet_agent.supervisor.processes import kill_own
 from fleet_agent.supervisor.stub import CALL, IGNORED, IMAGE, NUMBERS, RESTART
 from fleet_agent.supervisor.stub_program import CHANNEL, FIRST_INHERITED, ORDER
 
@@ -85,8 +86,7 @@ class Litter:
         if self._breeder:
             if left:
                 self._reap(left)
-            os.kill(self._breeder, 9)
-            os.waitpid(self._breeder, 0)
+            kill_own(self._breeder)
             self._breeder = 0
         self._channel.close()
 
@@ -97,9 +97,7 @@ class Litter:
                 said = self._channel.recv(_PID.size)
                 if len(said) != _PID.size:
                     return
-                (pid,) = _PID.unpack(said)
-                os.kill(pid, 9)
-                os.waitpid(pid, 0)
+                kill_own(*_PID.unpack(said))
 
     def _send_one(self) -> None:
         near, far = socket.socketpair()

@@ -262,6 +262,12 @@ def send(pidfd: int, number: int) -> None:
         signal.pidfd_send_signal(pidfd, number)
 
 
+def kill_own(pid: int) -> None:
+    """A child of ours that was not reaped yet: its pid is nobody else's. Returns when it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def living_by_session() -> Sessions:
     """Every process of this machine that is alive: some 10 µs for each, so ask once for many trees."""
     with os.scandir("/proc") as entries:

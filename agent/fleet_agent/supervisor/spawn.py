@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from fleet_agent.supervisor.complaints import complain
 from fleet_agent.supervisor.identity import IdentityError, identity_of, limits_of
 from fleet_agent.supervisor.litter import MOST, Litter
-from fleet_agent.supervisor.processes import read_stat
+from fleet_agent.supervisor.processes import kill_own, read_stat
 from fleet_agent.supervisor.protocol import Launch
 from fleet_agent.supervisor.steps import Order, steps_of
 from fleet_agent.supervisor.stub import Stub, native_stub, python_stub, read_failure
@@ -106,7 +106,7 @@ class _Child:
 
     def end(self) -> None:
         """Leave nothing of it."""
-        _kill_own(self.pid)
+        kill_own(self.pid)
         self.channel.close()
         os.close(self.order)
         os.close(self.pidfd)
@@ -224,7 +224,7 @@ class Nursery:
             pidfd = os.pidfd_open(pid)
             return _Child(pid, _start_ticks(pid), pidfd, channel, order)
         except OSError:
-            _kill_own(pid)
+            kill_own(pid)
             channel.close()
             os.close(order)
             if pidfd >= 0:
@@ -250,7 +250,7 @@ class Nursery:
             return _Child(pid, _start_ticks(pid), pidfd, near, order)
         except BaseException as error:
             if pid:
-                _kill_own(pid)
+                kill_own(pid)
             for descriptor in descriptors:
                 os.close(descriptor)
             if near is not None:
@@ -288,12 +288,6 @@ def read_report(report: int) -> str | None:
     except ConnectionResetError:  # it was killed before it read its order
         return ""
     return read_failure(said) if said else ""
-
-
-def _kill_own(pid: int) -> None:
-    """A child of ours that was not reaped yet: its pid is nobody else's."""
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
 def _start_ticks(pid: int) -> int:
