@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.fleet.harness import EXPRESS_SERVER, Fleet, Load, free_address, load_on
+from tests.integration.fleet.harness import EXPRESS_SERVER, Fleet, Load, load_on
 from tests.integration.fleet.judge import journals_show
+from tests.ports import free_address
 
 _APP = "my-app"
 _SIZE = 6

@@ -25,6 +25,7 @@ from fleet_balancer.haproxy import binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
+from tests.ports import free_port
 
 _SERVERS = 4
 _CONNECTIONS = 32
@@ -48,12 +49,6 @@ class Subject:
     name: str
     port: int
     pid: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def client(port: int, seconds: float) -> None:

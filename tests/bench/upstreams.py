@@ -44,7 +44,8 @@ from fleet_core.authority import create_authority
 from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
 from tests.bench.host.report import spread
-from tests.integration.fleet.harness import Fleet, free_address, wait_for
+from tests.integration.fleet.harness import Fleet, wait_for
+from tests.ports import free_address
 
 _WORKERS = 4
 _TARGET = 2.0

@@ -23,8 +23,8 @@ from fleet_agent.supervisor.protocol import Launch, Worker
 from fleet_agent.supervisor_client import SupervisorUnavailable
 from tests.faults import dying_at
 from tests.integration.supervisor.fd_store import FdStore
-from tests.integration.supervisor.node_programs import free_port
 from tests.integration.supervisor.running import KEY, RunningSupervisor, alive, python
+from tests.ports import free_port
 
 SINCE = ("run", "start")
 """The first supervisor dies after it was asked to run the worker; or the second one, which adopts it, after its start."""

@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -19,6 +17,7 @@ from fleet_controller.store.etcd import EtcdStore
 from fleet_core.authority import create_authority, issue
 from fleet_core.embedded_etcd import embedded_etcd_command, find_etcd
 from fleet_core.tls import Identity, Role, TlsFiles
+from tests.ports import free_ports
 
 START_SECONDS = 20.0
 
@@ -158,14 +157,3 @@ async def running_etcd(folder: Path, size: int = 1) -> AsyncIterator[EtcdCluster
         yield cluster
     finally:
         cluster.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    """Below the kernel's range for outgoing connections, so that a member that is restarted finds its port still free."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(12_000, 20_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in ports:
-                ports.append(port)
-    return ports

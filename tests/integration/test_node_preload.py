@@ -15,16 +15,12 @@ import pytest
 
 import fleet_agent
 from tests.integration.node_versions import VERSIONS, node_folder
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node on PATH")
 PRELOAD = Path(fleet_agent.__file__).parent / "node" / "preload.js"
 DEADLINE_SECONDS = 20
 Start = Callable[..., "Program"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Program:

@@ -15,8 +15,9 @@ from fleet_core.authority import issue
 from fleet_core.contexts import Context, save_context
 from fleet_core.tls import Identity, Role
 from fleet_core.toml import render
-from tests.integration.etcd_cluster import EtcdCluster, EtcdMember, free_ports
-from tests.integration.fleet.harness import JOURNAL, MOODY_SERVER, Result, free_address, wait_for
+from tests.integration.etcd_cluster import EtcdCluster, EtcdMember
+from tests.integration.fleet.harness import JOURNAL, MOODY_SERVER, Result, wait_for
+from tests.ports import free_address, free_ports
 
 _BIN = Path(sys.executable).parent
 _COMMAND_SECONDS = 120.0

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -16,12 +15,6 @@ from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
 
 HEALTH_PATH = "/healthz"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def eventually(

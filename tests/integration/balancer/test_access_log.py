@@ -14,9 +14,10 @@ from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
-from tests.integration.balancer.harness import Connection, ask, backends, eventually, free_port, get, pool
+from tests.integration.balancer.harness import Connection, ask, backends, eventually, get, pool
 from tests.integration.balancer.tls import TlsClient
 from tests.integration.full_disk import needs_mounts, small_disk
+from tests.ports import free_port
 
 JSON = {"format": "json"}
 

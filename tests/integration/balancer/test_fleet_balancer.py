@@ -21,8 +21,9 @@ from fleet_core.authority import issue
 from fleet_core.ids import Epoch
 from fleet_core.tls import Identity, Role
 from tests.integration.balancer.fake_controller import FakeController, to_proto
-from tests.integration.balancer.harness import Connection, Load, ask, backends, eventually, free_port, get, pool
+from tests.integration.balancer.harness import Connection, Load, ask, backends, eventually, get, pool
 from tests.integration.full_disk import needs_mounts, small_disk
+from tests.ports import free_port
 
 
 class Program:

@@ -8,17 +8,8 @@ import pytest
 
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
-from tests.integration.balancer.harness import (
-    HEALTH_PATH,
-    Backend,
-    Connection,
-    Load,
-    backends,
-    eventually,
-    free_port,
-    get,
-    pool,
-)
+from tests.integration.balancer.harness import HEALTH_PATH, Backend, Connection, Load, backends, eventually, get, pool
+from tests.ports import free_port
 
 _DETECTION = 3.5
 """Three seconds, and what a busy machine adds."""

@@ -14,7 +14,8 @@ from fleet_balancer.haproxy import process
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
-from tests.integration.balancer.harness import Backend, Connection, Load, backends, eventually, free_port, get, pool
+from tests.integration.balancer.harness import Backend, Connection, Load, backends, eventually, get, pool
+from tests.ports import free_port
 
 
 async def test_a_hundred_list_changes_under_load_lose_no_request(driver: HaproxyDriver) -> None:

@@ -15,7 +15,8 @@ import pytest
 from fleet_balancer.driver import Endpoint, Target
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
-from tests.integration.balancer.harness import Connection, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import Connection, backends, eventually, pool
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="a network of its own needs root and iproute2"

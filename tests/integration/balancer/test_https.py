@@ -11,8 +11,9 @@ import pytest
 from fleet_balancer.driver import Pool, Route
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.route import RoutePolicy
-from tests.integration.balancer.harness import Answer, Backend, Load, ask, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import Answer, Backend, Load, ask, backends, eventually, pool
 from tests.integration.balancer.tls import TlsClient, give
+from tests.ports import free_port
 
 
 def secure(port: int, servers: list[Backend], name: str = "web", **settings: object) -> Pool:

@@ -13,7 +13,8 @@ from fleet_balancer.driver import Endpoint, Target
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
-from tests.integration.balancer.harness import Answer, Connection, Load, ask, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import Answer, Connection, Load, ask, backends, eventually, pool
+from tests.ports import free_port
 
 
 async def test_a_worker_gets_no_more_requests_at_a_time_than_it_may(driver: HaproxyDriver) -> None:

@@ -9,7 +9,8 @@ import pytest
 from fleet_balancer.driver import DriverError
 from fleet_balancer.haproxy.binary import Binary, find
 from fleet_balancer.haproxy.driver import HaproxyDriver
-from tests.integration.balancer.harness import Load, ask, backends, free_port, get, pool
+from tests.integration.balancer.harness import Load, ask, backends, get, pool
+from tests.ports import free_port
 
 TOO_MUCH = {"paths": tuple(f"/{'a' * 500}{number}" for number in range(100)), "strip_path": True}
 """Each of them is well; all of them are a regular expression that HAProxy's library has no room for."""

@@ -14,7 +14,8 @@ import pytest
 from fleet_balancer.driver import Endpoint, Target
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
-from tests.integration.balancer.harness import Connection, backends, eventually, free_port, get, pool
+from tests.integration.balancer.harness import Connection, backends, eventually, get, pool
+from tests.ports import free_port
 
 TEXT = "the same again and again; " * 200
 PAGE = '<!doctype html><h1>Gleich zurück — "%" $HOME \\n</h1>\n'

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from fleet_balancer.haproxy.driver import HaproxyDriver
-from tests.integration.balancer.harness import Backend, Load, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import Backend, Load, backends, eventually, pool
+from tests.ports import free_port
 
 CLIENTS = 16
 

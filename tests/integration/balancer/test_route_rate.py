@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 
 from fleet_balancer.haproxy.driver import HaproxyDriver
-from tests.integration.balancer.harness import ask, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import ask, backends, eventually, pool
+from tests.ports import free_port
 
 
 async def test_more_requests_than_said_are_refused_until_the_time_is_over(driver: HaproxyDriver) -> None:

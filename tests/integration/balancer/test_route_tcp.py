@@ -11,7 +11,8 @@ from fleet_balancer.driver import DriverError, Endpoint, Pool, Route, Target
 from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
-from tests.integration.balancer.harness import backends, eventually, free_port, pool
+from tests.integration.balancer.harness import backends, eventually, pool
+from tests.ports import free_port
 
 
 class Echo:

@@ -7,7 +7,8 @@ import pytest
 
 from fleet_balancer.driver import DriverError, Pool
 from fleet_balancer.haproxy.driver import HaproxyDriver
-from tests.integration.balancer.harness import Backend, Load, ask, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import Backend, Load, ask, backends, eventually, pool
+from tests.ports import free_port
 
 
 async def answered(port: int, host: str, path: str = "/", method: str = "GET") -> str:

@@ -8,8 +8,9 @@ import pytest
 
 from fleet_balancer.haproxy.binary import Binary
 from fleet_balancer.haproxy.driver import HaproxyDriver
-from tests.integration.balancer.harness import HEALTH_PATH, Answer, ask, backends, eventually, free_port, pool
+from tests.integration.balancer.harness import HEALTH_PATH, Answer, ask, backends, eventually, pool
 from tests.integration.balancer.tls import TlsClient
+from tests.ports import free_port
 
 sticky = partial(pool, sticky=True)
 

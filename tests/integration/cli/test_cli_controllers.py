@@ -9,7 +9,7 @@ from fleet.v1 import control_pb2
 from fleetctl.errors import ExitCode
 from tests.integration.cli.conftest import Fleetctl
 from tests.integration.cli.fake_control import FakeControl, FakeController
-from tests.integration.fleet.harness import free_address
+from tests.ports import free_address
 
 
 def answer(address: str, *registered: tuple[str, str], **fields: object) -> control_pb2.ListControllersResponse:

@@ -12,7 +12,8 @@ from typing import Any, Self
 import psutil
 
 from tests.integration.examples.documented import Documented
-from tests.integration.fleet.harness import ROOT, Fleet, free_address
+from tests.integration.fleet.harness import ROOT, Fleet
+from tests.ports import free_address
 
 EXAMPLES = ROOT / "examples"
 

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
+
+from tests.ports import free_address
 
 ROOT = Path(__file__).parents[3]
 PLAIN_SERVER = ROOT / "tests" / "load" / "apps" / "plain_server.js"
@@ -39,13 +40,6 @@ def wait_for(condition: Callable[[], _T], what: str, seconds: float = 30.0) -> _
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
         time.sleep(0.1)
     return result
-
-
-def free_address() -> str:
-    """ "127.0.0.1:PORT" where nothing listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, Result, free_address, wait_for
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, Result, wait_for
+from tests.ports import free_address
 
 _USAGE, _NOT_FOUND, _REFUSED = 2, 4, 5
 

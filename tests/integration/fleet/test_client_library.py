@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fleet_core.contexts import load_contexts
-from tests.integration.fleet.harness import PLAIN_SERVER, ROOT, Fleet, free_address
+from tests.integration.fleet.harness import PLAIN_SERVER, ROOT, Fleet
+from tests.ports import free_address
 
 PAGE = ROOT / "docs" / "client.md"
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

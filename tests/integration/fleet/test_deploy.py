@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.deploy_deaths import Death, run
-from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, free_address, load_on
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, load_on
 from tests.integration.fleet.judge import assert_none_failed, journals_show
+from tests.ports import free_address
 
 _SIZE = 6
 _ANSWER = """

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.fleet.harness import PLAIN_SERVER, Fleet, free_address
+from tests.integration.fleet.harness import PLAIN_SERVER, Fleet
+from tests.ports import free_address
 
 QUICK = {"bake": "0s", "min_ready": "0s"}
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.fleet.harness import Fleet, free_address, load_on, wait_for
+from tests.integration.fleet.harness import Fleet, load_on, wait_for
 from tests.integration.fleet.judge import assert_none_failed, journals_show
+from tests.ports import free_address
 
 _SIZE = 6
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fleet.harness import Fleet, free_address, load_on, wait_for
+from tests.integration.fleet.harness import Fleet, load_on, wait_for
 from tests.integration.fleet.judge import assert_none_failed
+from tests.ports import free_address
 
 _GROWING = """
 const http = require('node:http');

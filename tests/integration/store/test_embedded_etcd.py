@@ -14,7 +14,7 @@ from fleet_controller.store.interface import Put
 from fleet_core.authority import create_authority, issue
 from fleet_core.embedded_etcd import EtcdNotFound, embedded_etcd_command, find_etcd
 from fleet_core.tls import Identity, Role
-from tests.integration.etcd_cluster import free_ports
+from tests.ports import free_ports
 
 
 def test_an_etcd_on_the_path_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Node programs as workers."""
 
 import os
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -36,11 +35,6 @@ def sharing(source: str, folder: Path, port: int, *argv: str, **changes: object)
     made = program(source, folder, *argv, **settings)  # type: ignore[arg-type]
     made.env.update(FLEET_ADDRESS="127.0.0.1", FLEET_PORT=str(port), PORT=str(port))
     return made
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def answer(port: int) -> str:

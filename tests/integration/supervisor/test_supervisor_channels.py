@@ -17,6 +17,7 @@ import fleet_agent
 from fleet_agent.supervisor.protocol import Key, Launch
 from tests.integration.supervisor.fd_store import FdStore
 from tests.integration.supervisor.running import KEY, RunningSupervisor, alive, eventually, launch
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node on PATH")
 PRELOAD = Path(fleet_agent.__file__).parent / "node" / "preload.js"
@@ -128,11 +129,6 @@ async def test_a_crashed_program_gets_a_new_channel(host: RunningSupervisor, tmp
     os.kill(first.pid, signal.SIGKILL)
     second = await host.until(lambda worker: worker.state == "running" and worker.pid != first.pid)
     assert second.restarts == 1
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def answer(port: int) -> str:

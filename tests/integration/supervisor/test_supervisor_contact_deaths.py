@@ -14,8 +14,9 @@ from fleet_agent.supervisor.protocol import Key, Launch
 from fleet_agent.supervisor_client import SupervisorUnavailable
 from tests.integration.supervisor import dying_supervisor_points
 from tests.integration.supervisor.fd_store import FdStore
-from tests.integration.supervisor.node_programs import answered_by, free_port
+from tests.integration.supervisor.node_programs import answered_by
 from tests.integration.supervisor.running import KEY, RunningSupervisor, alive, eventually, launch, python
+from tests.ports import free_port
 
 TALKING = """
 import http.server, os, signal, socket, threading, time

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.node_versions import VERSIONS
-from tests.integration.supervisor.node_programs import answer, answered_by, free_port, program, sharing
+from tests.integration.supervisor.node_programs import answer, answered_by, program, sharing
 from tests.integration.supervisor.running import KEY, RunningSupervisor, eventually
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm on PATH")
 OTHER = KEY._replace(slot=2)
