@@ -1,7 +1,8 @@
 """Ports for what a test is about to start on 127.0.0.1.
 
 All below the range that the kernel takes for outgoing connections and for port 0 (ip(7), ip_local_port_range: 32768 to 60999):
-one of that range may be somebody else's before it is used, and while what used it is restarted.
+one of that range may be somebody else's before it is used, and while what used it is restarted. Nor are they workers' (20000 and
+up), which agents give out without asking anybody.
 """
 
 import itertools
@@ -9,7 +10,7 @@ import random
 import socket
 from collections.abc import Iterator
 
-_PORTS = range(12_000, 21_000)
+_PORTS = range(12_000, 20_000)
 
 
 def _walk() -> Iterator[int]:
