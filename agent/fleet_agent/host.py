@@ -79,6 +79,8 @@ class Host:
         """How far the code is that is to be made ready before a target needs it."""
         self._commands: list[Command] = []
         self.workers: dict[Key, Worker] = {}
+        self._ended: dict[Key, int] = {}
+        """Processes that ended, though the supervisor's record of the worker still names them."""
         self._listeners = listeners
         self._env_files = EnvFiles()
         self.artifacts = Artifacts(state_dir / "artifacts", context, self._refresh_soon)
@@ -154,6 +156,7 @@ class Host:
         """A supervisor was (re)connected and has these workers; what it was told before counts no more."""
         known = self.workers
         self.workers = {worker.key: worker for worker in workers}
+        self._ended.clear()
         self._told.clear()
         self._refused.clear()
         for worker in self.workers.values():
@@ -171,8 +174,11 @@ class Host:
         """A worker's record changed."""
         before = self.workers.get(worker.key)
         self.workers[worker.key] = worker
+        known = self._ended.get(worker.key) if before is not None else None
+        if known is not None and worker.pid != known:
+            del self._ended[worker.key]
         # First of all, so that whoever sends it is also woken first.
-        if before is not None and before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
+        if known is None and before is not None and before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
             self._report_end(worker)
         if before is None or before.pid != worker.pid:
             self.look_due.set()
@@ -185,10 +191,19 @@ class Host:
     def take_removed(self, key: Key) -> None:
         """The supervisor forgot a worker."""
         self.workers.pop(key, None)
+        self._ended.pop(key, None)
         self._last_lines.pop(key, None)
         self._log_marks.pop(key, None)
         self._told.pop(key, None)
         self._refresh_soon()
+
+    def process_ended(self, key: Key, pid: int) -> None:
+        """The kernel says so. Its supervisor says what follows, in a moment or when it is there again."""
+        worker = self.workers.get(key)
+        if worker is not None and worker.pid == pid:
+            self._ended[key] = pid
+            self._report_end(_without_process(worker))
+            self._refresh_soon()
 
     def acknowledged(self, command: Command) -> None:
         """The supervisor took this command; it shows in the records soon."""
@@ -313,7 +328,8 @@ class Host:
         if not self.supervisor_known.is_set():
             return
         wanted = self._localised()
-        plan = reconcile(wanted, self.workers, self._ports, self._told, self.context, self._listening_ports())
+        workers = {**self.workers, **{key: _without_process(self.workers[key]) for key in self._ended}}
+        plan = reconcile(wanted, workers, self._ports, self._told, self.context, self._listening_ports())
         self._ports = plan.ports
         for key, reason in self._refused.items():
             if key in plan.statuses and key not in self.workers:
@@ -394,3 +410,8 @@ class Host:
         except OSError as error:
             _LOG.error("cannot see which ports are taken: %s", error)
             return frozenset()
+
+
+def _without_process(worker: Worker) -> Worker:
+    """As its supervisor will see it in a moment, as far as can be known: what it restarts, it restarts at once."""
+    return replace(worker, state="starting", pid=0, reason="its process ended")

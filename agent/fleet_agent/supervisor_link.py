@@ -8,6 +8,7 @@ import logging
 import random
 from pathlib import Path
 
+from fleet_agent.ends import EndWatch
 from fleet_agent.host import Host
 from fleet_agent.probes import Probes
 from fleet_agent.readiness import Failed, Ready, Unready, Verdict
@@ -36,6 +37,7 @@ class SupervisorLink:
         self._client: SupervisorClient | None = None
         self._findings: set[asyncio.Task[None]] = set()
         self._probes = Probes(listeners, self._on_verdict)
+        self._ends = EndWatch(host.process_ended)
         host.on_refresh = self._watch
 
     async def run(self) -> None:
@@ -69,6 +71,7 @@ class SupervisorLink:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._ends.close()
 
     @property
     def connected(self) -> bool:
@@ -95,6 +98,7 @@ class SupervisorLink:
 
     def _watch(self) -> None:
         self._probes.watch(self._host.workers, self._host.rules())
+        self._ends.watch(self._host.workers)
 
     async def _command(self, client: SupervisorClient) -> None:
         """Give the plan's commands as they come up. A broken connection is closed here, which ends `_serve`."""

@@ -97,6 +97,20 @@ def test_a_size_that_is_set_while_a_new_leader_still_waits_for_a_host_is_spread_
     assert hosts == {"host1": 3, "host2": 3, "host3": 3}
 
 
+def test_a_worker_that_dies_while_its_supervisor_is_frozen_leaves_the_lists(fleet: Fleet, address: str) -> None:
+    """Guards invariant 7: whoever watches the balancers' lists does not wait for who starts it again."""
+    _, supervisor = fleet.daemon("supervisor", "host1")
+    victim = next(worker for worker in fleet.workers() if worker["host"] == "host1")
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(victim["pid"], signal.SIGKILL)
+        wait_for(lambda: victim["port"] not in _listed(fleet), "no list has it")
+        assert victim["pid"] not in fleet.pids()
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    wait_for(lambda: _whole(fleet), "another took its place")
+
+
 def test_after_all_of_that_a_soft_restart_still_fails_nothing(fleet: Fleet, address: str) -> None:
     """Guards invariants 1, 2 and 7: what was started again is whole, not just alive."""
     before = fleet.pids()
@@ -119,3 +133,8 @@ def _whole(fleet: Fleet) -> bool:
 
 def _states(output: str) -> list[str]:
     return [thing["state"] for thing in json.loads(output)]
+
+
+def _listed(fleet: Fleet) -> set[int]:
+    """Ports to which balancers may send requests."""
+    return {endpoint["port"] for pool in fleet.ask("balancer", "upstreams") for endpoint in pool["endpoints"]}

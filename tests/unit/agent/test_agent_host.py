@@ -1,7 +1,8 @@
 """What the agent makes of its supervisor's records."""
 
 import asyncio
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,27 +21,73 @@ _STATES = {
     "backoff": types_pb2.WORKER_STATE_BACKOFF,
     "failed": types_pb2.WORKER_STATE_FAILED,
 }
+_RUNNING = Worker(
+    _KEY, Launch(argv=["true"], cwd="/", env={}, port=20_001), "running", pid=41, start_ticks=7, ever_ready=True
+)
+
+
+@contextmanager
+def a_host(folder: Path) -> Iterator[Host]:
+    context = HostContext("host1", "127.0.0.1", {}, "")
+    with closing(Host(context, folder, folder, PortRange(first=20_000, last=20_010), ListenerTable())) as host:
+        yield host
+
+
+async def planned_anew(host: Host) -> None:
+    planned = asyncio.Event()
+    host.on_refresh = planned.set
+    async with asyncio.timeout(10):
+        await planned.wait()
 
 
 @pytest.mark.parametrize("state", sorted(_STATES))
-def test_a_crash_is_to_be_reported_at_once_and_planned_for_afterwards(tmp_path: Path, state: str) -> None:
-    async def crash() -> None:
-        context = HostContext("host1", "127.0.0.1", {}, "")
-        with closing(Host(context, tmp_path, tmp_path, PortRange(first=20_000, last=20_010), ListenerTable())) as host:
-            launch = Launch(argv=["true"], cwd="/", env={}, port=20_001)
-            running = Worker(_KEY, launch, "running", pid=41, start_ticks=7, ever_ready=True)
-            host.take_all([running])
-            planned = asyncio.Event()
-            host.on_refresh = planned.set
-            host.changed.clear()
-            host.take(replace(running, state=state, pid=0, restarts=1, reason="killed by SIGKILL", ever_ready=False))
-            reported = host.statuses[_KEY]
-            assert host.changed.is_set()
-            assert not planned.is_set()
-            assert (reported.state, reported.pid, reported.restarts) == (_STATES[state], 0, 1)
-            assert (reported.reason, reported.port) == ("killed by SIGKILL", 20_001)
-            async with asyncio.timeout(10):
-                await planned.wait()
-            assert host.statuses[_KEY] == reported
+async def test_a_crash_is_to_be_reported_at_once_and_planned_for_afterwards(tmp_path: Path, state: str) -> None:
+    with a_host(tmp_path) as host:
+        host.take_all([_RUNNING])
+        planning = asyncio.create_task(planned_anew(host))
+        await asyncio.sleep(0)
+        host.changed.clear()
+        host.take(replace(_RUNNING, state=state, pid=0, restarts=1, reason="killed by SIGKILL", ever_ready=False))
+        reported = host.statuses[_KEY]
+        assert host.changed.is_set()
+        assert not planning.done()
+        assert (reported.state, reported.pid, reported.restarts) == (_STATES[state], 0, 1)
+        assert (reported.reason, reported.port) == ("killed by SIGKILL", 20_001)
+        await planning
+        assert host.statuses[_KEY] == reported
 
-    asyncio.run(crash())
+
+async def test_the_end_of_a_process_is_reported_before_its_supervisor_tells_of_it(tmp_path: Path) -> None:
+    """Guards invariant 7."""
+    with a_host(tmp_path) as host:
+        host.take_all([_RUNNING])
+        host.changed.clear()
+        host.process_ended(_KEY, 41)
+        assert host.changed.is_set()
+        reported = host.statuses[_KEY]
+        assert (reported.state, reported.pid) == (types_pb2.WORKER_STATE_STARTING, 0)
+        await planned_anew(host)
+        assert host.statuses[_KEY] == reported, "also while the supervisor is away"
+
+
+async def test_what_follows_from_an_end_is_what_the_supervisor_says(tmp_path: Path) -> None:
+    with a_host(tmp_path) as host:
+        host.take_all([_RUNNING])
+        host.process_ended(_KEY, 41)
+        await planned_anew(host)
+        host.changed.clear()
+        host.take(replace(_RUNNING, state="failed", pid=0, restarts=3, reason="exit code 1"))
+        assert not host.changed.is_set(), "it was reported that it ended"
+        await planned_anew(host)
+        told = host.statuses[_KEY]
+        assert (told.state, told.restarts, told.reason) == (types_pb2.WORKER_STATE_FAILED, 3, "exit code 1")
+
+
+async def test_the_end_of_a_process_before_does_not_hide_the_next(tmp_path: Path) -> None:
+    with a_host(tmp_path) as host:
+        host.take_all([_RUNNING])
+        host.process_ended(_KEY, 41)
+        host.take(replace(_RUNNING, pid=42, restarts=1))
+        host.process_ended(_KEY, 41)
+        await planned_anew(host)
+        assert (host.statuses[_KEY].state, host.statuses[_KEY].pid) == (types_pb2.WORKER_STATE_READY, 42)
