@@ -96,34 +96,53 @@ async def converse(
     """
 
     async def read() -> None:
-        loop = asyncio.get_running_loop()
         try:
-            while True:
-                message = asyncio.ensure_future(anext(requests))
-                try:
-                    due = loop.time() + silence_seconds
-                    while not (await asyncio.wait((message,), timeout=due - loop.time()))[0]:
-                        if loop.time() - due < _STALL_SECONDS:
-                            return
-                        # It was us who slept: what was sent meanwhile is still to be read.
-                        due = loop.time() + silence_seconds
-                    heard = message.result()
-                finally:
-                    message.cancel()
-                await receive(heard)
-        except StopAsyncIteration:
-            pass
+            async for message in requests:
+                silence.broken()
+                await receive(message)
         finally:
             outbox.close()
 
     reader = asyncio.create_task(read(), name="stream-reader")
+    silence = Silence(silence_seconds, reader.cancel)
     try:
         async for message in outbox.messages():
             yield message
     finally:
+        silence.close()
         reader.cancel()
         with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await reader
+
+
+class Silence:
+    """Calls back once nothing was heard for so long. One timer for all messages, as most of them come long before it."""
+
+    def __init__(self, seconds: float, over: Callable[[], object]) -> None:
+        self._seconds = seconds
+        self._over = over
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._timer = self._wait()
+
+    def broken(self) -> None:
+        """Something was heard."""
+        self._heard = self._loop.time()
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _wait(self) -> asyncio.TimerHandle:
+        return self._loop.call_at(self._heard + self._seconds, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now - self._timer.when() >= _STALL_SECONDS:
+            self._heard = now  # it was us who slept: what was sent meanwhile is still to be read
+        if self._heard + self._seconds <= now:
+            self._over()
+        else:
+            self._timer = self._wait()
 
 
 async def first(requests: AsyncIterator[_In], context: Context) -> _In:
