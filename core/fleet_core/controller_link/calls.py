@@ -295,8 +295,9 @@ class ControllerConnection:
             self._wire.close()
             self._end(f"the controller's answer is not understood: {error}")
             return
-        self._transmit()
         self._tell_taken()
+        # After whoever reads had its turn: credit and acknowledgements hurry nobody, a list does.
+        asyncio.get_running_loop().call_soon(self._transmit)
 
     def _take(self, event: Event) -> None:
         match event:
