@@ -153,11 +153,11 @@ class Observer:
 
 def _measure_fleet(fleet: Fleet, address: str, turn: int, samples: Samples) -> None:
     wait_for(lambda: len(fleet.workers()) == _WORKERS, "every worker ready")
-    victim = sorted(fleet.workers(), key=lambda worker: str(worker["id"]))[turn]
+    workers = sorted(fleet.workers(), key=lambda worker: str(worker["id"]))
+    victim, known = workers[turn], {worker["pid"] for worker in workers}
     # fleetctl's commands and what they left under way are not part of it.
     time.sleep(0.5)
     stats = max((fleet.data_dir / "balancers" / "balancer1" / "run").glob("haproxy-*.sock"))
-    known = {worker["pid"] for worker in fleet.workers()}
     _measure_death(victim["pid"], victim["port"], known, Client(address), Observer(stats, "my-app"), samples)
 
 
