@@ -174,7 +174,7 @@ def test_after_a_reboot_what_was_wanted_starts_and_what_was_not_is_exited() -> N
 
 
 def test_a_pause_taken_over_never_lasts_longer_than_the_longest_one() -> None:
-    waiting = replace(lives.begin(KEY, LAUNCH)[0], state="backoff", deadline=1e9)
+    waiting = lives.begin(KEY, LAUNCH)[0]._replace(state="backoff", deadline=1e9)
     assert lives.resume(waiting, 5.0)[0].deadline == 13.0
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from fleet_agent.supervisor.contact import Contact, Hears, paths_in, places
@@ -33,8 +33,8 @@ class Contacts:
         self._listeners.close()
         self._kept.close()
 
-    def open(self, key: Key, launch: Launch, hears: Hears) -> tuple[Contact | None, Handed]:
-        """For a process that is to be made. Raises SpawnError."""
+    def open(self, key: Key, launch: Launch, hears: Callable[[], Hears]) -> tuple[Contact | None, Handed]:
+        """For a process that is to be made. `hears` is asked where it has a contact. Raises SpawnError."""
         shared = shared_by(key, launch)
         if shared is None and not launch.notify and not launch.channel:
             return None, NOTHING_HANDED
@@ -45,7 +45,7 @@ class Contacts:
             except OSError as error:
                 where = f"{shared.address}:{shared.port}"
                 raise SpawnError(f"listening socket {where}: {error.strerror or error}") from error
-        contact = self._contact(key, launch, hears)
+        contact = self._contact(key, launch, hears())
         try:
             contact.make()
         except OSError as error:

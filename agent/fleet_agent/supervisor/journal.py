@@ -87,7 +87,7 @@ class Journal:
         return records
 
     def _content(self, life: Life) -> str:
-        plain = vars(life).copy()
+        plain = life._asdict()
         del plain["launch"], plain["wanted"]
         plain["key"] = life.key._asdict()
         wanted = "null" if life.wanted is None else life.wanted.text
@@ -113,7 +113,7 @@ def _last_whole_line(content: bytes) -> bytes:
 def _record_from_json(value: dict[str, Any]) -> Record:
     if value["version"] != _VERSION:
         raise ValueError(f"version {value['version']} is not {_VERSION}")
-    fields = {name: value["life"][name] for name in Life.__dataclass_fields__ if name in value["life"]}
+    fields = {name: value["life"][name] for name in Life._fields if name in value["life"]}
     fields["key"] = key_from_json(fields["key"])
     fields["launch"] = launch_from_json(fields["launch"])
     fields["wanted"] = None if fields["wanted"] is None else launch_from_json(fields["wanted"])

@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet_agent.supervisor.life import Life, report
 from fleet_agent.supervisor.loop import Loop, Timer, now
-from fleet_agent.supervisor.protocol import Key, Worker, worker_to_json
+from fleet_agent.supervisor.protocol import Key, worker_to_json
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -32,7 +32,7 @@ class News:
         self._emit = emit
         self._busy = busy
         self._becoming = becoming
-        self._untold: list[Worker | Key] = []
+        self._untold: list[Life | Key] = []
         self._asked = False
         self._later: Timer | None = None
         self._latest: Timer | None = None
@@ -40,9 +40,8 @@ class News:
 
     def changed(self, life: Life, before: Life | None) -> None:
         """None before: tell it anyway."""
-        worker = report(life)
-        if before is None or worker != report(before):
-            self._tell_soon(worker)
+        if before is None or life.pid != before.pid or report(life) != report(before):
+            self._tell_soon(life)
         has_port = life.launch.port or life.launch.listen_port
         if has_port and before is not None and before.pid and not life.pid:
             self._tell_all()
@@ -56,9 +55,9 @@ class News:
         if self._latest is not None:
             self._tell_all()
 
-    def _tell_soon(self, news: Worker | Key) -> None:
+    def _tell_soon(self, news: Life | Key) -> None:
         self._untold.append(news)
-        starts = isinstance(news, Worker) and news.state == "starting" and news.pid
+        starts = isinstance(news, Life) and news.state == "starting" and news.pid
         if not starts or now() >= self._rest_until:
             self._ask()
         elif self._later is None:
@@ -88,7 +87,7 @@ class News:
         self._asked = False
         untold, self._untold = self._untold, []
         for news in untold:
-            if isinstance(news, Worker):
-                self._emit({"event": "worker", "worker": worker_to_json(news)})
+            if isinstance(news, Life):
+                self._emit({"event": "worker", "worker": worker_to_json(report(news))})
             else:
                 self._emit({"event": "removed", "key": news._asdict()})

@@ -21,6 +21,7 @@ _INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
 _INFO = struct.Struct("=QQ11Ii")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _NAMES_OF_A_WORKER = (b"FLEET_APP=", b"FLEET_WORKER_ID=", b"FLEET_GENERATION=")
+_SIGNAL_NAMES = {int(known): known.name for known in signal.Signals}
 _DEAD_STATES = frozenset("ZXx")
 HOME_VARIABLE = "FLEET_SUPERVISOR"
 """Names the runtime folder of the supervisor that started a process."""
@@ -102,10 +103,7 @@ def describe_exit(code: int, status: int) -> End:
     """What `si_code` and `si_status` of waitid(2) say."""
     if code == os.CLD_EXITED:
         return End(f"exit code {status}", status)
-    try:
-        name = signal.Signals(status).name
-    except ValueError:
-        name = f"signal {status}"
+    name = _SIGNAL_NAMES.get(status) or f"signal {status}"
     return End(f"killed by {name}" + (" (core dumped)" if code == os.CLD_DUMPED else ""))
 
 

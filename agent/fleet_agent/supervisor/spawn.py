@@ -21,9 +21,10 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fleet_agent.supervisor.complaints import complain
-from fleet_agent.supervisor.identity import IdentityError, identity_of, limits_of
+from fleet_agent.supervisor.identity import Identity, IdentityError, identity_of, limits_of
 from fleet_agent.supervisor.litter import MOST, Litter
 from fleet_agent.supervisor.processes import kill_own, read_stat
 from fleet_agent.supervisor.protocol import Launch
@@ -112,6 +113,35 @@ class _Child:
         os.close(self.pidfd)
 
 
+class _Wanted(NamedTuple):
+    """Of what an order is made. A restart is mostly about the same launch, which then need not be looked through."""
+
+    launch: Launch
+    output: Output
+    env: Mapping[str, str]
+    """Set over the launch's."""
+    limits: list[tuple[int, int, int]]
+    identity: Identity
+    cgroup: str
+    inherited: int
+
+    def order(self) -> Order:
+        launch = self.launch
+        return Order(
+            argv=launch.argv,
+            cwd=launch.cwd,
+            env={**launch.env, **self.env},
+            out=self.output.out,
+            err=self.output.err,
+            umask=launch.umask,
+            nice=launch.nice,
+            limits=self.limits,
+            identity=self.identity,
+            cgroup=self.cgroup,
+            inherited=self.inherited,
+        )
+
+
 class Nursery:
     """Makes workers' processes. Owns the program they wait in, and one that waits for the next start."""
 
@@ -122,7 +152,7 @@ class Nursery:
         self._spare: _Child | None = None
         self._litter: Litter | None = None
         self._expected = 0
-        self._packed: dict[str, tuple[Order, bytes]] = {}
+        self._packed: dict[str, tuple[_Wanted, bytes]] = {}
         """By the path of its stdout, which is one worker's; the one used last is last."""
 
     def close(self) -> None:
@@ -156,34 +186,23 @@ class Nursery:
         child = self._take()
         try:
             record(child.pid, child.start_ticks)
-            env = {**launch.env, **handed.env}
-            if "LISTEN_FDS" in env:
-                env["LISTEN_PID"] = str(child.pid)  # sd_listen_fds(3)
-            order = Order(
-                argv=launch.argv,
-                cwd=launch.cwd,
-                env=env,
-                out=output.out,
-                err=output.err,
-                umask=launch.umask,
-                nice=launch.nice,
-                limits=limits,
-                identity=identity,
-                cgroup=handed.cgroup,
-                inherited=len(handed.inherit),
-            )
-            return child.release(self._pack(order), handed.inherit)
+            given = handed.env
+            if "LISTEN_FDS" in given:
+                given = {**given, "LISTEN_PID": str(child.pid)}  # sd_listen_fds(3)
+            wanted = _Wanted(launch, output, given, limits, identity, handed.cgroup, len(handed.inherit))
+            return child.release(self._pack(wanted), handed.inherit)
         except BaseException as error:
             child.end()
             if isinstance(error, OSError | ValueError):
                 raise SpawnError(f"start: {getattr(error, 'strerror', None) or error}") from error
             raise
 
-    def _pack(self, order: Order) -> bytes:
+    def _pack(self, wanted: "_Wanted") -> bytes:
         """Raises ValueError."""
-        known = self._packed.pop(order.out, None)
-        packed = known[1] if known is not None and known[0] == order else self._stub.pack(steps_of(order))
-        self._packed[order.out] = order, packed
+        path = wanted.output.out
+        known = self._packed.pop(path, None)
+        packed = known[1] if known is not None and known[0] == wanted else self._stub.pack(steps_of(wanted.order()))
+        self._packed[path] = wanted, packed
         if len(self._packed) > _ORDERS_KEPT:
             del self._packed[next(iter(self._packed))]
         return packed

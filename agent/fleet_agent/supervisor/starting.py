@@ -1,7 +1,8 @@
 """Starts: all of a turn are made at its end, and a process is made beforehand for the next."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.cgroups import CgroupError, Cgroups
@@ -14,7 +15,7 @@ from fleet_agent.supervisor.logs import Logs, WorkerLogs
 from fleet_agent.supervisor.loop import Loop, Timer, now
 from fleet_agent.supervisor.processes import HOME_VARIABLE, Tree
 from fleet_agent.supervisor.protocol import Key, Launch
-from fleet_agent.supervisor.spawn import Nursery, Output, SpawnError
+from fleet_agent.supervisor.spawn import Handed, Nursery, Output, SpawnError
 
 _SPARE_SECONDS = 0.02
 """After a start, until a process is made that waits for the next."""
@@ -66,14 +67,17 @@ class Starter:
             self._loop.soon(self._start_all)
         self._starting[held.life.key] = held
 
-    def open_logs(self, held: Held) -> WorkerLogs:
+    def adopt_logs(self, held: Held) -> None:
+        """Raises SpawnError."""
+        self._open_logs(held).follow(held.life.wanted or held.life.launch)
+
+    def _open_logs(self, held: Held) -> WorkerLogs:
         """Raises SpawnError."""
         key = held.life.key
         try:
             held.logs = held.logs or self._means.logs.open(file_stem(key), key.app, key.slot)
         except OSError as error:
             raise SpawnError(f"log pipes: {error.strerror}: {error.filename}") from error
-        held.logs.follow(held.life.wanted or held.life.launch)
         return held.logs
 
     def _start_all(self) -> None:
@@ -99,20 +103,22 @@ class Starter:
             held.life = lives.started(before, pid, start_ticks, now())
             if held.contact is not None:
                 held.contact.record(pid, start_ticks)
-                held.life = replace(held.life, channel_inode=held.contact.inode)
+                held.life = held.life._replace(channel_inode=held.contact.inode)
             self._means.journal.write(held.life, waited_for=True)
 
         try:
-            output = Output(*self.open_logs(held).paths)
-            held.contact, handed = self._means.contacts.open(before.key, launch, self._outcomes.hears(held))
+            logs = held.logs or self._open_logs(held)
+            held.contact, handed = self._means.contacts.open(before.key, launch, partial(self._outcomes.hears, held))
             env = {**handed.env, HOME_VARIABLE: self._means.home}
-            handed = replace(handed, env=env, cgroup=self._make_leaf(held, launch))
+            handed = Handed(handed.inherit, env, self._make_leaf(held, launch))
+            output = Output(*logs.paths)
             spawned = self._means.nursery.spawn(launch, output, record, handed)
         except SpawnError as error:
             held.end_contact()
             held.life = before
             self._outcomes.failed(held, str(error))
             return
+        logs.follow(launch)  # before anything it prints is read
         held.leader_end, held.refused = None, ""
         held.report = spawned.report
         held.tree = Tree(spawned.pid, spawned.start_ticks, spawned.pidfd, held.life.launch.env, child=True)

@@ -75,6 +75,8 @@ class Supervisor:
         self._cgroups = cgroups
         self._home = home
         self._jitter = jitter
+        self._die = jitter()
+        """Rolled for the next crash, after the last."""
         self._workers: dict[Key, Held] = {}
         self._when_down: list[Callable[[], None]] = []
         self._starter = Starter(
@@ -178,7 +180,7 @@ class Supervisor:
 
     def _adopt_logs(self, held: Held) -> None:
         try:
-            self._starter.open_logs(held)
+            self._starter.adopt_logs(held)
         except SpawnError as error:
             complain(f"{held.life.key.app}/{held.life.key.slot}: {error}")
 
@@ -342,11 +344,11 @@ class Supervisor:
         tree = held.tree
         if tree is None:
             return
-        if tree.pidfd is not None:
-            self._loop.unwatch(tree.pidfd)
         refused = self._settle_report(held)
         held.leader_end = End(refused) if refused else outcome
         if held.life.state == "stopping":
+            if tree.pidfd is not None:
+                self._loop.unwatch(tree.pidfd)
             self._await_members(held, tree)
         else:
             self._tree_ended(held, tree)
@@ -395,8 +397,10 @@ class Supervisor:
                 self._await_members(held, tree)  # it may have left others
 
     def _tree_ended(self, held: Held, tree: Tree) -> None:
+        """What can wait until the next process is on its way waits (`_bury`)."""
         end = held.how_it_ended()
-        step = lives.ended(held.life, end.reason, now(), self._jitter(), end.exit_code)
+        crashed = held.life.state != "stopping"
+        step = lives.ended(held.life, end.reason, now(), self._die, end.exit_code)
         # Balancers send requests there until it is told. What is to be journaled is journaled first.
         told = Start() in step[1]
         if told:
@@ -404,16 +408,24 @@ class Supervisor:
         if held.leaf is not None:
             held.leaf.kill()
         tree.signal_group(signal.SIGKILL)
-        tree.reap()
-        tree.close()
-        if held.life.state != "stopping":
-            if not self._crashed:
-                self._loop.at(now() + _STRAYS_SECONDS, self._kill_strays)
-            self._crashed.append((tree, now()))
+        if held.leaf is not None:
+            tree.reap()  # it counts in pids.max
         held.tree = None
         held.end_contact()
         self._step(held, step, told=told)
+        self._loop.soon(partial(self._bury, tree, crashed=crashed))
         self._tell_when_down()
+
+    def _bury(self, tree: Tree, *, crashed: bool) -> None:
+        if tree.pidfd is not None:
+            self._loop.unwatch(tree.pidfd)
+        tree.reap()
+        tree.close()
+        if crashed:
+            if not self._crashed:
+                self._loop.at(now() + _STRAYS_SECONDS, self._kill_strays)
+            self._crashed.append((tree, now()))
+        self._die = self._jitter()
 
     def _tell_when_down(self) -> None:
         if self._when_down and all(held.tree is None for held in self._workers.values()):
