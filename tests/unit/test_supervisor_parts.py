@@ -52,7 +52,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_the_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
     life = lives.started(lives.begin(Key("shop", 1, 2), LAUNCH)[0], 100, 7, 1.5)
     crashed, _ = lives.ended(life, "exit code 1", 2.0, 0.0)
-    stopping, _ = lives.stop(replace(life, key=Key("shop", 2, 2)), 15, 10, 2.0)
+    stopping, _ = lives.stop(life._replace(key=Key("shop", 2, 2)), 15, 10, 2.0)
     journal = Journal(tmp_path / "journal", PLACE)
     for written in (life, crashed, stopping):
         journal.write(written)
