@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from fleet_agent.supervisor import life as lives
 from fleet_agent.supervisor.life import Life
 from fleet_agent.supervisor.loop import Loop, now
-from fleet_agent.supervisor.news import WITHDRAWAL_SECONDS, News
+from fleet_agent.supervisor.news import News
 from fleet_agent.supervisor.protocol import Key, Launch
 
 _LAUNCH = Launch(argv=["true"], cwd="/", env={})
@@ -42,17 +41,7 @@ def _running(launch: Launch, pid: int) -> Life:
     return lives.started(life, pid, 7, 1.5)
 
 
-@pytest.mark.parametrize("port", ["port", "listen_port"])
-def test_the_end_of_a_worker_with_a_port_is_told_before_anything_is_started(loop: Loop, port: str) -> None:
-    told = _Told(loop, busy=True)
-    life = _running(replace(_LAUNCH, **{port: 3000}), 41)
-    ended, _ = lives.ended(life, "killed by SIGKILL", 2.0, 0.5)
-    told.news.changed(life, None)
-    told.news.changed(ended, life)
-    assert told.pids == [41, 0]
-
-
-def test_whatever_else_is_told_after_what_is_started(loop: Loop) -> None:
+def test_news_come_after_what_is_to_be_started(loop: Loop) -> None:
     told = _Told(loop, busy=True)
     life = _running(_LAUNCH, 41)
     ended, _ = lives.ended(life, "killed by SIGKILL", 2.0, 0.5)
@@ -68,37 +57,6 @@ def test_whatever_else_is_told_after_what_is_started(loop: Loop) -> None:
     loop.at(0.0, lambda: None)
     loop.run()
     assert told.pids == [0, 42]
-
-
-def _after_a_crash(told: _Told) -> Life:
-    """A worker with a port ended, and that is told. Returns the life of its next process, which is not."""
-    life = _running(replace(_LAUNCH, port=3000), 41)
-    ended, _ = lives.ended(life, "killed by SIGKILL", 2.0, 0.5)
-    told.news.changed(ended, life)
-    assert told.pids == [0]
-    return lives.started(ended, 42, 8, 2.0)
-
-
-def test_what_starts_after_a_crash_is_told_when_the_balancers_had_their_time(loop: Loop) -> None:
-    told = _Told(loop)
-    began = now()
-    told.news.changed(_after_a_crash(told), None)
-    loop.at(began + 10.0, loop.stop)
-    told.on_news = loop.stop
-    loop.run()
-    assert told.pids == [0, 42]
-    assert WITHDRAWAL_SECONDS <= now() - began < 10.0
-
-
-def test_whatever_else_is_news_meanwhile_takes_what_waits_along(loop: Loop) -> None:
-    told = _Told(loop)
-    started = _after_a_crash(told)
-    told.news.changed(started, None)
-    ready, _ = lives.note(started, 42, ready=True, by=started.launch.ready_by)
-    told.news.changed(ready, started)
-    loop.at(0.0, loop.stop)
-    loop.run()
-    assert told.pids == [0, 42, 42]
 
 
 def test_a_start_is_told_once_the_process_has_become_its_program(loop: Loop) -> None:

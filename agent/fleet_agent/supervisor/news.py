@@ -1,10 +1,7 @@
 """What the agent is told of the workers.
 
 It comes after all that is to be started has become its program: nobody shall wait for a process until a text is made, and its
-reader, when it wakes, may take the processor for a millisecond or more. The exception is the end of a worker with a port: a
-balancer sends requests there until it is told, and a process just released would take the processor in the same way. It is told
-before the next is made, and that this one starts is told when the balancers, which may be on this machine, have had time to act
-on the end.
+reader, when it wakes, may take the processor for a millisecond or more. Nor has an end any hurry: the agent sees it itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,16 +13,13 @@ from fleet_agent.supervisor.protocol import Key, worker_to_json
 
 Emit = Callable[[Mapping[str, Any]], None]
 
-WITHDRAWAL_SECONDS = 0.01
-"""From the end of a worker with a port to the news of what starts: as long as the way to the balancers takes on a busy host."""
 _LATEST_SECONDS = 0.005
 """A process that has not become its program by then keeps nobody waiting."""
 
 
 class News:
     """Told at the end of the turn, or of the next, while `busy` says that there is something to start; while processes are
-    `becoming` their programs, soon afterwards; the end of a worker with a port is told at once, and what starts soon after
-    it later."""
+    `becoming` their programs, soon afterwards."""
 
     def __init__(self, loop: Loop, emit: Emit, busy: Callable[[], bool], becoming: Callable[[], bool]) -> None:
         self._loop = loop
@@ -34,18 +28,12 @@ class News:
         self._becoming = becoming
         self._untold: list[Life | Key] = []
         self._asked = False
-        self._later: Timer | None = None
         self._latest: Timer | None = None
-        self._rest_until = 0.0
 
     def changed(self, life: Life, before: Life | None) -> None:
         """None before: tell it anyway."""
         if before is None or life.pid != before.pid or report(life) != report(before):
             self._tell_soon(life)
-        has_port = life.launch.port or life.launch.listen_port
-        if has_port and before is not None and before.pid and not life.pid:
-            self._tell_all()
-            self._rest_until = now() + WITHDRAWAL_SECONDS
 
     def forgotten(self, key: Key) -> None:
         self._tell_soon(key)
@@ -57,13 +45,6 @@ class News:
 
     def _tell_soon(self, news: Life | Key) -> None:
         self._untold.append(news)
-        starts = isinstance(news, Life) and news.state == "starting" and news.pid
-        if not starts or now() >= self._rest_until:
-            self._ask()
-        elif self._later is None:
-            self._later = self._loop.at(self._rest_until, self._ask)
-
-    def _ask(self) -> None:
         if not self._asked:
             self._asked = True
             self._loop.soon(self._tell_rest)
@@ -80,10 +61,9 @@ class News:
             self._tell_all()
 
     def _tell_all(self) -> None:
-        for timer in (self._later, self._latest):
-            if timer is not None:
-                timer.cancel()
-        self._later = self._latest = None
+        if self._latest is not None:
+            self._latest.cancel()
+            self._latest = None
         self._asked = False
         untold, self._untold = self._untold, []
         for news in untold:

@@ -213,8 +213,7 @@ class Supervisor:
 
     # From a step of a life to the world
 
-    def _step(self, held: Held, step: Step, *, adopted: bool = False, told: bool = False) -> None:
-        """`told`: the agent knows it already."""
+    def _step(self, held: Held, step: Step, *, adopted: bool = False) -> None:
         before, (held.life, effects) = held.life, step
         if held.life == before and not effects and not adopted:
             return
@@ -224,8 +223,7 @@ class Supervisor:
             self._write(held.life)
         if held.life.state != before.state:
             self._on_state(held, before)
-        if not told:
-            self._news.changed(held.life, before)
+        self._news.changed(held.life, before)
         self._carry_out(held, effects)
 
     def _on_state(self, held: Held, before: Life) -> None:
@@ -401,10 +399,6 @@ class Supervisor:
         end = held.how_it_ended()
         crashed = held.life.state != "stopping"
         step = lives.ended(held.life, end.reason, now(), self._die, end.exit_code)
-        # Balancers send requests there until it is told. What is to be journaled is journaled first.
-        told = Start() in step[1]
-        if told:
-            self._news.changed(step[0], held.life)
         if held.leaf is not None:
             held.leaf.kill()
         tree.signal_group(signal.SIGKILL)
@@ -412,7 +406,7 @@ class Supervisor:
             tree.reap()  # it counts in pids.max
         held.tree = None
         held.end_contact()
-        self._step(held, step, told=told)
+        self._step(held, step)
         self._loop.soon(partial(self._bury, tree, crashed=crashed))
         self._tell_when_down()
 
