@@ -7,6 +7,7 @@ import pytest
 
 from fleet_core.exposition import Metric, single
 from fleet_core.metrics import serve_metrics
+from tests.ports import free_address
 
 
 class Counting:
@@ -27,9 +28,9 @@ async def ask(port: int, request: bytes) -> bytes:
     return answer
 
 
-async def test_each_request_sees_the_present_state(unused_tcp_port: int) -> None:
+async def test_each_request_sees_the_present_state() -> None:
     collector = Counting()
-    server = await serve_metrics(f"127.0.0.1:{unused_tcp_port}", collector)
+    server = await serve_metrics(free_address(), collector)
     try:
         for count in (1, 2):
             answer = await ask(server.port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -40,9 +41,9 @@ async def test_each_request_sees_the_present_state(unused_tcp_port: int) -> None
 
 
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST /metrics HTTP/1.1", b"nonsense"])
-async def test_nothing_else_is_there(request_line: bytes, unused_tcp_port: int) -> None:
+async def test_nothing_else_is_there(request_line: bytes) -> None:
     collector = Counting()
-    server = await serve_metrics(f"127.0.0.1:{unused_tcp_port}", collector)
+    server = await serve_metrics(free_address(), collector)
     try:
         answer = await ask(server.port, request_line + b"\r\n\r\n")
     finally:

@@ -15,6 +15,7 @@ from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, spec_digest
 from fleet_core.tls import Identity, Role
+from tests.ports import free_address
 
 DEADLINE_SECONDS = 20.0
 Slot = tuple[str, int, int]
@@ -63,13 +64,13 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self._server: grpc.aio.Server | None = None
         self._changed = asyncio.Event()
 
-    async def start(self, address: str = "127.0.0.1:0") -> None:
+    async def start(self, address: str | None = None) -> None:
         create_authority(self.folder)
         files = issue(self.folder, Identity(Role.CONTROLLER, "controller1"))
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
-        port = self._server.add_secure_port(address, server_credentials(files))
-        self.address = f"127.0.0.1:{port}"
+        self.address = free_address() if address is None else address
+        self._server.add_secure_port(self.address, server_credentials(files))
         await self._server.start()
 
     async def stop(self) -> None:
@@ -92,7 +93,8 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
             while True:
                 yield await outbox.get()
         finally:
-            self._outbox = None
+            if self._outbox is outbox:  # the next session may have begun
+                self._outbox = None
             reading.cancel()
 
     async def FetchArtifact(  # noqa: N802 - gRPC's name

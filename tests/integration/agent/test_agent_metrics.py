@@ -1,13 +1,13 @@
 """What Prometheus reads from an agent, also while no controller can be reached."""
 
 import asyncio
-import socket
 import urllib.request
 from pathlib import Path
 
 from fleet_core.spec import AppSpec
 from tests.integration.agent.fake_controller import FakeController, target
 from tests.integration.agent.running import RunningHost
+from tests.ports import free_address
 
 
 async def scrape(address: str) -> str:
@@ -21,8 +21,7 @@ async def scrape(address: str) -> str:
 async def test_workers_are_told_by_slot_with_or_without_a_controller(
     tmp_path: Path, controller: FakeController
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     host = RunningHost(tmp_path, controller.folder, controller.address)
     host.config.write_text(f'metrics = "{address}"\n' + host.config.read_text())
     try:

@@ -14,6 +14,9 @@ from fleet_core.ids import Epoch
 from fleet_core.tls import Identity, Role, TlsFiles
 from fleet_core.version import PROTOCOL_VERSION
 from tests.integration.balancer.harness import eventually
+from tests.ports import free_port
+
+HEARTBEAT_SECONDS = 0.5
 
 
 class FakeController(balancer_pb2_grpc.BalancerServiceServicer):
@@ -37,10 +40,11 @@ class FakeController(balancer_pb2_grpc.BalancerServiceServicer):
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    async def start(self, port: int = 0) -> "FakeController":
+    async def start(self, port: int | None = None) -> "FakeController":
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         balancer_pb2_grpc.add_BalancerServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_secure_port(f"127.0.0.1:{port}", server_credentials(self.tls))
+        self.port = free_port() if port is None else port
+        self._server.add_secure_port(f"127.0.0.1:{self.port}", server_credentials(self.tls))
         await self._server.start()
         return self
 
@@ -63,7 +67,9 @@ class FakeController(balancer_pb2_grpc.BalancerServiceServicer):
         outbox: asyncio.Queue[balancer_pb2.UpstreamMessage] = asyncio.Queue()
         self._outbox = outbox
         self.say(
-            welcome=balancer_pb2.BalancerWelcome(protocol_version=PROTOCOL_VERSION, heartbeat_interval_seconds=0.5)
+            welcome=balancer_pb2.BalancerWelcome(
+                protocol_version=PROTOCOL_VERSION, heartbeat_interval_seconds=HEARTBEAT_SECONDS
+            )
         )
         self.say(lists=self.lists)
         listening = asyncio.create_task(self._listen(request_iterator))

@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from fleet_balancer.driver import Endpoint, Pool, Route, Target
+from fleet_balancer.haproxy.driver import HaproxyDriver
 from fleet_core.ids import WorkerId
 from fleet_core.route import RoutePolicy
+from tests.ports import free_port
 
 HEALTH_PATH = "/healthz"
 
@@ -62,9 +64,9 @@ class Backend:
     def endpoint(self, pool: str = "web", *, draining: bool = False) -> Endpoint:
         return Endpoint(WorkerId(pool, "host", 1 + self.port, 1), self.target, draining)
 
-    async def start(self, port: int = 0) -> "Backend":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, backlog=256)
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def start(self, port: int | None = None) -> "Backend":
+        self.port = free_port() if port is None else port
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=256)
         return self
 
     async def stop(self) -> None:
@@ -259,6 +261,13 @@ async def get(port: int, path: str = "/", method: str = "GET", body: bytes = b""
         return await connection.get(path, method, body)
     finally:
         connection.close()
+
+
+async def waiting(driver: HaproxyDriver, name: str, count: int) -> bool:
+    """So many requests of an app wait at the balancer for a worker."""
+    assert driver._current is not None
+    answer = (await driver._current._api.ask([f"show stat {name}.replay 2 -1"]))[0]
+    return answer.splitlines()[1].split(",")[2] == str(count)
 
 
 @dataclass

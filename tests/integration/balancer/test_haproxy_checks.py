@@ -12,7 +12,7 @@ from tests.integration.balancer.harness import HEALTH_PATH, Backend, Connection,
 from tests.ports import free_port
 
 _DETECTION = 3.5
-"""Three seconds, and what a busy machine adds."""
+"""Longer than it takes to hide a worker; how long that takes is not measured here."""
 
 asked = partial(pool, health_path=HEALTH_PATH)
 
@@ -28,14 +28,14 @@ async def test_a_frozen_worker_is_hidden_and_shown_again_when_it_answers(driver:
         frozen = servers[0]
         await driver.start({"web": asked(port, servers)})
         frozen.thawed.clear()
-        await eventually(partial(hidden, driver, frozen), "the frozen one is hidden", _DETECTION)
+        await eventually(partial(hidden, driver, frozen), "the frozen one is hidden")
         before = frozen.requests
         async with Load(port) as load:
             await load.more(300)
         assert load.failures == []
         assert frozen.requests == before
         frozen.thawed.set()
-        await eventually(partial(hidden, driver), "shown again", _DETECTION)
+        await eventually(partial(hidden, driver), "shown again")
         async with Load(port) as load:
             await eventually(lambda: frozen.requests > before, "used again")
 
@@ -56,11 +56,11 @@ async def test_workers_that_all_fail_their_check_are_served_all_the_same(driver:
         for server in servers:
             server.ill = True
         await driver.start({"web": asked(port, servers)})
-        await eventually(partial(hidden, driver, *servers), "all are hidden", _DETECTION)
+        await eventually(partial(hidden, driver, *servers), "all are hidden")
         async with Load(port) as load:
             await load.more(300)
             servers[0].ill = False
-            await eventually(partial(hidden, driver, *servers[1:]), "one is well", _DETECTION)
+            await eventually(partial(hidden, driver, *servers[1:]), "one is well")
             load.answered.clear()
             await load.more(100)
             rest = sum(load.answered[server.name] for server in servers[1:])
@@ -75,7 +75,7 @@ async def test_requests_to_an_app_whose_workers_are_all_busy_wait(driver: Haprox
         await driver.start({"web": asked(port, servers)})
         for server in servers:
             server.thawed.clear()
-        await eventually(partial(hidden, driver, *servers), "all are hidden", _DETECTION)
+        await eventually(partial(hidden, driver, *servers), "all are hidden")
         waiting = Connection(port)
         await waiting.send()
         await eventually(lambda: sum(server.requests for server in servers) == 1, "the request is with a worker")
@@ -96,7 +96,7 @@ async def test_an_app_whose_workers_are_all_gone_answers_503_at_once(driver: Hap
         async def unavailable() -> bool:
             return (await get(port))[0] == 503
 
-        await eventually(unavailable, "503", _DETECTION)
+        await eventually(unavailable, "503")
 
 
 async def test_checks_add_nobody_who_is_not_listed(driver: HaproxyDriver) -> None:
@@ -108,7 +108,7 @@ async def test_checks_add_nobody_who_is_not_listed(driver: HaproxyDriver) -> Non
         await driver.apply({"web": asked(port, listed, draining=[draining])})
         for server in listed:
             server.ill = True
-        await eventually(partial(hidden, driver, *listed), "every listed one is hidden", _DETECTION)
+        await eventually(partial(hidden, driver, *listed), "every listed one is hidden")
         before = draining.requests, removed.requests
         async with Load(port) as load:
             await load.more(300)
@@ -146,7 +146,7 @@ async def test_a_health_path_that_comes_and_goes_under_load_loses_no_request(
         async with Load(port) as load:
             await load.more(50)
             assert await driver.apply({"web": asked(port, servers)}) == {}
-            await eventually(partial(hidden, driver, servers[0]), "hidden", _DETECTION)
+            await eventually(partial(hidden, driver, servers[0]), "hidden")
             await driver.close()
             successor = HaproxyDriver(tmp_path, haproxy)
             await successor.start({"web": asked(port, servers)})
@@ -195,7 +195,7 @@ async def test_a_post_whose_connection_is_refused_goes_to_another_worker(driver:
                 await driver.apply({"web": pool(port, servers)})
                 await load.more(50)
                 await gone.start(old_port)
-                await eventually(partial(hidden, driver), "shown again", _DETECTION)
+                await eventually(partial(hidden, driver), "shown again")
         assert load.failures == []
         assert load.answered.total() == load.total
         assert max(servers[0].posts.values()) == 1

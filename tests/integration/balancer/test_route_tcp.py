@@ -24,8 +24,8 @@ class Echo:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> "Echo":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = free_port()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         return self
 
     def stop(self) -> None:

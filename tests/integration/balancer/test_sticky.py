@@ -59,17 +59,18 @@ async def test_a_worker_that_drains_keeps_its_clients_for_a_while_and_gets_no_ot
     async with backends(2) as servers:
         leaving, staying = servers
         worker = ("web", leaving.endpoint().worker)
-        await driver.start({"web": sticky(port, servers, sticky_drain_seconds=1.5)})
+        await driver.start({"web": sticky(port, servers, sticky_drain_seconds=600)})
         holder = Browser(port)
         while await holder.worker() != leaving.name:
             holder = Browser(port)
         pid = driver.pid
-        draining = {"web": sticky(port, [staying], draining=[leaving], sticky_drain_seconds=1.5)}
-        assert await driver.apply(draining) == {}
+        lists = partial(sticky, port, [staying], draining=[leaving])
+        assert await driver.apply({"web": lists(sticky_drain_seconds=600)}) == {}
         assert await holder.worker() == leaving.name
         assert await holder.worker("POST") == leaving.name
         assert (await driver.in_flight())[worker] == 1, "a client may come at any moment"
         assert {await Browser(port).worker() for _ in range(6)} == {staying.name}
+        assert await driver.apply({"web": lists(sticky_drain_seconds=0.1)}) == {}
         await eventually(partial(_in_flight_is, driver, worker, 0), "its time is over")
         before = leaving.requests
         assert await holder.worker() == staying.name

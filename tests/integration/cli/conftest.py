@@ -50,7 +50,7 @@ def control() -> FakeControl:
 def start_controller(controller_files: TlsFiles) -> Iterator[Callable[..., FakeController]]:
     running: list[FakeController] = []
 
-    def start(control: FakeControl, port: int = 0) -> FakeController:
+    def start(control: FakeControl, port: int | None = None) -> FakeController:
         running.append(FakeController(controller_files, control, port))
         return running[-1]
 

@@ -13,6 +13,7 @@ from fleet.v1 import control_pb2, types_pb2
 from fleet.v1.control_pb2_grpc import ControlServiceServicer, add_ControlServiceServicer_to_server
 from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
 from fleet_core.tls import TlsFiles
+from tests.ports import free_address
 
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
@@ -186,12 +187,12 @@ def _had(here: bytes, *, complete: bool) -> control_pb2.GetArtifactResponse:
 class FakeController:
     """A FakeControl on a port of its own."""
 
-    def __init__(self, files: TlsFiles, control: FakeControl, port: int = 0) -> None:
+    def __init__(self, files: TlsFiles, control: FakeControl, port: int | None = None) -> None:
         self.control = control
         self._server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
         add_ControlServiceServicer_to_server(control, self._server)
-        bound = self._server.add_secure_port(f"127.0.0.1:{port}", server_credentials(files))
-        self.address = f"127.0.0.1:{bound}"
+        self.address = free_address() if port is None else f"127.0.0.1:{port}"
+        self._server.add_secure_port(self.address, server_credentials(files))
         self._server.start()
 
     def close(self) -> None:
