@@ -167,10 +167,11 @@ async def test_a_writer_waits_while_the_controller_does_not_read(serve: Serve, f
                 written += 1
 
         writing = asyncio.create_task(write())
-        done, _ = await asyncio.wait([writing], timeout=1.0)
-        assert not done
-        assert not call.clear
-        assert written < 200
+        seen = -1
+        while call.clear or written != seen:  # full, and it has not gone on for a moment
+            seen = written
+            done, _ = await asyncio.wait([writing], timeout=0.3)
+            assert not done
         service.reading.set()
         await writing
         await service.wait_for(200)
@@ -209,7 +210,7 @@ async def test_a_controller_that_is_silent_for_too_long_is_given_up(
     serve: Serve, files: TlsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ping goes along with a heartbeat, and nobody answers."""
-    monkeypatch.setattr("fleet_core.controller_link.calls._PONG_SECONDS", 0.2)
+    monkeypatch.setattr("fleet_core.controller_link.calls._PONG_SECONDS", 1.0)
     async with asyncio.timeout(20):
         address = await serve(Service())
         host, _, port = address.rpartition(":")
@@ -235,7 +236,7 @@ async def test_a_controller_that_is_silent_for_too_long_is_given_up(
             async with connected(f"127.0.0.1:{port_between}", files, ping_seconds=0.2) as connection:
                 call = AgentServiceClient(connection).session()
                 await call.read()
-                for _ in range(8):  # answered pings: longer than both times together
+                for _ in range(14):  # answered pings: longer than both times together
                     await asyncio.sleep(0.1)
                     await call.write(chunk(b"alive"))
                 cut.set()

@@ -17,6 +17,7 @@ from fleet_core.route import RoutePolicy
 from tests.ports import free_port
 
 HEALTH_PATH = "/healthz"
+_FIRST_REQUEST_SECONDS = 60.0
 
 
 async def eventually(
@@ -84,16 +85,17 @@ class Backend:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            while await self._one(reader, writer):
-                pass
+            patience = _FIRST_REQUEST_SECONDS  # its client has just come: only who has been served can be idle
+            while await self._one(reader, writer, patience):
+                patience = self._idle_timeout
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass
         finally:
             self._writers.discard(writer)
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        async with asyncio.timeout(self._idle_timeout):
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float) -> bool:
+        async with asyncio.timeout(patience):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, path, _ = head.split(" ", 2)
         if path == HEALTH_PATH:

@@ -22,6 +22,8 @@ from tests.integration.cli import fake_control as fake
 from tests.integration.cli.fake_control import FakeControl, FakeController
 
 _PATIENCE_SECONDS = 20.0
+LINES = 24
+"""Of a terminal."""
 _FLEETCTL = [sys.executable, "-m", "fleetctl.main"]
 
 
@@ -31,7 +33,7 @@ class Terminal:
     def __init__(self, arguments: tuple[str, ...], columns: int, environment: dict[str, str]) -> None:
         self._controller, worker_side = pty.openpty()
         self._modes = termios.tcgetattr(worker_side)
-        fcntl.ioctl(worker_side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(worker_side, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
         self.process = subprocess.Popen(
             [*_FLEETCTL, *arguments],
             stdin=worker_side,
@@ -47,7 +49,7 @@ class Terminal:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while text not in self.seen:
             assert time.monotonic() < deadline, f"{text!r} did not appear in {self.seen!r}"
-            if not self._read(deadline):
+            if not self.read_more(deadline):
                 assert text in self.seen
                 return
 
@@ -62,7 +64,7 @@ class Terminal:
         return termios.tcgetattr(self._controller) == self._modes
 
     def resize(self, columns: int) -> None:
-        fcntl.ioctl(self._controller, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(self._controller, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
         self.process.send_signal(signal.SIGWINCH)
 
     def type(self, text: str) -> None:
@@ -71,7 +73,7 @@ class Terminal:
     def end(self) -> int:
         """Its exit code, once it has ended by itself."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while self._read(deadline):
+        while self.read_more(deadline):
             assert time.monotonic() < deadline, f"still running after {self.seen!r}"
         return self.process.wait(_PATIENCE_SECONDS)
 
@@ -81,7 +83,8 @@ class Terminal:
             self.process.wait()
         os.close(self._controller)
 
-    def _read(self, deadline: float) -> bool:
+    def read_more(self, deadline: float) -> bool:
+        """What comes next, or nothing until the deadline. False: it has ended."""
         if not select.select([self._controller], [], [], max(0.0, deadline - time.monotonic()))[0]:
             return True
         try:
@@ -319,9 +322,16 @@ def busy_fleet(control: FakeControl) -> FakeControl:
     return control
 
 
-def frame(terminal: Terminal) -> str:
-    """What is on the screen: all since the cursor last went home."""
-    return plain(terminal.seen.rpartition("\x1b[H")[2])
+def frame(terminal: Terminal, text: str) -> str:
+    """The newest complete screen, once `text` is on it: its lines come one by one, and the next may have begun."""
+    terminal.wait_for(text)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        whole = [plain(one) for one in terminal.seen.split("\x1b[H") if one.count("\n") >= LINES - 1]
+        if whole and text in whole[-1]:
+            return whole[-1]
+        assert time.monotonic() < deadline, f"{text!r} is not on the screen {whole[-1:]}"
+        terminal.read_more(deadline)
 
 
 def test_top_sorts_by_the_key_that_was_pressed_and_leaves_the_terminal_as_it_was(
@@ -329,13 +339,13 @@ def test_top_sorts_by_the_key_that_was_pressed_and_leaves_the_terminal_as_it_was
 ) -> None:
     terminal = open_terminal("top", "--interval", "200ms")
     terminal.wait_for("quit")
-    terminal.wait_for("CPU▾")
-    assert frame(terminal).index("my-app/host1/2") < frame(terminal).index("my-app/host1/1")
+    shown = frame(terminal, "CPU▾")
+    assert shown.index("my-app/host1/2") < shown.index("my-app/host1/1")
     busy_fleet.answers["ListWorkers"].workers.append(fake.worker("host2", 1))
     terminal.wait_for("my-app/host2/1")
     terminal.type("n")
-    terminal.wait_for("WORKER▾")
-    assert frame(terminal).index("my-app/host1/1") < frame(terminal).index("my-app/host1/2")
+    shown = frame(terminal, "WORKER▾")
+    assert shown.index("my-app/host1/1") < shown.index("my-app/host1/2")
     terminal.type("q")
     assert terminal.end() == 0
     assert terminal.seen.count("\x1b[?1049h") == terminal.seen.count("\x1b[?1049l") == 1
@@ -348,8 +358,7 @@ def test_top_goes_on_without_its_controller_and_says_so(open_terminal: OpenTermi
     terminal.wait_for("my-app/host1/2")
     busy_fleet.fail("ListWorkers", grpc.StatusCode.FAILED_PRECONDITION, "etcd does not answer")
     terminal.wait_for("no news for")
-    terminal.wait_for("etcd does not answer")
-    assert "my-app/host1/2" in frame(terminal)
+    assert "my-app/host1/2" in frame(terminal, "etcd does not answer")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130
     assert "Traceback" not in terminal.seen

@@ -91,7 +91,14 @@ def tree_of(workers: list[dict[str, Any]]) -> list[psutil.Process]:
 
 def alive(processes: list[psutil.Process]) -> list[str]:
     """Those that run still; psutil tells them from later ones with the same pid. Zombies are dead."""
-    return [str(process) for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [str(process) for process in processes if _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _checkout(fleet: Fleet) -> Path:

@@ -312,7 +312,7 @@ class Load:
 
     @property
     def sent(self) -> int:
-        lines = self._output.read_text().splitlines()
+        lines = self._output.read_text().split("\n")[:-1]
         return int(json.loads(lines[-1])["progress"]["sent"]) if lines else 0
 
     def wait_for_more(self, requests: int, seconds: float = 30.0) -> None:

@@ -41,12 +41,17 @@ def _connects(address: str) -> bool:
     return True
 
 
-def _haproxy(fleet: Fleet, balancer: str) -> int:
-    """The pid of the only HAProxy of a balancer."""
+def _haproxy(fleet: Fleet, balancer: str, *, but: int = 0) -> int:
+    """The pid of the only HAProxy of a balancer, once there is one beside `but`, which was killed."""
     mark = f"/balancers/{balancer}/run/haproxy-"
-    found = [pid for pid, command in fleet.processes().items() if mark in command and " -db -f " in command]
-    assert len(found) == 1, found
-    return found[0]
+
+    def found() -> list[int]:
+        processes = fleet.processes()
+        return [pid for pid, command in processes.items() if mark in command and " -db -f " in command and pid != but]
+
+    pids = wait_for(found, f"a HAProxy of {balancer}")
+    assert len(pids) == 1, pids
+    return pids[0]
 
 
 def test_a_route_without_an_address_is_served_by_both(fleet: Fleet, addresses: list[str]) -> None:
@@ -78,9 +83,10 @@ def test_a_route_that_no_balancer_has_is_refused_in_one_line(fleet: Fleet, app_s
 
 def test_a_killed_haproxy_loses_only_what_it_had_in_flight(fleet: Fleet, addresses: list[str]) -> None:
     spans = []
+    victim = 0
     with load_on(addresses, fleet.folder) as load:
         for _ in range(3):
-            victim = _haproxy(fleet, "balancer1")
+            victim = _haproxy(fleet, "balancer1", but=victim)
             pidfd = os.pidfd_open(victim)
             killed = time.monotonic()
             os.kill(victim, signal.SIGKILL)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,9 +135,12 @@ async def test_a_worker_that_died_meanwhile_is_replaced_and_what_it_left_is_kill
 async def test_a_stop_goes_on_where_the_last_supervisor_left_it(host: RunningSupervisor) -> None:
     worker = await host.run(launch("sh", "-c", 'trap "" TERM; echo up; while true; do sleep 1; done'))
     await eventually(lambda: "up" in host.log(), "it ignores SIGTERM")
-    await host.client.stop(KEY, signal.SIGTERM, 0.5)
+    await host.client.stop(KEY, signal.SIGTERM, 600.0)
     await host.kill()
     assert alive(worker.pid)
+    journal = Journal(host.runtime_dir / "journal", here())
+    (record,) = journal.read()
+    journal.write(replace(record.life, deadline=now()))  # its grace goes by while no supervisor lives
     await host.start()
     stopped = await host.until(lambda seen: seen.state == "exited")
     assert stopped.restarts == 0
@@ -311,9 +313,7 @@ async def test_a_fault_of_one_journal_record_costs_only_that_record(
     worker = await host.run(SLEEP)
     await host.kill()
     (host.runtime_dir / "journal" / "torn.1.1.json").write_text('{"version": 1, "life":')
-    started = time.monotonic()
     await host.start()
-    assert time.monotonic() - started < 20
     assert {key: seen.pid for key, seen in host.workers.items()} == {KEY: worker.pid}
     assert "journal record set aside" in capfd.readouterr().err
 

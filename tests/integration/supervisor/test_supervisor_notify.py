@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,27 +96,28 @@ time.sleep(1000)
 
 async def test_a_hung_worker_is_restarted_by_its_watchdog(host: RunningSupervisor, tmp_path: Path) -> None:
     source = """
-assert os.environ['WATCHDOG_USEC'] == '300000'
+assert os.environ['WATCHDOG_USEC'] == '1000000'
 say('READY=1')
-end = time.monotonic() + 1.2
+end = time.monotonic() + 1.5
 while time.monotonic() < end:
     say('WATCHDOG=1')
     time.sleep(0.05)
 open('hung', 'a').write('x')
 time.sleep(1000)
 """
-    first = await host.run(notifier(source, tmp_path, watchdog_seconds=0.3))
+    first = await host.run(notifier(source, tmp_path, watchdog_seconds=1.0))
     second = await host.until(lambda worker: worker.pid not in (0, first.pid) and worker.state == "running")
     assert second.restarts == 1
-    assert second.reason == "watchdog: nothing heard for 0.3 s"
+    assert second.reason == "watchdog: nothing heard for 1 s"
     assert (tmp_path / "hung").read_text() == "x"
     assert [worker.state for worker in host.history].count("stopping") == 1
 
 
 async def test_no_watchdog_bites_before_the_worker_is_ready(host: RunningSupervisor, tmp_path: Path) -> None:
-    source = "time.sleep(1)\nsay('READY=1', 'STATUS=late')\ntime.sleep(0.1)\nsay('STATUS=lives')\ntime.sleep(1000)"
+    source = "time.sleep(1)\nsay('STATUS=lives')\ntime.sleep(1000)"
     worker = await host.run(notifier(source, tmp_path, watchdog_seconds=0.3))
-    assert (await host.until(lambda worker: worker.status_text == "lives")).pid == worker.pid
+    lives = await host.until(lambda worker: worker.status_text == "lives")
+    assert (lives.pid, lives.restarts) == (worker.pid, 0)
 
 
 async def test_a_supervisor_that_was_frozen_hears_what_was_said_before_it_judges(
@@ -130,7 +132,7 @@ while True:
     print('x', file=said)
     time.sleep(0.05)
 """
-    worker = await host.run(notifier(source, tmp_path, watchdog_seconds=0.5))
+    worker = await host.run(notifier(source, tmp_path, watchdog_seconds=1.0))
     await host.until(lambda worker: worker.state == "running")
     os.kill(host.pid, signal.SIGSTOP)
     await asyncio.sleep(1.5)  # longer than the watchdog waits
@@ -192,14 +194,14 @@ while not os.path.exists('hang'):
     time.sleep(0.05)
 time.sleep(1000)
 """
-    worker = await keeping.run(notifier(source, tmp_path, watchdog_seconds=0.5))
+    worker = await keeping.run(notifier(source, tmp_path, watchdog_seconds=1.0))
     await keeping.until(lambda worker: worker.state == "running")
     await keeping.kill()
     await keeping.start()
     assert keeping.workers[worker.key].pid == worker.pid
     (tmp_path / "hang").touch()
     second = await keeping.until(lambda again: again.pid not in (0, worker.pid))
-    assert second.reason == "watchdog: nothing heard for 0.5 s"
+    assert second.reason == "watchdog: nothing heard for 1 s"
 
 
 async def test_nothing_stays_in_the_store_of_a_worker_that_is_gone(folders: RunningSupervisor, tmp_path: Path) -> None:
@@ -223,9 +225,10 @@ async def test_a_worker_that_talks_without_end_keeps_the_supervisor_from_nothing
 ) -> None:
     await host.run(notifier("n = 0\nwhile True:\n    n += 1\n    say(f'STATUS={n}')", tmp_path))
     await host.until(lambda worker: worker.status_text != "")
-    usage = _cpu_ticks(host.pid)
+    usage, began = _cpu_ticks(host.pid), time.monotonic()
     await asyncio.sleep(1)
-    assert _cpu_ticks(host.pid) - usage < 50, "half of a processor"
+    seconds = time.monotonic() - began
+    assert _cpu_ticks(host.pid) - usage < os.sysconf("SC_CLK_TCK") / 2 * seconds, "half of a processor"
 
 
 def _cpu_ticks(pid: int) -> int:

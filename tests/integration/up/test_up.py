@@ -33,7 +33,7 @@ def until(condition: Callable[[], Value]) -> Value:
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -76,7 +76,7 @@ class Up:
 
     def entries(self, word: str) -> list[tuple[str, int, list[str]]]:
         """(service, pid, what follows the word), oldest first."""
-        lines = [line.split() for line in self.journal.read_text().splitlines()]
+        lines = [line.split() for line in self.journal.read_text().split("\n")[:-1]]
         return [(line[0], int(line[1]), line[3:]) for line in lines if line[2] == word]
 
     def pids(self) -> dict[str, int]:
