@@ -67,7 +67,7 @@ def test_a_fleet_without_a_leader_is_unreachable(
     fleetctl: Fleetctl, control: FakeControl, controller: FakeController
 ) -> None:
     control.fail("ListApps", grpc.StatusCode.UNAVAILABLE, "c1 does not lead")
-    result = fleetctl("ls", "--timeout", "1s")
+    result = fleetctl("ls", "--timeout", "2s")
     assert result.code == 3
     assert f"no controller leads at present: {controller.address} (c1 does not lead)" in result.err
 
@@ -138,8 +138,8 @@ def test_a_peer_that_stays_silent_is_given_up(point_at: Callable[..., None], inv
 
 
 def test_a_call_has_a_deadline(fleetctl: Fleetctl, control: FakeControl) -> None:
-    control.answers["ListApps"] = lambda *_: control.released.wait(5)
-    result = fleetctl("ls", "--timeout", "500ms")
+    control.answers["ListApps"] = lambda *_: control.released.wait(10)
+    result = fleetctl("ls", "--timeout", "1s")
     assert result.code == 3
     assert "did not answer in time" in result.err
 

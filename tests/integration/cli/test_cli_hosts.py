@@ -116,9 +116,9 @@ def test_a_drain_for_programs_ends_with_one_object(fleetctl: Fleetctl, fleet: Fa
 def test_a_drain_that_outlasts_the_timeout_exits_6(fleetctl: Fleetctl, fleet: FakeControl) -> None:
     away = "host host1 is not connected: its workers may well be running"
     fleet.answers["WatchDrain"] = fleet.hold(draining(("web", 2, ""), message=away))
-    result = fleetctl("host", "drain", "host1", "-y", "--timeout", "500ms")
+    result = fleetctl("host", "drain", "host1", "-y", "--timeout", "1s")
     assert result.code == 6
-    assert f"2 workers left on host1 after 0.5s ({away}); the drain goes on" in result.err
+    assert f"2 workers left on host1 after 1s ({away}); the drain goes on" in result.err
 
 
 def test_a_drain_that_is_called_off_fails(fleetctl: Fleetctl, fleet: FakeControl) -> None:

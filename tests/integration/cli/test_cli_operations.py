@@ -119,7 +119,7 @@ def test_a_rollout_that_outlasts_the_timeout_exits_6_and_says_how_to_attach(
     fleetctl: Fleetctl, control: FakeControl
 ) -> None:
     control.answers["WatchRollout"] = control.hold(fake.began("restart", message="waits for balancer lb1"))
-    result = fleetctl("soft-restart", "my-app", "--timeout", "500ms", "-o", "json")
+    result = fleetctl("soft-restart", "my-app", "--timeout", "1s", "-o", "json")
     assert result.code == 6
     assert "(waits for balancer lb1)" in result.err
     assert "fleetctl rollout status my-app --watch" in result.err

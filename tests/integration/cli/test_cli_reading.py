@@ -232,7 +232,7 @@ def test_top_as_json_is_an_object_a_line_until_the_timeout(fleetctl: Fleetctl, c
     answer_apps(control, fake.app())
     answer_workers(control, fake.worker(cpu_percent=1))
     control.answers["ListHosts"] = control_pb2.ListHostsResponse(hosts=[fake.host()])
-    result = fleetctl("top", "-o", "json", "--interval", "100ms", "--timeout", "1s")
+    result = fleetctl("top", "-o", "json", "--interval", "100ms", "--timeout", "2s")
     views = [json.loads(line) for line in result.out.splitlines()]
     assert result.code == 0
     assert len(views) > 1

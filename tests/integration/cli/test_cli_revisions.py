@@ -280,15 +280,15 @@ def test_waiting_for_a_person_says_what_to_type_and_ends_at_the_timeout(
 ) -> None:
     ready = "the canaries are ready: `fleetctl rollout promote my-app` goes on"
     control.answers["WatchRollout"] = control.hold(fake.began("update", awaits_promotion=True, message=ready))
-    result = fleetctl("env-set", "my-app", "A=1", "--timeout", "500ms")
+    result = fleetctl("env-set", "my-app", "A=1", "--timeout", "1s")
     assert result.code == 6
     assert result.out == f"my-app: {ready}\n"
-    assert f"update of my-app still waits for promotion after 0.5s ({ready})" in result.err
+    assert f"update of my-app still waits for promotion after 1s ({ready})" in result.err
     paused = "paused (exit code 3): `fleetctl rollout resume my-app` goes on"
     control.answers["WatchRollout"] = control.hold(fake.began("update", paused=True, message=paused))
-    result = fleetctl("env-set", "my-app", "A=1", "--timeout", "500ms")
+    result = fleetctl("env-set", "my-app", "A=1", "--timeout", "1s")
     assert result.code == 6
-    assert "update of my-app is paused after 0.5s" in result.err
+    assert "update of my-app is paused after 1s" in result.err
 
 
 def test_a_watch_for_programs_is_a_line_for_each_change(fleetctl: Fleetctl, control: FakeControl) -> None:

@@ -254,10 +254,10 @@ def test_a_wait_ends_at_its_deadline_and_the_rollout_goes_on(
     control.answers["WatchRollout"] = control.hold(fake.began("restart", message="draining 3"))
     rollout = client.soft_restart("my-app")
     with pytest.raises(RolloutTimeout) as raised:
-        rollout.wait(timeout=0.5)
+        rollout.wait(timeout=1)
     assert isinstance(raised.value, TimeoutError)
     assert raised.value.rollout.message == "draining 3"
-    assert fleetctl("soft-restart", "my-app", "--timeout", "0.5").err == f"fleetctl: {raised.value}\n"
+    assert fleetctl("soft-restart", "my-app", "--timeout", "1").err == f"fleetctl: {raised.value}\n"
     with pytest.raises(RolloutTimeout):
         list(rollout.events(timeout=0.2))
     for senseless in (None, "3", -1, float("nan"), True):
@@ -621,7 +621,7 @@ def test_a_drain_is_waited_for_and_may_be_called_off(fleetctl: Fleetctl, client:
 
     control.answers["WatchDrain"] = control.hold(left)
     with pytest.raises(StillRunning, match="1 worker left on host1"):
-        client.drain("host1").wait(timeout=0.3)
+        client.drain("host1").wait(timeout=1)
 
     def called_off(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         yield left
@@ -671,10 +671,10 @@ def test_following_ends_quietly_at_its_deadline_and_reading_does_not(
 ) -> None:
     control.answers["StreamLogs"] = control.hold(_line(b"a"))
     with caplog.at_level(logging.WARNING, "fleetctl"):
-        assert len(list(client.logs(follow=True, timeout=0.5))) == 2
+        assert len(list(client.logs(follow=True, timeout=1))) == 2
     assert "1 host could not be asked: host9" in caplog.text
     with pytest.raises(StillRunning, match="did not send all lines"):
-        list(client.logs(timeout=0.5))
+        list(client.logs(timeout=1))
 
 
 # Threads, loops, ends

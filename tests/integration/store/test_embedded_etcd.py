@@ -1,12 +1,11 @@
 """The etcd that `fleetctl up` runs."""
 
 import asyncio
-import os
-import socket
 import stat
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fleet_controller.store.etcd import EtcdStore
@@ -64,16 +63,6 @@ async def test_its_data_survives_a_kill_and_other_ports_and_it_listens_on_loopba
 
 
 def listening_ports(pid: int) -> set[tuple[str, int]]:
-    """Where a process listens, from /proc (man 5 proc): a row of state 0A whose inode is one of its sockets."""
-    folder = Path(f"/proc/{pid}/fd")
-    inodes = {link.removeprefix("socket:[").rstrip("]") for link in map(os.readlink, folder.iterdir()) if ":[" in link}
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for row in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            columns = row.split()
-            if columns[3] == "0A" and columns[9] in inodes:
-                address, port = columns[1].split(":")
-                if table == "tcp":
-                    address = socket.inet_ntoa(bytes.fromhex(address)[::-1])
-                found.add((address, int(port, 16)))
-    return found
+    """Where a process listens."""
+    sockets = psutil.Process(pid).net_connections("tcp")
+    return {(one.laddr.ip, one.laddr.port) for one in sockets if one.status == psutil.CONN_LISTEN}
