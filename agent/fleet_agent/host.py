@@ -63,7 +63,7 @@ class Host:
         self.changed = asyncio.Event()
         """Set when `statuses` or `held` changed; for the one session that reports them."""
         self.commands_waiting = asyncio.Event()
-        """Set when `commands()` has something to say; for the one link to the supervisor."""
+        """Set when `giving()` has something to say; for the one link to the supervisor."""
         self.supervisor_known = asyncio.Event()
         """Set once the supervisor's workers are known: before, nothing true could be reported."""
         self.on_refresh: Callable[[], None] = lambda: None
@@ -92,6 +92,8 @@ class Host:
         self._ports: PortTable = read_ports(self._ports_path, ports.first, ports.last)
         self._durable_ports = self._ports
         self._told: dict[Key, Command] = {}
+        self._coming: set[Key] = set()
+        """Without a record yet, and the supervisor is being told, or was told, to run them."""
         self._refused: dict[Key, str] = {}
         self._refresh_due = False
         self._rest_until = 0.0
@@ -158,6 +160,7 @@ class Host:
         self.workers = {worker.key: worker for worker in workers}
         self._ended.clear()
         self._told.clear()
+        self._coming.clear()
         self._refused.clear()
         for worker in self.workers.values():
             before = known.get(worker.key)
@@ -177,6 +180,7 @@ class Host:
         known = self._ended.get(worker.key) if before is not None else None
         if known is not None and worker.pid != known:
             del self._ended[worker.key]
+        self._coming.discard(worker.key)
         # First of all, so that whoever sends it is also woken first.
         if known is None and before is not None and before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
             self._report_end(worker)
@@ -192,6 +196,7 @@ class Host:
         """The supervisor forgot a worker."""
         self.workers.pop(key, None)
         self._ended.pop(key, None)
+        self._coming.discard(key)
         self._last_lines.pop(key, None)
         self._log_marks.pop(key, None)
         self._told.pop(key, None)
@@ -214,16 +219,26 @@ class Host:
         _LOG.error("%s/%d@%d: fleet-supervisor refused: %s", *command.key, reason)
         self._told[command.key] = command
         if isinstance(command, Run):
+            self._coming.discard(command.key)
             self._refused[command.key] = reason
         self._refresh_soon()
 
-    def commands(self) -> list[Command]:
-        """What the supervisor is to be told now, and has not acknowledged yet."""
-        return [
+    def giving(self) -> list[Command]:
+        """What the supervisor is to be told now, and has not acknowledged yet. From now on that counts as under way."""
+        commands = [
             command
             for command in self._commands
             if self._told.get(command.key) != command and not (self.leaving and isinstance(command, Run))
         ]
+        self._coming.update(
+            command.key for command in commands if isinstance(command, Run) and command.key not in self.workers
+        )
+        return commands
+
+    def withheld(self, command: Command) -> None:
+        """This command was not given after all."""
+        self._coming.discard(command.key)
+        self._refresh_soon()
 
     def leave(self, *, leaving: bool) -> None:
         """Begin to leave, or stay after all."""
@@ -329,7 +344,7 @@ class Host:
             return
         wanted = self._localised()
         workers = {**self.workers, **{key: _without_process(self.workers[key]) for key in self._ended}}
-        plan = reconcile(wanted, workers, self._ports, self._told, self.context, self._listening_ports())
+        plan = reconcile(wanted, workers, self._ports, self._told, self.context, self._listening_ports(), self._coming)
         self._ports = plan.ports
         for key, reason in self._refused.items():
             if key in plan.statuses and key not in self.workers:

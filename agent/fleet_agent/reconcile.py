@@ -76,8 +76,10 @@ def reconcile(
     told: Mapping[Key, Command],
     host: HostContext,
     listening: Collection[int],
+    coming: Collection[Key] = (),
 ) -> Plan:
-    """`listening`: TCP ports on which anything on this host listens now.
+    """`listening`: TCP ports on which anything on this host listens now. `coming`: workers without a record that the supervisor
+    was told to run, and may be starting: one that is to stop meanwhile has not exited before its record says so.
 
     A worker that is stopping is never told to run: when it has exited and its target still says run, it is started anew. A phase
     this version does not know changes nothing.
@@ -92,10 +94,10 @@ def reconcile(
     }
     sharing = {key.app for key, worker in workers.items() if worker.launch.listen_port}
     sharing.update(key.app for key, target in targets.items() if _shares(target))
-    ports = ports.keep_only([*targets, *workers], sharing).adopt(held_ports).adopt_shared(held_sockets)
+    ports = ports.keep_only([*targets, *workers, *coming], sharing).adopt(held_ports).adopt_shared(held_sockets)
     in_use = dict(held_ports)
-    for key, target in targets.items():
-        if target.phase == types_pb2.PHASE_RUN and key not in in_use and ports.port_of(key):
+    for key in {*coming, *(key for key, target in targets.items() if target.phase == types_pb2.PHASE_RUN)}:
+        if key not in in_use and ports.port_of(key):
             in_use[key] = ports.port_of(key)
     commands: list[Command] = []
     problems: dict[Key, tuple[types_pb2.WorkerState.ValueType, str]] = {}
@@ -115,8 +117,12 @@ def reconcile(
             commands.append(command)
     statuses = {
         key: status_of(key, targets.get(key), workers.get(key), _port(key, targets, ports), problems.get(key), host)
-        for key in {*targets, *workers}
+        for key in {*targets, *workers, *coming}
     }
+    for key in coming:
+        target = targets.get(key)
+        if key not in workers and (target is None or target.phase == types_pb2.PHASE_STOP):
+            statuses[key].state = types_pb2.WORKER_STATE_STOPPING
     return Plan(commands, statuses, ports)
 
 
@@ -223,8 +229,8 @@ def status_of(
         status.reason = worker.reason
         status.status_text = worker.status_text
         status.address = (extra.address or host.address) if status.port else ""
-    elif wanted is not None:
-        stopped = wanted.phase == types_pb2.PHASE_STOP
+    else:
+        stopped = wanted is None or wanted.phase == types_pb2.PHASE_STOP
         status.state = types_pb2.WORKER_STATE_EXITED if stopped else types_pb2.WORKER_STATE_PENDING
         status.port = port
         status.address = host.address if port else ""

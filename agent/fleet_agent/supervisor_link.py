@@ -107,11 +107,14 @@ class SupervisorLink:
             while True:
                 await waiting.wait()
                 waiting.clear()
-                commands = self._host.commands()
+                commands = self._host.giving()
                 try:
                     await self._host.keep_ports()
                 except OSError as error:
                     _LOG.error("cannot write the table of ports: %s; no worker is started until it can", error)
+                    for command in commands:
+                        if isinstance(command, Run):
+                            self._host.withheld(command)
                     commands = [command for command in commands if not isinstance(command, Run)]
                     asyncio.get_running_loop().call_later(_LONGEST_PAUSE_SECONDS, waiting.set)
                 await asyncio.gather(*(self._give(client, command) for command in commands))

@@ -1,19 +1,23 @@
 """What the agent makes of its supervisor's records."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fleet.v1 import types_pb2
+from fleet.v1 import agent_pb2, types_pb2
+from fleet_agent.assignment import HeldAssignment
 from fleet_agent.host import Host
 from fleet_agent.launch import HostContext
+from fleet_agent.reconcile import Forget, Run, Stop
 from fleet_agent.sockets import ListenerTable
 from fleet_agent.supervisor.protocol import Key, Launch, Worker
 from fleet_core.config import PortRange
+from fleet_core.ids import Epoch
+from fleet_core.spec import AppSpec, spec_digest
 
 _KEY = Key("shop", 1, 1)
 _STATES = {
@@ -91,3 +95,66 @@ async def test_the_end_of_a_process_before_does_not_hide_the_next(tmp_path: Path
         host.process_ended(_KEY, 41)
         await planned_anew(host)
         assert (host.statuses[_KEY].state, host.statuses[_KEY].pid) == (types_pb2.WORKER_STATE_READY, 42)
+
+
+_SPEC = AppSpec.model_validate({"name": "shop", "argv": ["serve"], "cwd": "/"}).to_proto()
+
+
+def _assignment(sequence: int, *phases: str) -> HeldAssignment:
+    """Of one worker in that phase, or of none."""
+    digest = spec_digest(_SPEC)
+    targets = tuple(
+        agent_pb2.Target(
+            app="shop", slot=1, generation=1, revision=1, phase=types_pb2.Phase.Value(phase), spec_digest=digest
+        )
+        for phase in phases
+    )
+    return HeldAssignment(epoch=Epoch(1, 1), sequence=sequence, targets=targets, specs={digest: _SPEC})
+
+
+async def test_a_worker_that_is_on_its_way_is_not_reported_as_exited_before_it_was_stopped(tmp_path: Path) -> None:
+    """Told to run, and then to stop before the supervisor said a word: what is not there yet is not gone.
+
+    The controller would take an exited worker's target back, learn of a process that nobody wants, and run it again.
+    """
+    with a_host(tmp_path) as host:
+        host.take_all([])
+        await host.hold(_assignment(1, "PHASE_RUN"))
+        (run,) = host.giving()
+        assert isinstance(run, Run)
+        await host.hold(_assignment(2, "PHASE_STOP"))
+        assert host.statuses[_KEY].state == types_pb2.WORKER_STATE_STOPPING
+        host.acknowledged(run)
+        await host.hold(_assignment(3))
+        assert host.statuses[_KEY].state == types_pb2.WORKER_STATE_STOPPING
+        assert host.statuses[_KEY].port == run.launch.port, "nobody else is given it"
+        assert host.giving() == []
+
+        async def take(tell: Callable[[], None]) -> None:
+            planning = asyncio.create_task(planned_anew(host))
+            await asyncio.sleep(0)
+            tell()
+            await planning
+
+        async def shown(state: str, pid: int) -> None:
+            await take(lambda: host.take(Worker(_KEY, run.launch, state, pid=pid, start_ticks=7)))
+
+        await shown("starting", 41)
+        (stop,) = host.giving()
+        assert isinstance(stop, Stop)
+        host.acknowledged(stop)
+        await shown("exited", 0)
+        assert host.giving() == [Forget(_KEY)]
+        await take(lambda: host.take_removed(_KEY))
+        assert host.statuses == {}
+
+
+async def test_what_was_not_told_or_was_refused_is_not_on_its_way(tmp_path: Path) -> None:
+    with a_host(tmp_path) as host:
+        for end in (lambda run: host.refused(run, "no"), host.withheld, lambda _run: host.take_all([])):
+            host.take_all([])
+            await host.hold(_assignment(host.held.sequence + 1, "PHASE_RUN"))
+            (run,) = host.giving()
+            end(run)
+            await host.hold(_assignment(host.held.sequence + 1, "PHASE_STOP"))
+            assert host.statuses[_KEY].state == types_pb2.WORKER_STATE_EXITED
