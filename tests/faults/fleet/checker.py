@@ -19,6 +19,8 @@ CLIENT_SECONDS = 5.0
 """Until a request without an answer counts as failed."""
 _SLACK_SECONDS = 0.5
 """A journal's last sign of life may be so much older than the end, on a machine that is busy."""
+_SAID_SECONDS = 0.5
+"""From when a worker listens until its agent found it and said so, and the leader heard: before, nobody calls it ready."""
 _TAKES_SECONDS = {"worker killed": 5.0, "power cut": 5.0, "reboot": 120.0}
 """From the record of a fault, which comes first, until the last process that it ends, on a machine that is busy."""
 _SHOWN = 5
@@ -122,6 +124,8 @@ def enough_ready(record: Record) -> Iterator[Violation]:
         if life.listening is None or killed(record, life) is not None:
             continue
         end = life.ready_until
+        if end < life.listening + _SAID_SECONDS:
+            continue
         others = [other for other in record.lives if other is not life]
         left = fewest_ready(others, end, end).count
         # What faults ended and nobody has replaced yet was not our instruction.

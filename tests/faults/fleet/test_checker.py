@@ -69,6 +69,19 @@ def test_a_restart_that_replaces_start_first_is_a_pass() -> None:
     assert check(record(lives=lives, operations=[_RESTART])) == []
 
 
+def test_a_worker_stopped_before_anybody_could_call_it_ready_breaks_nothing() -> None:
+    """As one of the generation before that a host begins with after a power cut, in the middle of a restart."""
+    first, *others = four()
+    cut = Fault("power cut", "web1", 51.0, 55.0)
+    dead = [replace(worker, last_beat=51.0) for worker in (first, others[0])]
+    short = life("web1", 1, 55.0, 55.3, pid=81)
+    lives = [*dead, short, *others[1:], *(life("web1", slot, 56.0, generation=2) for slot in (1, 2))]
+    seen = record(lives=lives, faults=[cut], operations=[replace(_RESTART, end=62.0)])
+    assert 1 not in broken(seen)
+    longer = [replace(short, last_beat=55.9), *(one for one in lives if one is not short)]
+    assert 1 in broken(replace(seen, lives=longer))
+
+
 def test_a_worker_stopped_before_its_successor_is_ready_breaks_1() -> None:
     first, *others = four()
     lives = [replace(first, last_beat=52.0), life("web1", 1, 53.0, generation=2), *others]

@@ -16,16 +16,17 @@ def test_without_a_quorum_everything_goes_on_but_changes_and_it_heals_by_itself(
         fleet.start()
         address = fleet.start_app(4)
         before = fleet.pids()
-        epoch = fleet.ask("info")["epoch"]
 
-        # One member that stands still for seconds is no reason to do anything.
+        # One member that stands still for seconds costs a term at most: where etcd is old and slow to elect, the one that wakes
+        # up ends the leases it remembers, as if it still led (etcd's issue 15247).
         frozen = fleet.etcd_leader()
         frozen.stop()
         try:
             fleet.do("host", "label", "host1", "while=frozen")
         finally:
             frozen.resume()
-        assert fleet.ask("info")["epoch"] == epoch
+        fleet.do("host", "label", "host1", "then=thawed")
+        assert fleet.pids() == before
 
         # No POST: one that a worker was at cannot be saved from its kill -9.
         with load_on(address, fleet.folder, "--post-share", "0") as load:

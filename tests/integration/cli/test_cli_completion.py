@@ -1,6 +1,5 @@
 """Names that a shell completes, as the controller knows them."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,12 @@ def completed(line: str) -> list[str]:
     *words, incomplete = line.split(" ")
     found = BashComplete(cli, {}, "fleetctl", "_FLEETCTL_COMPLETE").get_completions(words, incomplete)
     return [item.value for item in found if item.type == "plain"]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell waits for half a second, which a busy machine may need: what is completed is another question."""
+    monkeypatch.setattr("fleetctl.names._PATIENCE_SECONDS", 20.0)
 
 
 @pytest.fixture
@@ -67,11 +72,12 @@ def fleet(controller: FakeController, control: FakeControl, point_at: Callable[.
         ("start ./a.js --ready-c", ["--ready-command"]),
     ],
 )
-@pytest.mark.usefixtures("fleet")
+@pytest.mark.usefixtures("fleet", "patient")
 def test_names_are_completed(line: str, names: list[str]) -> None:
     assert completed(line) == names
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_controller_named_on_the_line_is_asked(
     fleet: FakeControl, controller: FakeController, point_at: Callable[..., None]
 ) -> None:
@@ -97,10 +103,12 @@ def test_a_shell_does_not_wait_for_a_controller_in_trouble(
     if trouble == "refusing":
         fleet.fail("ListApps", grpc.StatusCode.UNAVAILABLE, "does not lead", "")
     else:
-        fleet.answers["ListApps"] = lambda _request, _context: (
-            fleet.released.wait(20) and control_pb2.ListAppsResponse()
-        )
-    began = time.monotonic()
+        apps = control_pb2.ListAppsResponse(apps=[fake.app("shop")])
+
+        def late(_request: object, _context: object) -> control_pb2.ListAppsResponse:
+            fleet.released.wait(20)
+            return apps
+
+        fleet.answers["ListApps"] = late
     assert completed("status ") == []
-    assert time.monotonic() - began < 5
     assert capfd.readouterr() == ("", "")
