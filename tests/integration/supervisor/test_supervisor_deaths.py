@@ -140,7 +140,7 @@ async def test_a_stop_goes_on_where_the_last_supervisor_left_it(host: RunningSup
     assert alive(worker.pid)
     journal = Journal(host.runtime_dir / "journal", here())
     (record,) = journal.read()
-    journal.write(replace(record.life, deadline=now()))  # its grace goes by while no supervisor lives
+    journal.write(record.life._replace(deadline=now()))  # its grace goes by while no supervisor lives
     await host.start()
     stopped = await host.until(lambda seen: seen.state == "exited")
     assert stopped.restarts == 0
