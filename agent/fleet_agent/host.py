@@ -75,6 +75,8 @@ class Host:
         self.demands: Mapping[Key, Demand] = {}
         """Processes the controller is to be asked to replace."""
         self.statuses: Mapping[Key, types_pb2.WorkerStatus] = {}
+        self.in_vain: list[str] = []
+        """Which workers are replaced again and again, in words."""
         self.preparations: tuple[agent_pb2.PreparationStatus, ...] = ()
         """How far the code is that is to be made ready before a target needs it."""
         self._commands: list[Command] = []
@@ -140,7 +142,7 @@ class Host:
 
     def troubles(self) -> list[str]:
         """What is wrong with this host, in words."""
-        return self._disks.troubles()
+        return [*self._disks.troubles(), *self.in_vain]
 
     async def keep_ports(self) -> None:
         """Make the ports given out durable; to be called before the commands that use them. Raises OSError."""

@@ -2,7 +2,8 @@
 
 The controller replaces them, start-first; only where it has been away for long does the agent help itself. A demand is a state:
 it stands as long as its reason holds for the same process, so a restart of the agent in between loses and repeats nothing. A
-cron time concerns the processes that are older than it: there is nothing to remember.
+cron time concerns the processes that are older than it: there is nothing to remember. Where each new process of a slot is soon
+above its memory limit, replacing it mends nothing: the first is replaced at once, those after it only once they are so old.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,11 @@ AWAY_SECONDS = 30.0
 FAR_ABOVE = 1.2
 NEAR = 0.8
 """Of the limit: from here on memory is looked at often."""
+_FIRST_PATIENCE_SECONDS = 10.0
+_LONGEST_PATIENCE_SECONDS = 60.0
+_FORGET_SECONDS = 600.0
+"""A slot whose memory was in order for so long begins anew."""
+_TOO_OFTEN = 3
 _REPLACEABLE = frozenset({"starting", "running", "unready"})
 _MIB = 1024 * 1024
 
@@ -29,6 +35,29 @@ class Demand:
     reason: str
 
 
+Slot = tuple[str, int]
+"""App and number: its workers follow each other."""
+
+
+@dataclass(frozen=True)
+class Excess:
+    """That a slot was above its memory limit, and how often in a row."""
+
+    pids: tuple[int, ...]
+    """Its process, and the one before: both are there while the one takes the other's place."""
+    limit: int
+    """In bytes."""
+    words: str
+    times: int
+    at: float
+    """When it was found, on the clock of the workers' records."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """How old the next process of the slot must be before its memory counts."""
+        return min(_FIRST_PATIENCE_SECONDS * 2.0 ** (self.times - 1), _LONGEST_PATIENCE_SECONDS)
+
+
 def replaceable(workers: Iterable[Worker], specs: Mapping[Key, AppSpec]) -> list[tuple[Worker, AppSpec]]:
     """Those with a process that shall run. `specs`: of the targets that say run."""
     return [
@@ -38,17 +67,52 @@ def replaceable(workers: Iterable[Worker], specs: Mapping[Key, AppSpec]) -> list
     ]
 
 
+def excesses(
+    workers: Iterable[tuple[Worker, AppSpec]], usage: Mapping[Key, Usage], known: Mapping[Slot, Excess], now: float
+) -> dict[Slot, Excess]:
+    """`known`, without what is long ago, and with the processes whose memory counts from now on."""
+    found = {slot: excess for slot, excess in known.items() if now - excess.at < _FORGET_SECONDS}
+    for worker, spec in workers:
+        slot, limit = (worker.key.app, worker.key.slot), spec.limits.memory_restart_bytes
+        over = _memory_over(worker, spec, usage, 1.0)
+        before = found.get(slot)
+        if before is not None and before.limit != limit:
+            del found[slot]
+            before = None
+        if not over or (before is not None and worker.pid in before.pids):
+            continue
+        if before is None:
+            found[slot] = Excess((worker.pid,), limit, over, 1, now)
+        elif now - worker.started_monotonic >= before.patience_seconds:
+            found[slot] = Excess((worker.pid, before.pids[0]), limit, over, before.times + 1, now)
+    return found
+
+
+def in_vain(found: Mapping[Slot, Excess], host: str) -> list[str]:
+    """Which slots are above their limits whatever is done, in words."""
+    return [
+        f"{app}/{host}/{slot} was above its memory limit {excess.times} times in a row ({excess.words}) and is replaced once in "
+        f"{excess.patience_seconds:g} s at the most: raise its --max-memory, or mend what takes the memory"
+        for (app, slot), excess in sorted(found.items())
+        if excess.times >= _TOO_OFTEN
+    ]
+
+
 def demands(
-    workers: Iterable[tuple[Worker, AppSpec]], usage: Mapping[Key, Usage], due: Mapping[str, float]
+    workers: Iterable[tuple[Worker, AppSpec]],
+    usage: Mapping[Key, Usage],
+    due: Mapping[str, float],
+    found: Mapping[Slot, Excess],
 ) -> dict[Key, Demand]:
-    """`due`: cron expression → when it was due last, on the clock of the workers' records."""
-    found: dict[Key, Demand] = {}
+    """`due`: cron expression → when it was due last, on the clock of the workers' records. `found`: of `excesses`."""
+    demanded: dict[Key, Demand] = {}
     for worker, spec in workers:
         if spec.cron_restart and worker.started_monotonic < due[spec.cron_restart]:
-            found[worker.key] = Demand(worker.pid, f"cron time {spec.cron_restart}")
-        if over := _memory_over(worker, spec, usage, 1.0):
-            found[worker.key] = Demand(worker.pid, over)
-    return found
+            demanded[worker.key] = Demand(worker.pid, f"cron time {spec.cron_restart}")
+        excess = found.get((worker.key.app, worker.key.slot))
+        if excess is not None and worker.pid in excess.pids and (over := _memory_over(worker, spec, usage, 1.0)):
+            demanded[worker.key] = Demand(worker.pid, over)
+    return demanded
 
 
 def failures(

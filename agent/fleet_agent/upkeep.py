@@ -13,7 +13,7 @@ from fleet_agent.cron import CronClock, cron_times
 from fleet_agent.host import Host
 from fleet_agent.probes import boot_time
 from fleet_agent.process_tree import Usage, UsageMeter
-from fleet_agent.replacements import demands, failures, near_a_limit, replaceable
+from fleet_agent.replacements import Excess, Slot, demands, excesses, failures, in_vain, near_a_limit, replaceable
 from fleet_agent.supervisor.protocol import Key
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Upkeep:
         self._sampler = sampler
         self._fail = fail
         self._cron = CronClock()
+        self._excesses: Mapping[Slot, Excess] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,7 +90,11 @@ class Upkeep:
         self._cron.read(wall, now)
         due = {expression: self._cron.since_boot(last) for expression, (last, _) in times.items()}
         usage = self._sampler.latest
-        self._host.demand(demands(workers, usage, due))
+        self._excesses = excesses(workers, usage, self._excesses, now)
+        self._host.demand(demands(workers, usage, due, self._excesses))
+        running = {(worker.key.app, worker.key.slot) for worker, _ in workers}
+        lasting = {slot: excess for slot, excess in self._excesses.items() if slot in running}
+        self._host.in_vain = in_vain(lasting, self._host.context.name)
         for key, failure in failures(workers, usage, self._host.away_seconds(now)).items():
             self._fail(key, failure.pid, f"{failure.reason}, and no controller to ask")
         pause = _IDLE_SECONDS
