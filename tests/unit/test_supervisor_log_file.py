@@ -1,7 +1,9 @@
 """A log that somebody else empties, appends to, removes or moves away while it is written to."""
 
 import os
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,10 @@ class Writer:
         if self._way == "spliced":
             os.write(self._write, f"{text}\n".encode())
             self.log.take(self._read)
-        else:
-            assert self.log.opened()
+        elif self.log.opened():
             self.log.append(f"{text}\n".encode())
+        else:
+            self.log.lose(f"{text}\n".encode())
 
     def close(self) -> None:
         self.log.close()
@@ -95,3 +98,47 @@ def test_a_log_that_was_removed_and_put_there_by_somebody_else_is_added_to(write
     path.write_text("theirs\n")
     writer.line("two")
     assert path.read_text() == "theirs\ntwo\n"
+
+
+@contextmanager
+def disk_full_at(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes (setrlimit(2), RLIMIT_FSIZE)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_lines_that_found_no_room_are_counted_and_leave_no_line_in_pieces(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    times = iter(range(100))
+    monkeypatch.setattr(log_file, "complain", said.append)
+    monkeypatch.setattr(log_file, "now", lambda: float(next(times)))
+    writer.line("one")
+    with disk_full_at(len("one\ntw")):
+        for line in ("two", "three", "four"):
+            writer.line(line)
+    assert said == [f"{path} cannot be written, its lines are lost: File too large"]
+    for line in ("five", "six"):
+        writer.line(line)
+    assert path.read_text() == "one\ntw\nfive\nsix\n", "what comes after a line that was cut is a line of its own"
+    lost = len("two\nthree\nfour\n") - len("tw")
+    assert said[1:] == [f"{path} is written again; 3 lines ({lost} bytes) were lost"]
+
+
+def test_a_disk_that_is_full_again_and_again_is_told_of_once(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(log_file, "complain", said.append)
+    monkeypatch.setattr(log_file, "now", lambda: 1.0)
+    for _ in range(5):
+        with disk_full_at(path.stat().st_size if path.exists() else 0):
+            writer.line("lost")
+        writer.line("kept")
+    assert path.read_text() == "kept\n" * 5
+    assert len(said) == 1

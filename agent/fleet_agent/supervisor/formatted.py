@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from fleet_agent.supervisor.complaints import complain
-from fleet_agent.supervisor.log_file import LogFile, discard
+from fleet_agent.supervisor.log_file import LogFile
 from fleet_agent.supervisor.log_format import Format
 from fleet_agent.supervisor.spool import Piece, Spool
 
@@ -47,7 +47,7 @@ class Formatted:
         Where there is no room for a spool, the lines come as they are, and stderr is told.
         """
         if not self._log.opened():
-            discard(fifo)
+            self._log.discard(fifo)
             return
         try:
             spool = self._open()
@@ -100,6 +100,8 @@ class Formatted:
                 continues, seconds = self._log.in_line(), time.time()
                 self._begin(spool, Piece(self._log.inode, self._log.size, seconds, continues, final))
                 self._log.append(self.format.text(piece, seconds, continues=continues))
+            else:
+                self._log.lose(piece)
             spool.advance(len(piece))
 
     def _piece(self, spool: Spool, *, final: bool) -> bytes:

@@ -33,6 +33,11 @@ class LogFile:
         self._descriptor = -1
         self._began = 0.0
         self._troubled = False
+        """It could not be written, and that is not told to be over."""
+        self._failed = 0.0
+        """When it could not be written last."""
+        self._lost_bytes = self._lost_lines = 0
+        """Since `_troubled`."""
         self._looked = 0.0
         """When its name was last looked at."""
 
@@ -47,7 +52,7 @@ class LogFile:
         Where the file cannot be written, the bytes are dropped and stderr told once: a full disk must not block a worker.
         """
         if not self.opened():
-            discard(fifo)
+            self.discard(fifo)
             return
         try:
             self.size += os.splice(fifo, self._descriptor, PIPE_BYTES, flags=SPLICE_NONBLOCK)
@@ -55,9 +60,19 @@ class LogFile:
             return
         except OSError as error:
             self._complain(error)
-            discard(fifo)
+            self.discard(fifo)
             return
-        self._troubled = False
+        self._went_well()
+
+    def discard(self, fifo: int) -> None:
+        """What is in the pipe, so that nobody who writes to it has to wait."""
+        with contextlib.suppress(BlockingIOError):
+            self.lose(os.read(fifo, PIPE_BYTES))
+
+    def lose(self, data: bytes) -> None:
+        """Count what was meant for the file and is dropped."""
+        self._lost_bytes += len(data)
+        self._lost_lines += data.count(b"\n")
 
     def opened(self) -> bool:
         """Open, and another one where a rotation is due and the last line is whole. False: it cannot be, and stderr was told."""
@@ -70,6 +85,8 @@ class LogFile:
                     self.sweep()
             if self._descriptor < 0:
                 self._open()
+                if self._troubled and self.in_line():  # the rest of that line is lost
+                    self.size += os.write(self._descriptor, b"\n")
         except OSError as error:
             self._complain(error)
             return False
@@ -88,8 +105,9 @@ class LogFile:
                 data = data[written:]
         except OSError as error:
             self._complain(error)
+            self.lose(data)
         else:
-            self._troubled = False
+            self._went_well()
 
     def in_line(self) -> bool:
         """The last line is not finished."""
@@ -146,11 +164,13 @@ class LogFile:
     def _complain(self, error: OSError) -> None:
         if not self._troubled:
             complain(f"{self.path} cannot be written, its lines are lost: {error.strerror}")
-        self._troubled = True
+        self._troubled, self._failed = True, now()
         self.close()
 
-
-def discard(fifo: int) -> None:
-    """What is in the pipe, so that nobody who writes to it has to wait."""
-    with contextlib.suppress(BlockingIOError):
-        os.read(fifo, PIPE_BYTES)
+    def _went_well(self) -> None:
+        """Told only once it lasts: on a disk that is full but for what a rotation frees, it would be told all the time."""
+        if self._troubled and now() - self._failed >= _LOOK_SECONDS:
+            lost = f"{self._lost_lines} lines ({self._lost_bytes} bytes) were lost"
+            complain(f"{self.path} is written again; {lost}")
+            self._troubled = False
+            self._lost_bytes = self._lost_lines = 0
