@@ -60,6 +60,8 @@ class Host:
         self._log_dir = log_dir
         self._last_lines: dict[Key, list[str]] = {}
         self._log_marks: dict[Key, LogMarks] = {}
+        self._unready: dict[Key, tuple[int, str]] = {}
+        """The process that was found not to be ready any more, and what was seen."""
         self.changed = asyncio.Event()
         """Set when `statuses` or `held` changed; for the one session that reports them."""
         self.commands_waiting = asyncio.Event()
@@ -200,6 +202,7 @@ class Host:
         self._ended.pop(key, None)
         self._coming.discard(key)
         self._last_lines.pop(key, None)
+        self._unready.pop(key, None)
         self._log_marks.pop(key, None)
         self._told.pop(key, None)
         self._refresh_soon()
@@ -210,6 +213,12 @@ class Host:
         if worker is not None and worker.pid == pid:
             self._ended[key] = pid
             self._report_end(_without_process(worker))
+            self._refresh_soon()
+
+    def found_unready(self, key: Key, pid: int, seen: str) -> None:
+        """A check of this process, which was ready, failed too often."""
+        if key in self.workers:
+            self._unready[key] = pid, seen
             self._refresh_soon()
 
     def acknowledged(self, command: Command) -> None:
@@ -352,6 +361,10 @@ class Host:
             if key in plan.statuses and key not in self.workers:
                 plan.statuses[key].state = types_pb2.WORKER_STATE_FAILED
                 plan.statuses[key].reason = reason
+        for key, (pid, seen) in self._unready.items():
+            status = plan.statuses.get(key)
+            if status is not None and status.pid == pid and status.state == types_pb2.WORKER_STATE_UNREADY:
+                status.reason = seen
         for key, lines in self._last_lines.items():
             if key in plan.statuses:
                 plan.statuses[key].last_lines.extend(lines)

@@ -114,6 +114,8 @@ class Course:
     failures: int = 0
     """Consecutive."""
     given_up: bool = False
+    told: bool = False
+    """Not ready any more, and a verdict said why."""
 
 
 def begin(rule: Rule, worker: Worker, now: float) -> Course:
@@ -142,12 +144,15 @@ def judge(rule: Rule, course: Course, finding: Finding, now: float) -> tuple[Cou
     if course.given_up:
         return course, None
     if finding.good:
-        good = replace(course, ready=True, was_ready=True, failures=0, next_check=_next_steady(rule, now))
+        good = replace(course, ready=True, was_ready=True, failures=0, next_check=_next_steady(rule, now), told=False)
         return good, None if course.ready else Ready()
     course = replace(course, failures=course.failures + 1, next_check=now + _pause(rule, course, now))
     if course.ready and course.failures >= rule.unready_threshold:
         pause = min(rule.interval_seconds, _UNREADY_SECONDS)
-        return replace(course, ready=False, next_check=now + pause), Unready(finding.seen)
+        return replace(course, ready=False, next_check=now + pause, told=True), Unready(finding.seen)
+    if course.was_ready and not course.ready and not course.told:
+        # It was so before this agent: nobody remembers why.
+        return replace(course, told=True), Unready(finding.seen)
     if not course.was_ready and now - course.started >= rule.start_timeout_seconds:
         reason = f"not ready within {rule.start_timeout_seconds:g} s: {finding.seen}"
         return replace(course, given_up=True), Failed(reason)

@@ -136,6 +136,8 @@ class SupervisorLink:
             self._host.acknowledged(command)
 
     def _on_verdict(self, key: Key, pid: int, verdict: Verdict) -> None:
+        if isinstance(verdict, Unready):
+            self._host.found_unready(key, pid, verdict.seen)
         client = self._client
         if client is None:
             return  # checked again from the start on the next connection

@@ -52,7 +52,12 @@ async def test_a_command_decides_and_what_a_worker_printed_last_is_reported(
     (app_folder / "well").touch()
     ready_worker = await controller.until_state(WORKER, "READY")
     (app_folder / "well").unlink()
-    await controller.until_state(WORKER, "UNREADY")
+    unready = await controller.until_state(WORKER, "UNREADY")
+    await controller.until(lambda: controller.workers[WORKER].reason == "test exited with 1")
+    (app_folder / "well").touch()
+    await controller.until_state(WORKER, "READY")
+    await controller.until(lambda: controller.workers[WORKER].reason == "")
+    assert unready.pid == ready_worker.pid
     os.kill(ready_worker.pid, signal.SIGKILL)
     await controller.until_state(WORKER, "FAILED")
     await controller.until(lambda: list(controller.workers[WORKER].last_lines) == ["begun", "trouble"])

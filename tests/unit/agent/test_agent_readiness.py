@@ -85,7 +85,7 @@ def test_an_unready_worker_is_ready_again_at_its_first_good_check_and_never_fail
 
 def test_a_worker_that_was_unready_when_the_agent_restarted_is_not_failed_by_its_start_deadline() -> None:
     course = begin(RULE, worker("unready"), 500.0)
-    assert judge_all(course, (SILENT, 500.0), (GOOD, 501.0))[1] == [Ready()]
+    assert judge_all(course, (SILENT, 500.0), (GOOD, 501.0))[1] == [Unready(SILENT.seen), Ready()]
 
 
 def test_alive_long_enough_is_ready_where_there_is_nothing_else() -> None:
@@ -153,3 +153,15 @@ def test_a_worker_that_shares_its_port_is_not_asked_before_it_had_time_to_start(
         }
     )
     assert begin(Rule.of(spec, "10.0.0.1", 20_001), worker(), 100.0).next_check == 102.0
+
+
+def test_why_a_worker_is_not_ready_any_more_is_said_once_by_each_agent() -> None:
+    course, _ = judge_all(begin(RULE, worker(), 100.0), (GOOD, 100.0))
+    late = [(SILENT, 100.0 + step) for step in range(5, 30, 5)]
+    course, verdicts = judge_all(course, *late)
+    assert verdicts == [Unready(SILENT.seen)]
+    taken_over = begin(RULE, worker("unready"), 200.0)
+    taken_over, verdicts = judge_all(taken_over, (SILENT, 200.0), (SILENT, 201.0))
+    assert verdicts == [Unready(SILENT.seen)]
+    _, verdicts = judge_all(taken_over, (GOOD, 202.0), (SILENT, 207.0), (SILENT, 212.0), (SILENT, 217.0))
+    assert verdicts == [Ready(), Unready(SILENT.seen)]
