@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
-from fleetctl.ailing import is_sick, worst_first
+from fleetctl.ailing import is_sick, rests, worst_first
 from fleetctl.outcome import what_runs
 from fleetctl.wording import duration
 
@@ -23,10 +23,10 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
         return [f"it is stopped: `fleetctl start {app.name}` starts it again"]
     advice = []
     running = app.HasField("rollout") and views.under_way(app.rollout)
-    sick = [worker for worker in worst_first(workers) if is_sick(worker)]
-    if sick:
-        worst = sick[0]
-        name = views.worker_name(worst.id)
+    ailing = [worker for worker in worst_first(workers) if not rests(worker) and _began(worker)]
+    sick = any(map(is_sick, ailing))
+    if ailing:
+        name = views.worker_name(ailing[0].id)
         advice.append(f"see what {name} wrote before: `fleetctl logs --worker {name} --lines 50`")
     if app.HasField("rollout") and app.rollout.state == control_pb2.ROLLOUT_STATE_FAILED:
         if app.rollout.kind in _REVISIONS:
@@ -48,9 +48,25 @@ def app_advice(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) 
         )
     elif running:
         advice.append(f"follow the rollout: `fleetctl rollout status {app.name} --watch`")
-    elif app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size and not sick:
-        advice.append("workers are missing: `fleetctl host ls` shows whether a host is away")
+    elif app.state == control_pb2.APP_STATE_RUNNING and app.ready < app.size and not ailing:
+        advice.append(_of_missing(app, workers))
     return advice
+
+
+def _began(worker: types_pb2.WorkerStatus) -> bool:
+    """It was started, however that went."""
+    return worker.state != types_pb2.WORKER_STATE_PENDING
+
+
+def _of_missing(app: control_pb2.App, workers: Sequence[types_pb2.WorkerStatus]) -> str:
+    """Why fewer are ready than there shall be, though none is known to ail."""
+    resting = [views.worker_name(worker.id) for worker in workers if rests(worker)]
+    if resting:
+        why = f"{resting[0]} has ended, and its restart policy lets it rest"
+        return f"{why}: `fleetctl restart --worker {resting[0]}` starts it again"
+    if sum(worker.phase != types_pb2.PHASE_STOP and _began(worker) for worker in workers) >= app.size:
+        return f"workers are starting: `fleetctl logs {app.name} -f` shows what they write"
+    return "workers are missing: `fleetctl host ls` shows whether a host is away"
 
 
 def fleet_advice(hosts: Iterable[control_pb2.Host], balancers: Iterable[control_pb2.Balancer]) -> list[str]:

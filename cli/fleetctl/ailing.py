@@ -22,6 +22,16 @@ def is_ailing(worker: types_pb2.WorkerStatus) -> bool:
     return is_sick(worker) or (worker.phase != types_pb2.PHASE_STOP and worker.state in _COMING and ended)
 
 
+def rests(worker: types_pb2.WorkerStatus) -> bool:
+    """It ended, and its restart policy does not start it again."""
+    return worker.phase != types_pb2.PHASE_STOP and worker.state == types_pb2.WORKER_STATE_EXITED
+
+
+def is_done(worker: types_pb2.WorkerStatus) -> bool:
+    """It rests after an end that is none to worry about."""
+    return rests(worker) and worker.reason == "exit code 0"
+
+
 def worst_first(workers: Iterable[types_pb2.WorkerStatus]) -> list[types_pb2.WorkerStatus]:
     """Those that are ailing."""
     return sorted(

@@ -8,7 +8,7 @@ from rich.text import Text
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import rollout, views
 from fleetctl.advice import app_advice, fleet_advice
-from fleetctl.ailing import headline, is_ailing, symptoms, worst_first
+from fleetctl.ailing import headline, is_ailing, is_done, symptoms, worst_first
 from fleetctl.client.overview import Overview, overview, overview_view
 from fleetctl.command import fleet_command
 from fleetctl.connection import Connection
@@ -120,8 +120,8 @@ def _show_app(output: Output, fleet: Overview, app: control_pb2.App) -> None:
         output.table(_WORKER_COLUMNS, [worker_row(worker) for worker in workers])
     else:
         output.line("no workers")
-    _show_ailing(output, worst_first(workers))
-    reasons = [worker for worker in workers if worker.reason and not is_ailing(worker)]
+    _show_ailing(output, [worker for worker in worst_first(workers) if not is_done(worker)])
+    reasons = [worker for worker in workers if worker.reason and (is_done(worker) or not is_ailing(worker))]
     if reasons:
         output.line()
         output.line(("why these last ended", "bold"))

@@ -59,6 +59,25 @@ def test_a_rollout_under_way_can_be_followed() -> None:
     ]
 
 
+def test_a_worker_that_does_not_come_up_is_looked_at_and_not_the_hosts() -> None:
+    """Between two starts it is neither failed nor in backoff."""
+    starting = worker(types_pb2.WORKER_STATE_STARTING)
+    starting.reason = "not ready within 5 s: it did not send READY=1"
+    (step,) = app_advice(app(ready=0), [starting])
+    assert "fleetctl logs --worker a/h/1" in step
+    starting.reason = ""
+    (step,) = app_advice(app(ready=0), [starting])
+    assert step == "workers are starting: `fleetctl logs a -f` shows what they write"
+
+
+def test_a_worker_that_rests_by_its_policy_can_be_started_again() -> None:
+    done = worker(types_pb2.WORKER_STATE_EXITED)
+    done.reason = "exit code 0"
+    assert app_advice(app(ready=0), [done]) == [
+        "a/h/1 has ended, and its restart policy lets it rest: `fleetctl restart --worker a/h/1` starts it again"
+    ]
+
+
 def test_missing_workers_point_to_the_hosts() -> None:
     (step,) = app_advice(app(ready=0), [])
     assert "fleetctl host ls" in step
