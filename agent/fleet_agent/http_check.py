@@ -1,6 +1,7 @@
 """Asks a worker whether it is well, by one HTTP GET or one connection: the smallest client that can, with a deadline."""
 
 import asyncio
+import os
 
 from fleet_agent.readiness import Finding
 
@@ -9,6 +10,7 @@ _MAX_FIELDS = 100
 _INTERIM = (100, 102, 103)
 """The answer itself is still to come (RFC 9110, 15.2)."""
 _NOT_HTTP = "the answer is not HTTP/1"
+_NO_ANSWER = "the connection was closed without an answer"
 
 
 async def http_finding(address: str, port: int, path: str, timeout: float) -> Finding:
@@ -18,8 +20,10 @@ async def http_finding(address: str, port: int, path: str, timeout: float) -> Fi
             status = await _status(address, port, path)
     except TimeoutError:
         return Finding(good=False, seen=f"GET {path} was not answered within {timeout:g} s")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return Finding(good=False, seen=f"GET {path} on port {port}: {error}")
+    except OSError as error:
+        return Finding(good=False, seen=f"GET {path} on port {port}: {_reason(error)}")
     return Finding(200 <= status <= 399, f"GET {path} answered {status}")
 
 
@@ -31,9 +35,14 @@ async def tcp_finding(address: str, port: int, timeout: float) -> Finding:
     except TimeoutError:
         return Finding(good=False, seen=f"port {port} accepted no connection within {timeout:g} s")
     except OSError as error:
-        return Finding(good=False, seen=f"connection to port {port}: {error}")
+        return Finding(good=False, seen=f"connection to port {port}: {_reason(error)}")
     writer.close()
     return Finding(good=True, seen=f"port {port} accepts connections")
+
+
+def _reason(error: OSError) -> str:
+    """In the kernel's words: asyncio's hold the address once more."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
 
 
 async def _status(address: str, port: int, path: str) -> int:
@@ -53,7 +62,10 @@ async def _status(address: str, port: int, path: str) -> int:
 
 
 async def _read_status(reader: asyncio.StreamReader) -> int:
-    words = (await _read_line(reader)).split(None, 2)
+    line = await _read_line(reader)
+    if not line:
+        raise ValueError(_NO_ANSWER)
+    words = line.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise ValueError(_NOT_HTTP)
     return int(words[1])

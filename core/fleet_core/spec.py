@@ -5,6 +5,7 @@ defaults and the rules, the message owns the wire format.
 """
 
 import hashlib
+import re
 import resource
 import signal
 from enum import StrEnum
@@ -300,12 +301,18 @@ class AppSpec(Checked, frozen=True):
         return cls.model_validate(fields)
 
 
+_CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
+_RANDOM = re.compile(r"\bR\b", re.IGNORECASE)
+"""For croniter another time at each look."""
+
+
 def _check_cron(expression: str) -> None:
     from croniter import croniter  # 2 MiB that an agent without cron times does not need
 
-    if len(expression.split()) != 5 or not croniter.is_valid(expression):
+    known = len(expression.split()) == 5 and not _RANDOM.search(expression) and croniter.is_valid(expression)
+    if not known and expression not in _CRON_NAMES:
         raise RuleError(
-            f"cron time {expression!r} is not valid: write five fields as in crontab(5), for example '0 3 * * *'",
+            f"cron time {expression!r} is not valid: write five fields as in crontab(5), for example '0 3 * * *', or @daily",
             "cron_restart",
         )
 

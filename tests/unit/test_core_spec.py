@@ -196,12 +196,21 @@ def test_inside_a_present_policy_nothing_is_defaulted() -> None:
         ({"rollout": {"max_surge": 0}}, "no worker could ever be replaced"),
         ({"route": {"http": "8080x"}}, "ADDRESS:PORT"),
         ({"listen_mode": "none", "route": {"http": ":80"}}, "must listen"),
+        ({"cron_restart": "0 3 * * * *"}, "five fields"),
+        ({"cron_restart": "@reboot"}, "five fields"),
+        ({"cron_restart": "R R * * *"}, "five fields"),
+        ({"cron_restart": "H H * * *"}, "five fields"),
         ({"colour": "red"}, "colour"),
     ],
 )
 def test_a_broken_rule_is_named(changes: dict[str, Any], word: str) -> None:
     with pytest.raises(CheckError, match=word):
         AppSpec.model_validate({**_MINIMAL, **changes})
+
+
+@pytest.mark.parametrize("time", ["*/5 * * * *", "0 3 * * mon-fri", "0 0 1 JAN,MAR *", "0 0 L * *", "@daily", "@weekly"])
+def test_cron_times_are_those_of_crontab(time: str) -> None:
+    assert AppSpec.model_validate({**_MINIMAL, "cron_restart": time}).cron_restart == time
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ one, but for `execve`: where the program is looked for along PATH, the next fold
 """
 
 import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def steps_of(order: Order) -> list[Step]:
     if order.nice:
         steps.append(Step("setpriority", (os.PRIO_PROCESS, 0, order.nice), f"nice {order.nice}: %s"))
     for number, soft, hard in order.limits:
-        steps.append(Step("setrlimit", (number, soft, hard), f"resource limit {soft}, {hard}: %s"))
+        steps.append(Step("setrlimit", (number, soft, hard), f"resource limit {_limit(number, soft, hard)}: %s"))
     steps += _identity_steps(order.identity)
     steps.append(Step("umask", (order.umask,), "umask: %s"))
     steps.append(Step("chdir", (os.fsencode(order.cwd),), _about(order.cwd)))
@@ -79,6 +80,13 @@ def steps_of(order: Order) -> list[Step]:
 def _encoded(texts: list[str]) -> list[bytes]:
     """All at once: none of them holds a NUL (`requests`)."""
     return os.fsencode("\0".join(texts)).split(b"\0") if texts else []
+
+
+def _limit(number: int, soft: int, hard: int) -> str:
+    """As one writes it: NOFILE=1024:unlimited."""
+    names = (name for name in dir(resource) if name.startswith("RLIMIT_") and getattr(resource, name) == number)
+    values = ("unlimited" if value < 0 else str(value) for value in (soft, hard))
+    return f"{next(names, str(number)).removeprefix('RLIMIT_')}={':'.join(values)}"
 
 
 def _identity_steps(identity: Identity) -> list[Step]:

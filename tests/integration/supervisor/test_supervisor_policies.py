@@ -62,6 +62,10 @@ async def test_a_worker_runs_as_its_user_within_its_limits(host: RunningSupervis
         ({"user": "54321"}, "user 54321 is no account of this host: name a group as well"),
         ({"group": "no-such-group"}, "no group is named no-such-group on this host"),
         ({"resource_limits": {"NONSENSE": [1, 1]}}, "resource limit NONSENSE is not known on this host"),
+        (
+            {"resource_limits": {"NOFILE": [1024, 2**40]}},
+            "resource limit NOFILE=1024:1099511627776: Operation not permitted",
+        ),
     ],
 )
 async def test_what_a_host_cannot_give_is_told_in_words(

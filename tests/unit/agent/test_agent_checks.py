@@ -62,7 +62,8 @@ async def test_a_port_that_accepts_is_good_and_one_that_refuses_is_not() -> None
         assert (await tcp_finding("127.0.0.1", port, 5)).good
     refused = await tcp_finding("127.0.0.1", port, 5)
     assert not refused.good
-    assert str(port) in refused.seen
+    assert refused.seen == f"connection to port {port}: Connection refused"
+    assert (await http_finding("127.0.0.1", port, "/", 5)).seen == f"GET / on port {port}: Connection refused"
 
 
 EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
@@ -77,11 +78,11 @@ EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style
         (b"HTTP/1.1 503 Busy\r\n\r\n", False, "answered 503"),
         (EARLY + b"HTTP/1.1 200 OK\r\n\r\n", True, "answered 200"),
         (EARLY + b"HTTP/1.1 500 No\r\n\r\n", False, "answered 500"),
-        (EARLY, False, "the answer is not HTTP/1"),
+        (EARLY, False, "the connection was closed without an answer"),
         (b"HTTP/1.1 103 Early Hints\r\n" + b"Link: x\r\n" * 10_000, False, "the answer is not HTTP/1"),
         (b"SSH-2.0-OpenSSH\r\n", False, "the answer is not HTTP/1"),
         (b"\0" * 100_000, False, "not HTTP/1"),
-        (b"", False, "the answer is not HTTP/1"),
+        (b"", False, "the connection was closed without an answer"),
     ],
 )
 async def test_the_status_of_an_http_answer_is_the_one_that_ends_it(answer: bytes, good: bool, seen: str) -> None:

@@ -164,5 +164,12 @@ def test_an_hour_that_comes_twice_is_due_once() -> None:
     assert cron_times("30 2 * * *", again)[0] == first
 
 
+@pytest.mark.usefixtures("berlin")
+def test_names_of_times_are_understood() -> None:
+    now = at("2026-06-10 12:00")
+    assert cron_times("@daily", now) == (at("2026-06-10 00:00"), at("2026-06-11 00:00"))
+    assert cron_times("@hourly", now + 60) == (now, now + 3600)
+
+
 def test_a_day_that_never_comes_is_never_due() -> None:
     assert cron_times("0 0 30 2 *", time.time()) == (-math.inf, math.inf)
