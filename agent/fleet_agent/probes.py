@@ -7,7 +7,8 @@ a millisecond. Whose a socket is need be found out only once: it cannot change h
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from fleet_agent.command_check import command_finding
 from fleet_agent.http_check import http_finding, tcp_finding
@@ -23,6 +24,7 @@ from fleet_agent.readiness import (
     heed,
     judge,
     silence_finding,
+    times_out,
     uptime_finding,
 )
 from fleet_agent.sockets import Listener, ListenerTable, holds_socket
@@ -32,6 +34,8 @@ from fleet_core.spec import ReadyMethod
 _LOG = logging.getLogger(__name__)
 _CHECKED_STATES = frozenset({"starting", "running", "unready"})
 _MAX_REQUESTS = 64
+_MOST_PORTS = 5
+"""So many are named in a sentence."""
 _SHORTEST_PAUSE_SECONDS = 0.002
 _ASKED = frozenset({ReadyMethod.HTTP, ReadyMethod.TCP, ReadyMethod.COMMAND})
 
@@ -125,6 +129,8 @@ class Probes:
             finding: Finding | None = None
             if _looks(rule, course):
                 finding = self._listen_finding(key, rule, course, by_port.get(rule.port, []))
+                if not finding.good and rule.port not in by_port and times_out(rule, course, now):
+                    finding = replace(finding, seen=finding.seen + elsewhere(course.pid, by_port))
             elif rule.method in OWN_WORD:
                 finding = silence_finding(rule)
             elif rule.method is ReadyMethod.UPTIME or rule.shared:
@@ -171,6 +177,17 @@ class Probes:
         self._courses[key], verdict = judge(self._rules[key], course, finding, boot_time())
         if verdict is not None:
             self._on_verdict(key, pid, verdict)
+
+
+def elsewhere(pid: int, by_port: Mapping[int, Sequence[Listener]]) -> str:
+    """Where the process tree listens instead, in words; "" where it does not."""
+    tree = read_processes().tree(pid)
+    ports = sorted(
+        port for port, there in by_port.items() if any(holds_socket(tree, listener.inode) for listener in there)
+    )
+    if not ports:
+        return ""
+    return f", which PORT says is its own; it listens on {', '.join(map(str, ports[:_MOST_PORTS]))}"
 
 
 def _looks(rule: Rule, course: Course) -> bool:

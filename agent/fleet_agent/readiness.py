@@ -153,10 +153,15 @@ def judge(rule: Rule, course: Course, finding: Finding, now: float) -> tuple[Cou
     if course.was_ready and not course.ready and not course.told:
         # It was so before this agent: nobody remembers why.
         return replace(course, told=True), Unready(finding.seen)
-    if not course.was_ready and now - course.started >= rule.start_timeout_seconds:
+    if times_out(rule, course, now):
         reason = f"not ready within {rule.start_timeout_seconds:g} s: {finding.seen}"
         return replace(course, given_up=True), Failed(reason)
     return course, None
+
+
+def times_out(rule: Rule, course: Course, now: float) -> bool:
+    """A finding that is not good is the last one."""
+    return not course.was_ready and now - course.started >= rule.start_timeout_seconds
 
 
 def uptime_finding(rule: Rule, course: Course, now: float) -> Finding:

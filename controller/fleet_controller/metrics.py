@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fleet_controller.leadership import Leadership, Office
 from fleet_controller.records import AppRecord, BalancerRecord, RolloutRecord, RolloutState, Scheduling
 from fleet_controller.relocator import host_facts
-from fleet_core.exposition import Metric, counter, gauge, single
+from fleet_core.exposition import Metric, gauge, single
 
 
 class FleetCollector:
@@ -41,7 +41,8 @@ def _apps(office: Office) -> Iterator[Metric]:
     wanted = gauge("fleet_app_size", "Workers an app shall have.", "app")
     ready = gauge("fleet_app_ready", "Ready workers of an app.", "app")
     states = gauge("fleet_app_workers", "Workers of an app by state.", "app", "state")
-    restarts = counter("fleet_app_restarts", "Restarts of an app's present workers.", "app")
+    # No counter: a worker that is replaced takes its restarts along.
+    restarts = gauge("fleet_app_restarts", "Restarts of an app's present workers.", "app")
     memory = gauge("fleet_app_resident_bytes", "Resident memory of an app's workers.", "app")
     rollouts = gauge("fleet_app_rollout_running", "1 while a rollout of the app is under way.", "app")
     running = {record.app for record in office.desired.all(RolloutRecord) if record.state is RolloutState.RUNNING}

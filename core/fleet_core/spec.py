@@ -312,7 +312,7 @@ def _check_cron(expression: str) -> None:
     known = len(expression.split()) == 5 and not _RANDOM.search(expression) and croniter.is_valid(expression)
     if not known and expression not in _CRON_NAMES:
         raise RuleError(
-            f"cron time {expression!r} is not valid: write five fields as in crontab(5), for example '0 3 * * *', or @daily",
+            f"cron time {expression!r} is not valid: write five fields as in crontab(5), '0 3 * * *', or @daily",
             "cron_restart",
         )
 

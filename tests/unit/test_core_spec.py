@@ -208,7 +208,9 @@ def test_a_broken_rule_is_named(changes: dict[str, Any], word: str) -> None:
         AppSpec.model_validate({**_MINIMAL, **changes})
 
 
-@pytest.mark.parametrize("time", ["*/5 * * * *", "0 3 * * mon-fri", "0 0 1 JAN,MAR *", "0 0 L * *", "@daily", "@weekly"])
+@pytest.mark.parametrize(
+    "time", ["*/5 * * * *", "0 3 * * mon-fri", "0 0 1 JAN,MAR *", "0 0 L * *", "@daily", "@weekly"]
+)
 def test_cron_times_are_those_of_crontab(time: str) -> None:
     assert AppSpec.model_validate({**_MINIMAL, "cron_restart": time}).cron_restart == time
 

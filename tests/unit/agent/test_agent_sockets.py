@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from fleet_agent.probes import listen_finding
+from fleet_agent.probes import elsewhere, listen_finding
 from fleet_agent.readiness import Rule
 from fleet_agent.sockets import Listener, ListenerTable, holds_socket
 from fleet_core.spec import ReadyMethod
@@ -31,6 +31,16 @@ def test_a_listening_socket_is_seen_with_its_address_and_owner(netlink: bool) ->
 
 def test_nothing_listening_is_said_in_words() -> None:
     assert listen_finding(rule(20_001), 1, [])[0].seen == "nothing listens on port 20001"
+
+
+def test_a_program_that_listens_on_a_port_of_its_own_choice_is_told_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = {port: [listener for listener in ListenerTable().read() if listener.port == port]}
+        assert elsewhere(os.getpid(), found) == f", which PORT says is its own; it listens on {port}"
+        with subprocess.Popen(["sleep", "60"]) as other:
+            assert elsewhere(other.pid, found) == ""
+            other.kill()
 
 
 def test_a_listener_of_another_program_does_not_make_a_worker_ready() -> None:

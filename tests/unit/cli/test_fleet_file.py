@@ -250,7 +250,7 @@ def test_every_value_out_of_range_and_every_broken_rule_is_told_at_once(tmp_path
         "7:36: apps.a.restart.stop_exit_codes[1]: must be at most 255",
         "8:40: apps.a.identity.resource_limits.CORE: must be at most 9223372036854775807",
         "11:13: apps.b.ready.path: health path 'healthz' must start with /",
-        "12:5: apps.b.cron_restart: cron time 'foo' is not valid: write five fields as in crontab(5), for example '0 3 * * *', or @daily",
+        "12:5: apps.b.cron_restart: cron time 'foo' is not valid: write five fields as in crontab(5), '0 3 * * *', or @daily",
         f"13:5: apps.b.rollout: {zeros}",
         "14:16: apps.b.identity.umask: umask '999' is not valid: write it in octal, for example 027",
         "14:28: apps.b.identity.resource_limits: resource limit 'NOPE' is not known: write NOFILE, CORE, AS, … (setrlimit(2))",
