@@ -25,6 +25,7 @@ _FORGET_SECONDS = 600.0
 _TOO_OFTEN = 3
 _REPLACEABLE = frozenset({"starting", "running", "unready"})
 _MIB = 1024 * 1024
+_ABOUT = "memory: "
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def excesses(
 def in_vain(found: Mapping[Slot, Excess], host: str) -> list[str]:
     """Which slots are above their limits whatever is done, in words."""
     return [
-        f"{app}/{host}/{slot} was above its memory limit {excess.times} times in a row ({excess.words}) and is replaced once in "
-        f"{excess.patience_seconds:g} s at the most: raise its --max-memory, or mend what takes the memory"
+        f"{app}/{host}/{slot} was above its memory limit {excess.times} times in a row ({excess.words.removeprefix(_ABOUT)}) "
+        f"and is replaced once in {excess.patience_seconds:g} s at the most: raise its --max-memory, or mend what takes the memory"
         for (app, slot), excess in sorted(found.items())
         if excess.times >= _TOO_OFTEN
     ]
@@ -138,4 +139,4 @@ def _memory_over(worker: Worker, spec: AppSpec, usage: Mapping[Key, Usage], fact
     used = usage.get(worker.key)
     if not limit or used is None or used.pid != worker.pid or used.rss_bytes <= limit * factor:
         return ""
-    return f"memory: {used.rss_bytes / _MIB:.0f} MiB of {limit / _MIB:.0f} MiB"
+    return f"{_ABOUT}{used.rss_bytes / _MIB:.0f} MiB of {limit / _MIB:.0f} MiB"

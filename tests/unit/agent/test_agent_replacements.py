@@ -1,5 +1,6 @@
 """Who is to be replaced, on a clock the tests wind."""
 
+import itertools
 import math
 import time
 from datetime import datetime
@@ -72,12 +73,12 @@ def replaced_at(until: float, spec: AppSpec = LIMITED, first: int = 1) -> tuple[
 
 def test_a_slot_whose_processes_are_above_their_limit_from_the_start_is_replaced_ever_more_rarely() -> None:
     times, known = replaced_at(400.0)
-    assert [after - before for before, after in zip(times, times[1:], strict=False)] == [11, 21, 41, 61, 61, 61, 61, 61]
+    assert [after - before for before, after in itertools.pairwise(times)] == [11, 21, 41, 61, 61, 61, 61, 61]
     assert times[0] == 1.0, "the first at once"
-    assert in_vain(known, "host1") == [
-        "web/host1/1 was above its memory limit 9 times in a row (memory: 150 MiB of 100 MiB) and is replaced once in 60 s at "
-        "the most: raise its --max-memory, or mend what takes the memory"
-    ]
+    (words,) = in_vain(known, "host1")
+    assert words.startswith(
+        "web/host1/1 was above its memory limit 9 times in a row (150 MiB of 100 MiB) and is replaced once in 60 s at the most"
+    )
 
 
 def test_a_slot_whose_memory_was_in_order_for_long_or_whose_limit_changed_begins_anew() -> None:
