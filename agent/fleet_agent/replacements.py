@@ -93,7 +93,7 @@ def in_vain(found: Mapping[Slot, Excess], host: str) -> list[str]:
     """Which slots are above their limits whatever is done, in words."""
     return [
         f"{app}/{host}/{slot} was above its memory limit {excess.times} times in a row ({excess.words.removeprefix(_ABOUT)}) "
-        f"and is replaced once in {excess.patience_seconds:g} s at the most: raise its --max-memory, or mend what takes the memory"
+        f"and is replaced once in {excess.patience_seconds:g} s at most: raise its --max-memory, or mend what takes the memory"
         for (app, slot), excess in sorted(found.items())
         if excess.times >= _TOO_OFTEN
     ]

@@ -77,7 +77,7 @@ def test_a_slot_whose_processes_are_above_their_limit_from_the_start_is_replaced
     assert times[0] == 1.0, "the first at once"
     (words,) = in_vain(known, "host1")
     assert words.startswith(
-        "web/host1/1 was above its memory limit 9 times in a row (150 MiB of 100 MiB) and is replaced once in 60 s at the most"
+        "web/host1/1 was above its memory limit 9 times in a row (150 MiB of 100 MiB) and is replaced once in 60 s at most"
     )
 
 
