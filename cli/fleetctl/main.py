@@ -1,5 +1,6 @@
 """The entry point: finds a command without importing the others, and turns every failure into a line and an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from fleetctl.command import GLOBAL_NAMES, global_options
 from fleetctl.errors import ExitCode, FleetError
 from fleetctl.settings import Settings
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 # Command → (module and attribute, help). Grouped as the help shows them; a test holds each help and its command together.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
@@ -152,10 +154,13 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail(ExitCode.DETACHED, "interrupted")
     except BrokenPipeError:
-        # The reader had enough (`| head`). Nothing may be flushed to it at exit (Python's signal documentation, SIGPIPE).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader had enough (`| head`).
+        _print_no_more()
         return ExitCode.FAILED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            _print_no_more()
+            return _fail(ExitCode.FAILED, f"the output cannot be written: {error.strerror}")
         if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
             # Bytes of an argument that are not UTF-8 (PEP 383); no name and no value may hold them.
             return _fail(ExitCode.USAGE, f"{error.object!r} is not UTF-8, as names and values have to be")
@@ -171,7 +176,20 @@ def run(arguments: list[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    _open_standard_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Those that a caller closed (`>&-`) are None, and the next file or socket to be opened would get their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - until the end
+
+
+def _print_no_more() -> None:
+    """What is left may not be flushed at exit (Python's signal documentation, SIGPIPE)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(code: int, message: str, hint: str = "", details: Sequence[str] = ()) -> int:
