@@ -75,8 +75,8 @@ class Supervisor:
         self._cgroups = cgroups
         self._home = home
         self._jitter = jitter
-        self._die = jitter()
-        """Rolled for the next crash, after the last."""
+        self._die: float | None = jitter()
+        """Rolled for the next crash, after the last; None: used."""
         self._workers: dict[Key, Held] = {}
         self._when_down: list[Callable[[], None]] = []
         self._starter = Starter(
@@ -288,7 +288,7 @@ class Supervisor:
         self._news.changed(held.life, None)
 
     def _on_not_started(self, held: Held, reason: str) -> None:
-        self._step(held, lives.ended(held.life, reason, now(), self._jitter()))
+        self._step(held, lives.ended(held.life, reason, now(), self._roll()))
 
     def _on_report(self, held: Held, _mask: int) -> None:
         held.refused = self._settle_report(held)
@@ -396,9 +396,9 @@ class Supervisor:
 
     def _tree_ended(self, held: Held, tree: Tree) -> None:
         """What can wait until the next process is on its way waits (`_bury`)."""
-        end = held.how_it_ended()
+        end, ended = held.how_it_ended(), now()
         crashed = held.life.state != "stopping"
-        step = lives.ended(held.life, end.reason, now(), self._die, end.exit_code)
+        step = lives.ended(held.life, end.reason, ended, self._roll(), end.exit_code)
         if held.leaf is not None:
             held.leaf.kill()
         tree.signal_group(signal.SIGKILL)
@@ -407,10 +407,10 @@ class Supervisor:
         held.tree = None
         held.end_contact()
         self._step(held, step)
-        self._loop.soon(partial(self._bury, tree, crashed=crashed))
+        self._loop.soon(partial(self._bury, tree, ended, crashed=crashed))
         self._tell_when_down()
 
-    def _bury(self, tree: Tree, *, crashed: bool) -> None:
+    def _bury(self, tree: Tree, ended: float, *, crashed: bool) -> None:
         if tree.pidfd is not None:
             self._loop.unwatch(tree.pidfd)
         tree.reap()
@@ -418,8 +418,13 @@ class Supervisor:
         if crashed:
             if not self._crashed:
                 self._loop.at(now() + _STRAYS_SECONDS, self._kill_strays)
-            self._crashed.append((tree, now()))
+            self._crashed.append((tree, ended))
         self._die = self._jitter()
+
+    def _roll(self) -> float:
+        """Each is used once: those that crash together shall not come back together."""
+        die, self._die = self._die, None
+        return self._jitter() if die is None else die
 
     def _tell_when_down(self) -> None:
         if self._when_down and all(held.tree is None for held in self._workers.values()):
