@@ -199,9 +199,9 @@ def _after(last: _OpenFile, names: list[LogName]) -> list[LogName]:
 
 
 def _from(place: Place, names: list[LogName]) -> list[LogName]:
-    """Its file, and those that came after it."""
+    """Its file, and those that came after it. One of its inode that was last written to before is of an earlier file, now compressed."""
     for at, name in enumerate(names):
-        if name.origin[0] == place.inode:
+        if name.origin[0] == place.inode and name.origin[1] >= place.written:
             return names[at:]
     return _since(place.written, names)
 

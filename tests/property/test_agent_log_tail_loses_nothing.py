@@ -47,6 +47,7 @@ def drain(tail: LogTail) -> list[bytes]:
 @settings(deadline=None)
 @example(before=[b"x", "rotate", b"x"], lines=1, after=[])
 @example(before=[b"1\n", "rotate", b"2\n", "rotate", b"3\n"], lines=1, after=["rotate", "rotate", "compress", b"4\n"])
+@example(before=[b"x", "rotate", "compress", b""], lines=0, after=["resume"])
 @given(before=steps, lines=st.integers(0, 12), after=steps)
 def test_the_last_lines_then_all_that_follows(before: list[bytes | str], lines: int, after: list[bytes | str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
