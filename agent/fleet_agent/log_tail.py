@@ -199,7 +199,7 @@ def _after(last: _OpenFile, names: list[LogName]) -> list[LogName]:
 
 
 def _from(place: Place, names: list[LogName]) -> list[LogName]:
-    """Its file, and those that came after it. One of its inode that was last written to before is of an earlier file, now compressed."""
+    """Its file, and those that came after it. One of its inode that is older was there before it, and is compressed."""
     for at, name in enumerate(names):
         if name.origin[0] == place.inode and name.origin[1] >= place.written:
             return names[at:]
