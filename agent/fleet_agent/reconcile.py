@@ -198,8 +198,9 @@ def _may_rest(worker: Worker, wanted: Wanted) -> bool:
     """It is down, perhaps because its restart policy lets it rest. Only the supervisor knows; under an equal launch it lets it
     rest on, so what this host would put into a launch today (a port, a variable) must not make the launch another one."""
     policy = worker.launch
-    rests = policy.restart_mode != "always" or bool(policy.stop_exit_codes)
-    return rests and worker.state == "exited" and Extra.of(policy).spec_digest == wanted.spec_digest
+    done = worker.state == "exited" and (policy.restart_mode != "always" or bool(policy.stop_exit_codes))
+    rests = done or (worker.state == "failed" and policy.restart_mode == "never")
+    return rests and Extra.of(policy).spec_digest == wanted.spec_digest
 
 
 def status_of(

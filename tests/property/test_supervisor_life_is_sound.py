@@ -11,7 +11,6 @@ from fleet_agent.supervisor.protocol import Key, Launch
 
 LAUNCH = Launch(["a"], "/", {}, max_restarts=4, window_seconds=30, stable_seconds=5, backoff_initial_seconds=1)
 
-ON_SUCCESS = ("on_failure", 0)
 """Mode and exit code after which nothing is started again."""
 
 
@@ -100,10 +99,10 @@ class WorkerLife(RuleBasedStateMachine):
         if wanted is None:
             assert self.life.state == "exited"
         elif by_itself or failing:
-            meant = by_itself and (
-                exit_code in wanted.stop_exit_codes or (wanted.restart_mode, exit_code) == ON_SUCCESS
-            )
-            assert (self.life.state == "exited") == (wanted.restart_mode == "never" or meant)
+            rests_at_success = wanted.restart_mode in {"on_failure", "never"}
+            done = by_itself and (exit_code in wanted.stop_exit_codes or (exit_code == 0 and rests_at_success))
+            assert (self.life.state == "exited") == done
+            assert done or wanted.restart_mode != "never" or self.life.state == "failed"
         else:
             assert self.pid, "a stop that was taken back is followed by a start"
 

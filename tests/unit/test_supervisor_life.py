@@ -230,27 +230,28 @@ def test_a_missed_watchdog_is_told_with_its_own_signal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "exit_code", "goes_on"),
+    ("mode", "exit_code", "state"),
     [
-        ("always", 0, True),
-        ("always", 1, True),
-        ("always", None, True),
-        ("always", 42, False),
-        ("on_failure", 0, False),
-        ("on_failure", 1, True),
-        ("on_failure", None, True),
-        ("on_failure", 42, False),
-        ("never", 0, False),
-        ("never", 1, False),
-        ("never", None, False),
+        ("always", 0, "starting"),
+        ("always", 1, "starting"),
+        ("always", None, "starting"),
+        ("always", 42, "exited"),
+        ("on_failure", 0, "exited"),
+        ("on_failure", 1, "starting"),
+        ("on_failure", None, "starting"),
+        ("on_failure", 42, "exited"),
+        ("never", 0, "exited"),
+        ("never", 1, "failed"),
+        ("never", None, "failed"),
+        ("never", 42, "exited"),
     ],
 )
 def test_the_restart_mode_and_the_stop_exit_codes_decide_what_follows_an_end(
-    mode: str, exit_code: int | None, goes_on: bool
+    mode: str, exit_code: int | None, state: str
 ) -> None:
     launch = replace(LAUNCH, restart_mode=mode, stop_exit_codes=[42])
     life, effects = lives.ended(alive(launch=launch), "as it ended", 1.0, 0.0, exit_code)
-    assert (life.state, effects) == (("starting", (Start(),)) if goes_on else ("exited", ()))
+    assert (life.state, effects) == (state, (Start(),) if state == "starting" else ())
     assert life.reason == "as it ended"
 
 

@@ -201,8 +201,10 @@ def ended(life: Life, reason: str, now: float, jitter: float, exit_code: int | N
         return gone._replace(state="exited"), ()
     if asked_for:
         return gone._replace(state="starting", streak=0), (Start(),)
-    if not _restarts(life.wanted, None if failing else exit_code):
-        return gone._replace(state="exited"), ()
+    code = None if failing else exit_code
+    if not _restarts(life.wanted, code):
+        done = code == 0 or code in life.wanted.stop_exit_codes
+        return gone._replace(state="exited" if done else "failed"), ()
     return _crashed(gone, life.wanted, ran_seconds, now, jitter)
 
 

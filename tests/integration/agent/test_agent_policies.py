@@ -7,6 +7,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from fleet.v1 import agent_pb2, types_pb2
 from fleet_core.spec import AppSpec
 from tests.integration.agent.fake_controller import FakeController, target
@@ -95,23 +97,24 @@ async def test_a_worker_above_its_memory_limit_is_asked_to_be_replaced_until_it_
     await controller.until_state(WORKER, "EXITED")
 
 
-async def test_a_finished_job_rests_also_when_the_agent_restarts(
-    controller: FakeController, host: RunningHost, app_folder: Path
+@pytest.mark.parametrize(("exit_code", "state"), [(0, "EXITED"), (3, "FAILED")])
+async def test_a_job_that_ended_rests_also_when_the_agent_restarts(
+    controller: FakeController, host: RunningHost, app_folder: Path, exit_code: int, state: str
 ) -> None:
-    spec = app(
-        app_folder, "open('ran', 'a').write('x')", restart={"mode": "never"}, env_files=[str(app_folder / "env")]
-    )
+    """Whether it is done or failed, `never` runs it once."""
+    source = f"open('ran', 'a').write('x'); raise SystemExit({exit_code})"
+    spec = app(app_folder, source, restart={"mode": "never"}, env_files=[str(app_folder / "env")])
     (app_folder / "env").write_text("A=1")
     controller.assign(target(spec, 1), specs=(spec,))
-    done = await controller.until_state(WORKER, "EXITED")
-    assert done.phase == types_pb2.PHASE_RUN
+    ended = await controller.until_state(WORKER, state)
+    assert (ended.phase, ended.reason) == (types_pb2.PHASE_RUN, f"exit code {exit_code}")
     (app_folder / "env").write_text("A=2")
     await host.end_agent()
     await host.start_agent()
     await controller.until_session()
     controller.assign(target(spec, 1), target(spec, 2))
-    await controller.until_state(("job", 2, 1), "EXITED")
-    assert controller.state(WORKER) == "WORKER_STATE_EXITED"
+    await controller.until_state(("job", 2, 1), state)
+    assert controller.state(WORKER) == f"WORKER_STATE_{state}"
     assert (app_folder / "ran").read_text() == "xx"
 
 

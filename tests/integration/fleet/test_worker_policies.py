@@ -104,3 +104,21 @@ def test_a_worker_that_may_rest_is_not_started_again(fleet: Fleet) -> None:
     wait_for(lambda: fleet.ask("host", "ls")[int(worker["host"][4:]) - 1]["state"] == "online", "the agent is back")
     assert fleet.ask("ps", "rests")[0]["state"] == "exited"
     fleet.do("remove", "rests", "-y")
+
+
+@pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (3, 1)])
+def test_a_job_that_may_run_once_is_started_when_it_is_done_and_failed_when_it_broke(
+    fleet: Fleet, exit_code: int, expected: int
+) -> None:
+    """Guards invariant 10."""
+    script = f"echo last words; exit {exit_code}"
+    result = fleet.run(
+        "start", "-n", "job", "-i", "1", "--listen", "none", "--restart", "never", "--", "sh", "-c", script
+    )
+    try:
+        assert result.code == expected, result.errors
+        if expected:
+            assert f"exit code {exit_code}" in result.errors
+            assert "last words" in result.errors
+    finally:
+        fleet.do("remove", "job", "-y")
