@@ -1,6 +1,7 @@
 """The last lines a worker printed before it ended, for `status`: short, and never older than the process that printed them."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ _FROM_STDERR = 16
 _MOST_BYTES = 2048
 _LINE_BYTES = 400
 _TAIL_BYTES = 4096
+_CLOCK_REALTIME_COARSE = 5
+TICK_SECONDS = time.clock_getres(_CLOCK_REALTIME_COARSE)
+"""By so much the time of a file's last write may lie before the write (clock_gettime(2)): a program may have ended by then."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def _tail(path: Path, since: float, mark: tuple[int, int]) -> list[str]:
         return []  # it never printed, or its log is gone
     try:
         status = os.fstat(descriptor)
-        if status.st_mtime < since:
+        if status.st_mtime < since - TICK_SECONDS:
             return []
         # A log of another inode was begun since the mark: it was rotated, and all of it is the worker's.
         marked = mark[1] if mark[0] == status.st_ino else 0

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fleet_agent.last_lines import mark_logs, read_last_lines
+from fleet_agent.last_lines import TICK_SECONDS, mark_logs, read_last_lines
 
 
 def write(folder: Path, stream: str, lines: list[str]) -> Path:
@@ -30,6 +30,13 @@ def test_lines_of_an_earlier_process_and_of_nobody_are_left_out(tmp_path: Path) 
     os.utime(old, (1000.0, 1000.0))
     assert read_last_lines(tmp_path, "web", 1, 1001.0) == []
     assert read_last_lines(tmp_path, "web", 2, 0.0) == []
+
+
+def test_a_write_counts_whose_time_is_of_the_tick_before(tmp_path: Path) -> None:
+    """The time of a write is that of the last tick, which may lie before the start of a program that ends at once."""
+    fresh = write(tmp_path, "out", ["last words"])
+    os.utime(fresh, (1000.0, 1000.0))
+    assert read_last_lines(tmp_path, "web", 1, 1000.0 + 0.9 * TICK_SECONDS) == ["last words"]
 
 
 def test_what_a_predecessor_printed_into_the_same_log_is_left_out(tmp_path: Path) -> None:
