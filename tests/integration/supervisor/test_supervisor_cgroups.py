@@ -188,7 +188,7 @@ async def test_limits_stand_before_a_worker_joins_and_an_end_by_them_is_told(
     assert folders.log() == "314572800150000 100000200\n"
     (leaf / "memory.events").write_text("oom_kill 1\n")
     os.kill(worker.pid, signal.SIGKILL)
-    ended = await folders.until(lambda seen: seen.state == "exited")
+    ended = await folders.until(lambda seen: seen.state == "failed")
     assert ended.reason == "killed by the kernel: out of memory (limit 300 MiB)"
     assert (leaf / "cgroup.kill").read_text() == "1"
 
