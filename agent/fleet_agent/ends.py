@@ -5,7 +5,6 @@ which has more to do at that moment, or may be away. What follows from an end, a
 """
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 
@@ -40,16 +39,16 @@ class EndWatch:
 
     def _begin(self, key: Key, pid: int) -> None:
         loop = asyncio.get_running_loop()
+        pidfd = -1
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._watched[key] = pid, -1
             loop.call_soon(self._on_end, key, pid)
         except OSError:
-            self._watched[key] = pid, -1
+            pass  # the supervisor tells
         else:
-            self._watched[key] = pid, pidfd
             loop.add_reader(pidfd, self._ended, key, pid)
+        self._watched[key] = pid, pidfd
 
     def _ended(self, key: Key, pid: int) -> None:
         self._drop(key)
@@ -59,8 +58,7 @@ class EndWatch:
     def _drop(self, key: Key) -> None:
         _, pidfd = self._watched[key]
         if pidfd >= 0:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                asyncio.get_running_loop().remove_reader(pidfd)
+            asyncio.get_running_loop().remove_reader(pidfd)
             os.close(pidfd)
 
 

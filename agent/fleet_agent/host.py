@@ -181,12 +181,12 @@ class Host:
         """A worker's record changed."""
         before = self.workers.get(worker.key)
         self.workers[worker.key] = worker
-        known = self._ended.get(worker.key) if before is not None else None
-        if known is not None and worker.pid != known:
-            del self._ended[worker.key]
+        ended = self._ended.get(worker.key)
+        if worker.pid != ended:
+            self._ended.pop(worker.key, None)
         self._coming.discard(worker.key)
         # First of all, so that whoever sends it is also woken first.
-        if known is None and before is not None and before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
+        if ended is None and before is not None and before.pid and not worker.pid and worker.state in _UNASKED_ENDS:
             self._report_end(worker)
         if before is None or before.pid != worker.pid:
             self.look_due.set()

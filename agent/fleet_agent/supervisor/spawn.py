@@ -197,7 +197,7 @@ class Nursery:
                 raise SpawnError(f"start: {getattr(error, 'strerror', None) or error}") from error
             raise
 
-    def _pack(self, wanted: "_Wanted") -> bytes:
+    def _pack(self, wanted: _Wanted) -> bytes:
         """Raises ValueError."""
         path = wanted.output.out
         known = self._packed.pop(path, None)

@@ -75,8 +75,6 @@ class Supervisor:
         self._cgroups = cgroups
         self._home = home
         self._jitter = jitter
-        self._die: float | None = jitter()
-        """Rolled for the next crash, after the last; None: used."""
         self._workers: dict[Key, Held] = {}
         self._when_down: list[Callable[[], None]] = []
         self._starter = Starter(
@@ -288,7 +286,7 @@ class Supervisor:
         self._news.changed(held.life, None)
 
     def _on_not_started(self, held: Held, reason: str) -> None:
-        self._step(held, lives.ended(held.life, reason, now(), self._roll()))
+        self._step(held, lives.ended(held.life, reason, now(), self._jitter()))
 
     def _on_report(self, held: Held, _mask: int) -> None:
         held.refused = self._settle_report(held)
@@ -398,7 +396,7 @@ class Supervisor:
         """What can wait until the next process is on its way waits (`_bury`)."""
         end, ended = held.how_it_ended(), now()
         crashed = held.life.state != "stopping"
-        step = lives.ended(held.life, end.reason, ended, self._roll(), end.exit_code)
+        step = lives.ended(held.life, end.reason, ended, self._jitter(), end.exit_code)
         if held.leaf is not None:
             held.leaf.kill()
         tree.signal_group(signal.SIGKILL)
@@ -419,12 +417,6 @@ class Supervisor:
             if not self._crashed:
                 self._loop.at(now() + _STRAYS_SECONDS, self._kill_strays)
             self._crashed.append((tree, ended))
-        self._die = self._jitter()
-
-    def _roll(self) -> float:
-        """Each is used once: those that crash together shall not come back together."""
-        die, self._die = self._die, None
-        return self._jitter() if die is None else die
 
     def _tell_when_down(self) -> None:
         if self._when_down and all(held.tree is None for held in self._workers.values()):
