@@ -2,12 +2,15 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _LEAST_FREE_BYTES = 1024 * 1024
 """Less than that and the next write may fail."""
+_LOOK_SECONDS = 10.0
+"""Between two looks at folders that were well, as each costs an idle agent more than the question."""
 _CONSEQUENCES = {
     "state_dir": "what runs runs on, and nothing new is obeyed until it can be written",
     "runtime_dir": "workers run on, and none can be started until there is space",
@@ -16,10 +19,17 @@ _CONSEQUENCES = {
 
 
 class Disks:
-    def __init__(self, folders: Mapping[str, Path], statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> None:
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        statvfs: Callable[[Path], os.statvfs_result] = os.statvfs,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`folders`: by the name of their setting."""
         self._folders = folders
         self._statvfs = statvfs
+        self._clock = clock
+        self._due = 0.0
         self._refusals: dict[str, str] = {}
         self._told: frozenset[str] = frozenset()
 
@@ -32,6 +42,11 @@ class Disks:
 
     def troubles(self) -> list[str]:
         """One sentence a folder; a new one is logged."""
+        if not self._refusals and not self._told:
+            now = self._clock()
+            if now < self._due:
+                return []
+            self._due = now + _LOOK_SECONDS
         troubles = {}
         for setting, folder in self._folders.items():
             reason = self._refusals.get(setting) or self._fullness(folder)

@@ -18,7 +18,6 @@ from fleet_agent.logs import LogRequests
 from fleet_agent.probes import boot_time
 from fleet_agent.supervisor.protocol import Key
 from fleet_agent.upkeep import UsageSampler
-from fleet_core.controller_link.calls import CallError, framed
 from fleet_core.ids import Epoch
 from fleet_core.leader_search import LEADER_METADATA
 from fleet_core.spec import spec_digest
@@ -70,7 +69,10 @@ class Session:
             epoch = Epoch.from_proto(message.epoch)
             self._begin(epoch, message.welcome.fleet_id)
             welcomed(epoch)
-            tasks.append(asyncio.create_task(self._send_heartbeats(interval), name="heartbeats"))
+            if message.welcome.pings:
+                tasks.append(asyncio.create_task(self._send_news(), name="news"))
+            else:
+                tasks.append(asyncio.create_task(self._send_heartbeats(interval), name="heartbeats"))
             tasks.append(asyncio.create_task(self._ask_for_replacements(), name="ask-for-replacements"))
             tasks.append(asyncio.create_task(self._tell_of_leaving(), name="tell-of-leaving"))
             tasks.append(
@@ -178,40 +180,33 @@ class Session:
                 await self._send(agent_pb2.AgentMessage(report=report))
             await self._host.changed.wait()
 
+    async def _send_news(self) -> None:
+        """Each sample of usage, and what is wrong with the host when that changes: it is looked at while the controller asks
+        whether this agent is there, as nothing else wakes an idle one (ADR 23)."""
+        told: list[str] = []
+
+        def look() -> None:
+            if self._host.troubles() != told:
+                self._sampler.sampled.set()
+
+        self._call.on_pulse = look
+        while True:
+            self._sampler.sampled.clear()
+            told = self._host.troubles()
+            await self._send(self._heartbeat_with_usage(told))
+            await self._sampler.sampled.wait()
+
     async def _send_heartbeats(self, interval: float) -> None:
-        """Each shows that the agent's loop turns; usage is in those that follow a new sample.
-
-        From a timer, not a task that sleeps: they are most of what an idle agent does (ADR 17). One that would have to wait
-        behind other messages is left out, as those show the same.
-        """
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        plain = framed(agent_pb2.AgentMessage(heartbeat=agent_pb2.AgentHeartbeat()))
+        """For a controller of before ADR 23: each shows that the agent's loop turns; usage is in all that follow a new sample."""
         sent = 0
-
-        timer: asyncio.TimerHandle
-
-        def beat() -> None:
-            nonlocal timer, sent
-            timer = loop.call_later(interval, beat)
-            if not self._call.clear:
-                return
-            try:
-                notices = self._host.troubles()
-                if sent == self._sampler.number and not notices:
-                    self._call.send(plain)
-                else:
-                    sent = self._sampler.number
-                    self._call.send(framed(self._heartbeat_with_usage(notices)))
-            except CallError as error:
-                timer.cancel()
-                over.set_exception(error)
-
-        timer = loop.call_later(interval, beat)
-        try:
-            await over
-        finally:
-            timer.cancel()
+        while True:
+            await asyncio.sleep(interval)
+            notices = self._host.troubles()
+            if sent == self._sampler.number and not notices:
+                await self._send(agent_pb2.AgentMessage(heartbeat=agent_pb2.AgentHeartbeat()))
+            else:
+                sent = self._sampler.number
+                await self._send(self._heartbeat_with_usage(notices))
 
     def _heartbeat_with_usage(self, notices: list[str]) -> agent_pb2.AgentMessage:
         heartbeat = agent_pb2.AgentHeartbeat(notices=notices)
@@ -291,6 +286,7 @@ def make_hello(host: Host, uid: str, boot: str, labels: dict[str, str]) -> agent
         address=host.context.address,
         labels=labels,
         prepares_code=True,
+        answers_pings=True,
     )
 
 

@@ -68,7 +68,8 @@ def holds_socket(pids: Collection[int], inode: int) -> bool | None:
     for pid in pids:
         folder = f"/proc/{pid}/fd"
         try:
-            for name in os.listdir(folder):  # noqa: PTH208 - names are all that is needed
+            # The newest first: a program opens its socket after all that it opens to begin with.
+            for name in reversed(os.listdir(folder)):  # noqa: PTH208 - names are all that is needed
                 with contextlib.suppress(FileNotFoundError):
                     match = _SOCKET_LINK.fullmatch(os.readlink(f"{folder}/{name}"))  # noqa: PTH115 - it names no file
                     if match is not None and int(match[1]) == inode:

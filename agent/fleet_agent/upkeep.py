@@ -38,6 +38,8 @@ class UsageSampler:
         self.latest: Mapping[Key, Usage] = {}
         self.number = 0
         """Grows with each sample."""
+        self.sampled = asyncio.Event()
+        """Set by each sample, for the session to clear."""
         self.sampled_at = 0.0
 
     def sample(self) -> None:
@@ -55,6 +57,7 @@ class UsageSampler:
         self.latest = {worker.key: usage[worker.pid] for worker in workers if worker.pid in usage}
         self.sampled_at = now
         self.number += 1
+        self.sampled.set()
 
 
 class Upkeep:

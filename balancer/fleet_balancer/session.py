@@ -24,9 +24,6 @@ _WELCOME_TIMEOUT = 10.0
 _WRITE_TIMEOUT = 20.0
 _SPREAD_SECONDS = 0.1
 _IN_FLIGHT_POLL = 0.05
-_PING_SECONDS = 2.0
-"""With heartbeats every 1.5 s, the controllers' default, one that is silent is asked after three seconds and left after
-six: before that another leads."""
 _RETRY_REFUSED = 2.0
 _INSTANCE = uuid.uuid4().hex
 """Of this process."""
@@ -90,7 +87,7 @@ class Session:
         except OSError as error:
             raise SessionEnded(f"a certificate cannot be read: {error}") from error
         try:
-            connection = await ControllerConnection.connect(search.address, files, _PING_SECONDS)
+            connection = await ControllerConnection.connect(search.address, files)
         except OSError as error:
             raise SessionEnded(str(error)) from error
         try:

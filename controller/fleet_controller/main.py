@@ -29,7 +29,7 @@ from fleet_controller.store.etcd import EtcdStore
 from fleet_controller.store.interface import Store
 from fleet_core import service_manager
 from fleet_core.config import ConfigError, ControllerConfig
-from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
+from fleet_core.grpc_tls import server_credentials, server_options
 from fleet_core.metrics import serve_metrics
 from fleet_core.scheduling import take_short_slices
 from fleet_core.version import program_version
@@ -37,6 +37,10 @@ from fleet_core.watchdog import show_life
 
 _log = logging.getLogger(__name__)
 _STOP_GRACE_SECONDS = 1.0
+_PING_INTERVALS = 2.0
+_ANSWER_INTERVALS = 5 / 3
+"""Clients are asked for signs of life after so many intervals between heartbeats, and have so many for the answer: three seconds
+and two and a half, unless the configuration says otherwise."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,7 +122,8 @@ def _server(
 ) -> grpc.aio.Server:
     logs = LogRelay()
     balancers = BalancerService(leadership)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    beat = config.heartbeat_interval_seconds
+    server = grpc.aio.server(options=server_options(_PING_INTERVALS * beat, _ANSWER_INTERVALS * beat))
     agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(leadership, logs, artifacts), server)
     balancer_pb2_grpc.add_BalancerServiceServicer_to_server(balancers, server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(

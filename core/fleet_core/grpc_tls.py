@@ -40,17 +40,25 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-SERVER_OPTIONS: list[tuple[str, int | str]] = [
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # Its pings after each message that arrives cost both sides more than the small messages of our streams themselves.
-    ("grpc.http2.bdp_probe", 0),
-    # Two controllers must never listen on one port side by side.
-    ("grpc.so_reuseport", 0),
-]
+
+def server_options(ping_seconds: float = 3.0, answer_seconds: float = 2.5) -> list[tuple[str, int | str]]:
+    """Of a server that asks each client which is silent for `ping_seconds` whether it is there, and closes the connection of one
+    that does not answer within `answer_seconds`: after the sum of both at the latest (ADR 23)."""
+    return [
+        ("grpc.keepalive_time_ms", round(ping_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", round(answer_seconds * 1000)),
+        # What counts in gRPC 1.85, as in CHANNEL_OPTIONS.
+        ("grpc.http2.ping_timeout_ms", round(answer_seconds * 1000)),
+        # Else the third ping of a silent client would be the last.
+        ("grpc.http2.max_pings_without_data", 0),
+        # Of the clients' own pings.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+        ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+        # Its pings after each message that arrives cost both sides more than the small messages of our streams themselves.
+        ("grpc.http2.bdp_probe", 0),
+        # Two controllers must never listen on one port side by side.
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def peer_identity(context: grpc.aio.ServicerContext[object, object]) -> Identity | None:

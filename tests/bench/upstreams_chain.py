@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 
 from fleet_core.authority import issue
-from fleet_core.grpc_tls import SERVER_OPTIONS, controller_channel, server_credentials
+from fleet_core.grpc_tls import controller_channel, server_credentials, server_options
 from fleet_core.tls import Identity, Role
 from tests.bench.upstreams_floor import ask
 
@@ -174,7 +174,7 @@ async def main() -> None:
     parser.add_argument("--command", nargs=argparse.REMAINDER, default=[])
     arguments = parser.parse_args()
     if arguments.role == "controller":
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         server.add_generic_rpc_handlers((Controller(),))
         files = issue(arguments.folder, Identity(Role.CONTROLLER, "chain"), ["127.0.0.1"])
         server.add_secure_port(arguments.address, server_credentials(files))

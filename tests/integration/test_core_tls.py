@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from fleet_core.authority import create_authority, issue
-from fleet_core.grpc_tls import CHANNEL_OPTIONS, SERVER_OPTIONS, controller_channel, peer_identity, server_credentials
+from fleet_core.grpc_tls import CHANNEL_OPTIONS, controller_channel, peer_identity, server_credentials, server_options
 from fleet_core.tls import Identity, Role
 
 _WHO = "/fleet.test/Who"
@@ -29,7 +29,7 @@ def certificates(tmp_path: Path) -> Path:
 @pytest.fixture
 async def address(certificates: Path) -> AsyncIterator[str]:
     """A server with a controller's certificate, which tells each caller who it is."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=server_options())
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_who)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("fleet.test", {"Who": handler}),))
     files = issue(certificates, Identity(Role.CONTROLLER, "controller1"))
@@ -82,7 +82,7 @@ async def test_a_certificate_of_another_authority_is_refused_by_either_end(
 
 async def test_only_a_controller_is_taken_for_a_controller(certificates: Path) -> None:
     """An agent's certificate at the server's end must not do, or any host could give orders."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=server_options())
     impostor = issue(certificates, Identity(Role.AGENT, "prod1"), hosts=["127.0.0.1"])
     port = server.add_secure_port("127.0.0.1:0", server_credentials(impostor))
     await server.start()

@@ -5,7 +5,7 @@ import struct
 import pytest
 from hpack import Encoder
 
-from fleet_core.controller_link.http2 import Away, Content, Event, Head, Http2, Http2Error, Pong, Reset
+from fleet_core.controller_link.http2 import Away, Content, Event, Head, Http2, Http2Error, Ping, Pong, Reset
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
@@ -112,7 +112,7 @@ def test_a_window_made_smaller_counts_for_what_is_under_way() -> None:
 
 def test_settings_and_pings_are_answered() -> None:
     peer = Peer()
-    assert peer.says(setting(5, 20_000), frame(PING, 0, 0, b"12345678")) == []
+    assert peer.says(setting(5, 20_000), frame(PING, 0, 0, b"12345678")) == [Ping()]
     assert peer.sent() == [(SETTINGS, ACK, 0, b""), (PING, ACK, 0, b"12345678")]
     assert peer.says(frame(SETTINGS, ACK, 0)) == []
     peer.http2.send(peer.stream, bytes(20_000))

@@ -76,6 +76,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         welcome.welcome.protocol_version = PROTOCOL_VERSION
         welcome.welcome.heartbeat_interval_seconds = office.heartbeat_interval_seconds
         welcome.welcome.fleet_id = office.lineage.fleet.id
+        welcome.welcome.pings = True
         yield welcome
         # Not before the welcome: a call that ends there would leave a host that nobody holds.
         await self._refuse_double(hello, office, context)
@@ -88,7 +89,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             if host.outbox is outbox:
                 self._receive(office, host, message)
 
-        silence = MISSED_HEARTBEATS * office.heartbeat_interval_seconds
+        # Where the agent answers pings, the connection ends when it does not (ADR 23).
+        silence = None if hello.answers_pings else MISSED_HEARTBEATS * office.heartbeat_interval_seconds
         try:
             async for message in converse(request_iterator, outbox, receive, silence):
                 await office.awake()

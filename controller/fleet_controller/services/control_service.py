@@ -27,6 +27,8 @@ from fleet_controller.services.streams import Context
 from fleet_controller.store.interface import Store
 from fleet_core.version import PROTOCOL_VERSION, program_version
 
+_NEWS_SECONDS = 0.1
+"""From one message of a watched rollout to the next, except its last: planning passes may be many times as many."""
 _WATCH_SECONDS = 15.0
 """Who lists workers may well ask again: agents sample usage often for so long."""
 
@@ -251,8 +253,12 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         office = await self._desk.office(context)
         rollout = await self._rollout(office, request, context)
         last: control_pb2.RolloutResponse | None = None
+        due = 0.0
         async for _ in self._desk.passes(office, context):
             rollout = office.desired.get(rollout_key(rollout.id), RolloutRecord) or rollout
+            if rollout.state.under_way and office.clock() < due:
+                continue
+            due = office.clock() + _NEWS_SECONDS
             message = control_pb2.RolloutResponse(rollout=rollout_message(office, rollout))
             if message != last:
                 yield message

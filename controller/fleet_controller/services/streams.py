@@ -88,28 +88,30 @@ async def converse(
     requests: AsyncIterator[_In],
     outbox: Outbox[_Out],
     receive: Callable[[_In], Awaitable[None]],
-    silence_seconds: float,
+    silence_seconds: float | None,
 ) -> AsyncIterator[_Out]:
     """Yield what the outbox sends while `receive` takes what comes in.
 
-    Ends when either direction ends, or nothing came in for `silence_seconds`. Errors of `receive` are raised here.
+    Ends when either direction ends, or nothing came in for `silence_seconds`, if it says so. Errors of `receive` are raised here.
     """
 
     async def read() -> None:
         try:
             async for message in requests:
-                silence.broken()
+                if silence is not None:
+                    silence.broken()
                 await receive(message)
         finally:
             outbox.close()
 
     reader = asyncio.create_task(read(), name="stream-reader")
-    silence = Silence(silence_seconds, reader.cancel)
+    silence = None if silence_seconds is None else Silence(silence_seconds, reader.cancel)
     try:
         async for message in outbox.messages():
             yield message
     finally:
-        silence.close()
+        if silence is not None:
+            silence.close()
         reader.cancel()
         with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await reader

@@ -1,15 +1,14 @@
 """gRPC calls (PROTOCOL-HTTP2 of grpc/grpc's documentation) over one connection to a controller.
 
-Messages are written in the turn in which they are handed over; no thread and no other task has a part in it. Whether the
-controller is there is asked by a ping that goes along with what is written anyway, so that an idle daemon wakes for nothing but
-its heartbeats: who writes every `t` seconds is asked within the first `t` after the silence, and notices that the other end is
-gone within the first `t` after the answer was due.
+Messages are written in the turn in which they are handed over; no thread and no other task has a part in it. A controller asks
+every few seconds whether we are there, which also shows that it is; one that is silent for longer is asked by a ping of ours, and
+without an answer to that the connection ends.
 """
 
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, Protocol, Self, TypeVar
@@ -26,6 +25,7 @@ from fleet_core.controller_link.http2 import (
     Head,
     Http2,
     Http2Error,
+    Ping,
     Pong,
     Reset,
 )
@@ -33,9 +33,13 @@ from fleet_core.controller_link.wire import Ears, Wire, tls_context
 from fleet_core.tls import CONTROLLER_DNS_NAME, TlsFiles
 
 _CONNECT_SECONDS = 5.0
-PING_SECONDS = 3.0
-"""After so long a silence a ping goes along with the next message, unless the caller says otherwise."""
+_PING_SECONDS = 3.5
+"""After so long a silence the controller is asked: it is longer than from ping to ping of controllers, so idle daemons do not
+wake for it."""
 _PONG_SECONDS = 2.5
+"""Six in all: a frozen controller is left before long after another leads."""
+_REARM_SECONDS = 1.0
+"""What is heard puts the end of the silence off, but not each of many messages."""
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _MAX_WAITING_BYTES = 256 * 1024
 """A writer waits while the controller does not take so much."""
@@ -99,6 +103,9 @@ class _Stream(Protocol):
 
     def on_taken(self) -> None: ...
 
+    @property
+    def on_pulse(self) -> Callable[[], None]: ...
+
 
 def framed(message: Message) -> bytes:
     """As it goes onto a stream, not compressed."""
@@ -120,6 +127,8 @@ class Call(Generic[_Request, _Reply]):
         self._over = False
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
+        self.on_pulse: Callable[[], None] = lambda: None
+        """Called now and then, also while nothing is said: the connection was found to live."""
 
     async def read(self) -> _Reply | None:
         """The next message; None when the controller has said all. Raises CallError. For one reader."""
@@ -199,18 +208,19 @@ class Call(Generic[_Request, _Reply]):
 class ControllerConnection:
     """One connection, used by one event loop. Made by `connect`."""
 
-    def __init__(self, wire: Wire, ping_seconds: float) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._ping_seconds = ping_seconds
         self._http2 = Http2()
         self._calls: dict[int, _Stream] = {}
         self._ended = ""
-        self._heard = asyncio.get_running_loop().time()
-        self._asked: float | None = None
-        """When the ping was sent that was not answered yet."""
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._silence = self._loop.call_later(_PING_SECONDS, self._ask)
+        self._asked = False
+        """A ping was sent and nothing heard since."""
 
     @classmethod
-    async def connect(cls, address: str, files: TlsFiles, ping_seconds: float = PING_SECONDS) -> Self:
+    async def connect(cls, address: str, files: TlsFiles) -> Self:
         """To the controller at "host:port". Raises OSError, also where a certificate is refused or cannot be read."""
         wire = Wire(tls_context(files))
         try:
@@ -222,7 +232,7 @@ class ControllerConnection:
         except BaseException:
             wire.close()
             raise
-        connection = cls(wire, ping_seconds)
+        connection = cls(wire)
         wire.listen(Ears(connection._receive, connection._end, connection._tell_taken))
         connection._transmit()
         return connection
@@ -258,17 +268,7 @@ class ControllerConnection:
     # From calls
 
     def send(self, stream: int, data: bytes, *, end: bool) -> None:
-        """Raises CallError."""
         self._http2.send(stream, data, end=end)
-        now = asyncio.get_running_loop().time()
-        if self._asked is None:
-            if now - self._heard > self._ping_seconds:
-                self._asked = now
-                self._http2.ping()
-        elif now - self._asked > _PONG_SECONDS:
-            self._wire.close()
-            self._end(f"nothing was heard for {now - self._heard:.0f} s")
-            raise CallError(Code.UNAVAILABLE, self._ended)
         self._transmit()
 
     def clear(self, stream: int) -> bool:
@@ -286,18 +286,43 @@ class ControllerConnection:
     # From the wire
 
     def _receive(self, data: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        self._asked = None
+        self._heard = self._loop.time()
+        if self._asked or self._silence.when() - self._heard < _PING_SECONDS - _REARM_SECONDS:
+            self._listen_until(self._heard + _PING_SECONDS)
+        self._asked = False
         try:
-            for event in self._http2.receive(data):
+            events = self._http2.receive(data)
+            for event in events:
                 self._take(event)
         except Http2Error as error:
             self._wire.close()
             self._end(f"the controller's answer is not understood: {error}")
             return
         self._tell_taken()
-        # After whoever reads had its turn: credit and acknowledgements hurry nobody, a list does.
-        asyncio.get_running_loop().call_soon(self._transmit)
+        if any(isinstance(event, Content) for event in events):
+            # After whoever reads had its turn: credit and acknowledgements hurry nobody, a list does.
+            self._loop.call_soon(self._transmit)
+        else:
+            self._transmit()
+
+    def _ask(self) -> None:
+        """The silence was long: ask, or end where the answer did not come."""
+        now = self._loop.time()
+        quiet = now - self._heard
+        if self._asked:
+            self._wire.close()
+            self._end(f"nothing was heard for {quiet:.0f} s")
+        elif quiet < _PING_SECONDS:
+            self._listen_until(self._heard + _PING_SECONDS)
+        else:
+            self._asked = True
+            self._listen_until(now + _PONG_SECONDS)
+            self._http2.ping()
+            self._transmit()
+
+    def _listen_until(self, moment: float) -> None:
+        self._silence.cancel()
+        self._silence = self._loop.call_at(moment, self._ask)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -317,8 +342,9 @@ class ControllerConnection:
                 for stream in [stream for stream in self._calls if stream > last]:
                     self._finish(stream, CallError(Code.UNAVAILABLE, reason or "the controller takes no calls"))
                 self._ended = self._ended or reason or "the controller is about to end"
-            case Pong():
-                pass  # as everything that is heard
+            case Ping() | Pong():
+                for call in list(self._calls.values()):
+                    call.on_pulse()
 
     def _give(self, call: _Stream, stream: int, data: bytes) -> None:
         try:
@@ -338,6 +364,7 @@ class ControllerConnection:
 
     def _end(self, reason: str) -> None:
         self._ended = reason
+        self._silence.cancel()
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.end(CallError(Code.UNAVAILABLE, reason))

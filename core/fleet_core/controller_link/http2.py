@@ -93,11 +93,15 @@ class Away(NamedTuple):
     reason: str
 
 
+class Ping(NamedTuple):
+    """The peer asks whether we are there; the answer lies in the output."""
+
+
 class Pong(NamedTuple):
     """The answer to `Http2.ping`."""
 
 
-Event = Head | Content | Reset | Away | Pong
+Event = Head | Content | Reset | Away | Ping | Pong
 
 
 @dataclass(slots=True)
@@ -287,7 +291,7 @@ class Http2:
         if flags & _ACK:
             return Pong()
         self._frame(_Kind.PING, _ACK, 0, payload)
-        return None
+        return Ping()
 
     def _on_away(self, _flags: int, _stream: int, payload: bytes) -> Event | None:
         last, code = _TWO_NUMBERS.unpack_from(payload)

@@ -232,6 +232,7 @@ class AgentHello(_message.Message):
     FLEET_ID_FIELD_NUMBER: _builtins.int
     ETCD_REVISION_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    ANSWERS_PINGS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     host_uid: _builtins.str
     """Minted when the host joined; survives reboots and renames."""
@@ -251,6 +252,8 @@ class AgentHello(_message.Message):
     """The highest `etcd_revision` it was sent in the era of `highest_epoch`; 0: none."""
     instance: _builtins.str
     """Made anew by each process: tells an agent that dials again from a second one with a copy of its folder. Empty: not said."""
+    answers_pings: _builtins.bool
+    """It needs no heartbeats to be known to live where the welcome says `pings`. Of an older agent silence means that it is gone."""
     @_builtins.property
     def highest_epoch(self) -> _types_pb2.Epoch:
         """The highest epoch this host ever obeyed."""
@@ -281,10 +284,11 @@ class AgentHello(_message.Message):
         fleet_id: _builtins.str = ...,
         etcd_revision: _builtins.int = ...,
         instance: _builtins.str = ...,
+        answers_pings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment_epoch", b"assignment_epoch", "highest_epoch", b"highest_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "boot_id", b"boot_id", "cpus", b"cpus", "etcd_revision", b"etcd_revision", "fleet_id", b"fleet_id", "highest_epoch", b"highest_epoch", "host_name", b"host_name", "host_uid", b"host_uid", "instance", b"instance", "labels", b"labels", "prepares_code", b"prepares_code", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "answers_pings", b"answers_pings", "assignment_epoch", b"assignment_epoch", "assignment_sequence", b"assignment_sequence", "boot_id", b"boot_id", "cpus", b"cpus", "etcd_revision", b"etcd_revision", "fleet_id", b"fleet_id", "highest_epoch", b"highest_epoch", "host_name", b"host_name", "host_uid", b"host_uid", "instance", b"instance", "labels", b"labels", "prepares_code", b"prepares_code", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,7 +387,7 @@ Global___PreparationStatus: _TypeAlias = PreparationStatus  # noqa: Y015
 
 @_typing.final
 class AgentHeartbeat(_message.Message):
-    """Sent every `heartbeat_interval_seconds` of the welcome."""
+    """Sent every `heartbeat_interval_seconds` of the welcome; where that says `pings`, when there is something new to tell."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -644,20 +648,26 @@ class AgentWelcome(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     FLEET_ID_FIELD_NUMBER: _builtins.int
+    PINGS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     heartbeat_interval_seconds: _builtins.float
     fleet_id: _builtins.str
     """Minted with the fleet, kept by backup and restore: an agent obeys one fleet only."""
+    pings: _builtins.bool
+    """The controller asks by HTTP/2 pings whether the agent is there, and takes the answers of one that said `answers_pings` for
+    heartbeats.
+    """
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         heartbeat_interval_seconds: _builtins.float = ...,
         fleet_id: _builtins.str = ...,
+        pings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id", "heartbeat_interval_seconds", b"heartbeat_interval_seconds", "pings", b"pings", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

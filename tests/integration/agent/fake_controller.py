@@ -11,7 +11,7 @@ import grpc
 
 from fleet.v1 import agent_pb2, agent_pb2_grpc, types_pb2
 from fleet_core.authority import create_authority, issue
-from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
+from fleet_core.grpc_tls import server_credentials, server_options
 from fleet_core.ids import Epoch
 from fleet_core.spec import AppSpec, spec_digest
 from fleet_core.tls import Identity, Role
@@ -41,6 +41,8 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self.folder = folder
         self.epoch = epoch or Epoch(1, 10)
         self.heartbeat_seconds = 0.2
+        self.pings = True
+        """False: as controllers of before ADR 23."""
         self.leader = ""
         """Set: refuses sessions and names this address."""
         self.address = ""
@@ -67,7 +69,7 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
     async def start(self, address: str | None = None) -> None:
         create_authority(self.folder)
         files = issue(self.folder, Identity(Role.CONTROLLER, "controller1"))
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(options=server_options(2 * self.heartbeat_seconds, 10.0))
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
         self.address = free_address() if address is None else address
         self._server.add_secure_port(self.address, server_credentials(files))
@@ -88,7 +90,9 @@ class FakeController(agent_pb2_grpc.AgentServiceServicer):
         self._outbox = outbox
         reading = asyncio.create_task(self._read(request_iterator))
         try:
-            welcome = agent_pb2.AgentWelcome(protocol_version=1, heartbeat_interval_seconds=self.heartbeat_seconds)
+            welcome = agent_pb2.AgentWelcome(
+                protocol_version=1, heartbeat_interval_seconds=self.heartbeat_seconds, pings=self.pings
+            )
             yield agent_pb2.ControllerMessage(epoch=self.epoch.to_proto(), welcome=welcome)
             while True:
                 yield await outbox.get()

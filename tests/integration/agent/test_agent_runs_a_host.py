@@ -39,6 +39,38 @@ async def get(port: int, path: str = "/") -> str:
     return await asyncio.to_thread(fetch)
 
 
+async def test_a_controller_that_pings_hears_of_usage_and_else_of_nothing_but_news(
+    controller: FakeController, host: RunningHost, app_folder: Path
+) -> None:
+    assert controller.hellos[0].answers_pings
+    spec = node_app(app_folder)
+    controller.assign(target(spec, 1), specs=(spec,))
+    ready = await controller.until_state(("shop", 1, 1), "READY")
+    await controller.until(lambda: [usage.pid for usage in controller.heartbeats[-1].usage] == [ready.pid])
+    heard = len(controller.heartbeats)
+    await asyncio.sleep(10 * controller.heartbeat_seconds)
+    assert len(controller.heartbeats) <= heard + 1, "one more sample, at most"
+    assert controller.in_session
+
+
+async def test_a_controller_that_does_not_ping_is_sent_heartbeats(
+    controller: FakeController, host: RunningHost, app_folder: Path
+) -> None:
+    """One of an older version."""
+    controller.pings = False
+    await controller.stop()
+    await controller.start(controller.address)
+    await controller.until_session()
+    spec = node_app(app_folder)
+    controller.assign(target(spec, 1), specs=(spec,))
+    ready = await controller.until_state(("shop", 1, 1), "READY")
+    await controller.until(
+        lambda: any(usage.pid == ready.pid for beat in controller.heartbeats for usage in beat.usage)
+    )
+    heard = len(controller.heartbeats)
+    await controller.until(lambda: len(controller.heartbeats) > heard + 3)
+
+
 async def test_unmodified_servers_with_one_hard_coded_port_become_ready_on_ports_of_their_own(
     controller: FakeController, host: RunningHost, app_folder: Path
 ) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -12,12 +12,18 @@ import pytest
 from fleet.v1 import agent_pb2, agent_pb2_grpc
 from fleet_agent.agent_service import AgentServiceClient, SessionCall
 from fleet_core.authority import create_authority, issue
-from fleet_core.controller_link.calls import PING_SECONDS, CallError, Code, ControllerConnection
-from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
+from fleet_core.controller_link.calls import CallError, Code, ControllerConnection
+from fleet_core.grpc_tls import server_credentials, server_options
 from fleet_core.tls import Identity, Role, TlsFiles
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Serve = Callable[["Service"], Awaitable[str]]
+Options = list[tuple[str, int | str]]
+
+
+class Serve(Protocol):
+    async def __call__(self, service: "Service", options: Options | None = None) -> str:
+        """Its address."""
+        ...
 
 
 class Service(agent_pb2_grpc.AgentServiceServicer):
@@ -69,8 +75,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     files = issue(tmp_path, Identity(Role.CONTROLLER, "controller1"))
     servers: list[grpc.aio.Server] = []
 
-    async def start(service: Service) -> str:
-        service.server = server = grpc.aio.server(options=SERVER_OPTIONS)
+    async def start(service: Service, options: Options | None = None) -> str:
+        service.server = server = grpc.aio.server(options=options or server_options())
         servers.append(server)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
         port = server.add_secure_port("127.0.0.1:0", server_credentials(files))
@@ -92,10 +98,8 @@ def chunk(data: bytes) -> agent_pb2.AgentMessage:
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    address: str, files: TlsFiles, ping_seconds: float = PING_SECONDS
-) -> AsyncIterator[ControllerConnection]:
-    connection = await ControllerConnection.connect(address, files, ping_seconds)
+async def connected(address: str, files: TlsFiles) -> AsyncIterator[ControllerConnection]:
+    connection = await ControllerConnection.connect(address, files)
     try:
         yield connection
     finally:
@@ -209,47 +213,69 @@ async def test_calls_end_with_their_connection(serve: Serve, files: TlsFiles) ->
 async def test_a_controller_that_is_silent_for_too_long_is_given_up(
     serve: Serve, files: TlsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ping goes along with a heartbeat, and nobody answers."""
+    """Also where this side has nothing to say: it asks, and is answered until the line is cut."""
+    monkeypatch.setattr("fleet_core.controller_link.calls._PING_SECONDS", 1.1)  # servers allow one in a second
     monkeypatch.setattr("fleet_core.controller_link.calls._PONG_SECONDS", 1.0)
     async with asyncio.timeout(20):
-        address = await serve(Service())
-        host, _, port = address.rpartition(":")
-        cut = asyncio.Event()
-
-        async def relay(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-            server, onward = await asyncio.open_connection(host, int(port))
-
-            async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-                while data := await source.read(65536):
-                    if not cut.is_set():
-                        sink.write(data)
-
-            try:
-                await asyncio.gather(copy(client, onward), copy(server, back))
-            finally:
-                onward.close()
-                back.close()
-
-        relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
-        try:
-            port_between = relaying.sockets[0].getsockname()[1]
-            async with connected(f"127.0.0.1:{port_between}", files, ping_seconds=0.2) as connection:
-                call = AgentServiceClient(connection).session()
+        address = await serve(Service(), server_options(60.0))
+        async with _cuttable(address) as (between, cut), connected(between, files) as connection:
+            call = AgentServiceClient(connection).session()
+            await call.read()
+            for _ in range(3):  # longer than both times together
+                await _pulse(call)
+            cut.set()
+            with pytest.raises(CallError, match="nothing was heard"):
                 await call.read()
-                for _ in range(14):  # answered pings: longer than both times together
-                    await asyncio.sleep(0.1)
-                    await call.write(chunk(b"alive"))
-                cut.set()
-                with pytest.raises(CallError, match="nothing was heard"):
-                    await _write_again_and_again(call)
+
+
+async def test_a_controller_asks_whether_a_silent_agent_is_there(serve: Serve, files: TlsFiles) -> None:
+    """Again and again, and the session of one that does not answer ends."""
+    service = Service()
+    async with asyncio.timeout(20):
+        address = await serve(service, server_options(0.2, 1.0))
+        async with _cuttable(address) as (between, cut), connected(between, files) as connection:
+            call = AgentServiceClient(connection).session()
+            await call.read()
+            for _ in range(7):
+                await _pulse(call)
+            assert not service.over.is_set()
+            cut.set()
+            await service.over.wait()
+
+
+async def _pulse(call: SessionCall) -> None:
+    felt = asyncio.Event()
+    call.on_pulse = felt.set
+    await felt.wait()
+
+
+@contextlib.asynccontextmanager
+async def _cuttable(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Another address of the server there; once the event is set nothing more comes through, and nothing ends."""
+    host, _, port = address.rpartition(":")
+    cut = asyncio.Event()
+
+    async def relay(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        server, onward = await asyncio.open_connection(host, int(port))
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                if not cut.is_set():
+                    sink.write(data)
+
+        try:
+            await asyncio.gather(copy(client, onward), copy(server, back))
+        except ConnectionError:
+            pass
         finally:
-            relaying.close()
+            onward.close()
+            back.close()
 
-
-async def _write_again_and_again(call: SessionCall) -> None:
-    while True:
-        await asyncio.sleep(0.1)
-        await call.write(chunk(b"anybody?"))
+    relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{relaying.sockets[0].getsockname()[1]}", cut
+    finally:
+        relaying.close()
 
 
 async def test_a_stranger_is_not_taken_for_a_controller(serve: Serve, files: TlsFiles, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import grpc
 
 from fleet.v1 import control_pb2, types_pb2
 from fleet.v1.control_pb2_grpc import ControlServiceServicer, add_ControlServiceServicer_to_server
-from fleet_core.grpc_tls import SERVER_OPTIONS, server_credentials
+from fleet_core.grpc_tls import server_credentials, server_options
 from fleet_core.tls import TlsFiles
 from tests.ports import free_address
 
@@ -189,7 +189,7 @@ class FakeController:
 
     def __init__(self, files: TlsFiles, control: FakeControl, port: int | None = None) -> None:
         self.control = control
-        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=SERVER_OPTIONS)
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=server_options())
         add_ControlServiceServicer_to_server(control, self._server)
         self.address = free_address() if port is None else f"127.0.0.1:{port}"
         self._server.add_secure_port(self.address, server_credentials(files))
