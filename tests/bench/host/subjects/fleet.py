@@ -25,11 +25,12 @@ class Fleetctl(Subject):
     def __init__(self, folder: Path, tools: Tools) -> None:
         super().__init__(folder, tools)
         self._fleet = Fleet(folder / "fleet", hosts=1)
-        self._route = f"127.0.0.1:{free_ports(1)}"
+        self._route = ""
         self.environment = dict(self._fleet.environment)
 
     def start(self) -> None:
         self._fleet.start()
+        self._route = f"127.0.0.1:{free_ports(1)}"  # not before: the fleet takes what is free, too
 
     def stop(self) -> None:
         self._fleet.close()
