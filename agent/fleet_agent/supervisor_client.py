@@ -70,6 +70,8 @@ class SupervisorClient:
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
+        self._unwritten: list[bytes] = []
+        """Requests of this turn of the loop. They go out together, so that many starts come to the supervisor as many."""
         self._reading: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -111,7 +113,7 @@ class SupervisorClient:
         self._answers[number] = answer
         try:
             async with asyncio.timeout(timeout):
-                self._writer.write(encode({**fields, "id": number, "request": name}))
+                self._write(encode({**fields, "id": number, "request": name}))
                 await self._writer.drain()
                 message = await answer
         except TimeoutError as error:
@@ -176,6 +178,17 @@ class SupervisorClient:
                 raise SupervisorUnavailable(f"fleet-supervisor is not connected: {self._ended}")
             self._arrived.clear()
             await self._arrived.wait()
+
+    def _write(self, data: bytes) -> None:
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unwritten.append(data)
+
+    def _flush(self) -> None:
+        data = b"".join(self._unwritten)
+        self._unwritten.clear()
+        if self._writer is not None and not self._ended:
+            self._writer.write(data)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         decoder = Decoder()

@@ -6,7 +6,7 @@ The request id makes repeating the mutation safe, and watching changes nothing, 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fleet.v1 import control_pb2, types_pb2
 from fleetctl import views
@@ -24,8 +24,10 @@ from fleetctl.errors import CliError, ExitCode
 from fleetctl.event_loop import run
 from fleetctl.outcome import describe_aborted, describe_done, described
 from fleetctl.output import Output
-from fleetctl.progress import Progress, RecordProgress, choose_progress
 from fleetctl.settings import Settings
+
+if TYPE_CHECKING:
+    from fleetctl.progress import Progress
 
 __all__ = ["Begin", "carry_out", "follow", "new_request_id", "newest_rollout"]
 
@@ -92,6 +94,9 @@ class _Operation:
             # What is asked for already, but is not true yet, is waited for like any other.
             self._unchanged = bool(self._request_id) and self._rollout.id != self._request_id and self._ended()
             if not no_wait and (self._stream or not self._ended()):
+                # 10 ms in which the fleet is at work already.
+                from fleetctl.progress import RecordProgress, choose_progress
+
                 with RecordProgress(self._output) if self._stream else choose_progress(self._output) as progress:
                     # The watch begins with the present state; what the mutation answered may be planned anew meanwhile.
                     if self._ended():
@@ -138,7 +143,7 @@ class _Operation:
     def _ended(self) -> bool:
         return self._rollout is not None and not views.under_way(self._rollout)
 
-    async def _watch(self, connection: Connection, progress: Progress) -> None:
+    async def _watch(self, connection: Connection, progress: "Progress") -> None:
         """Until the rollout ended. Raises FleetError."""
         assert self._rollout is not None  # noqa: S101 (run() has set it)
         if self._ended():

@@ -1,4 +1,4 @@
-"""`set-size`: the plan first, then the change."""
+"""`set-size`: the plan first, then the change; at once where nobody is to be asked."""
 
 import click
 from rich.text import Text
@@ -60,30 +60,37 @@ def set_size(settings: Settings, app: str, size: Size, host: str, dry_run: bool,
     output = Output(settings)
     request = control_pb2.SetSizeRequest(app=app, change=size.to_proto(), host=host, dry_run=True, options=way.options)
     request.request_id = new_request_id()
-    plan = run(_ask(settings, request))
-    if dry_run:
-        if settings.structured:
-            output.document(views.size_plan_view(app, plan))
-        else:
+    shows = not settings.structured and not settings.quiet
+    allowed = settings.yes
+    if dry_run or not settings.yes:
+        plan = run(_ask(settings, request))
+        if dry_run:
+            if settings.structured:
+                output.document(views.size_plan_view(app, plan))
+            else:
+                _show_plan(output, plan)
+            return
+        if shows:
             _show_plan(output, plan)
-        return
-    if not settings.structured and not settings.quiet:
-        _show_plan(output, plan)
-    if plan.shrinking_others:
-        _confirm_shrinking(output, list(plan.shrinking_others))
-    request.request_id = new_request_id()
+        if plan.shrinking_others:
+            _confirm_shrinking(output, list(plan.shrinking_others))
+            allowed = True
+        request.request_id = new_request_id()
     request.dry_run = False
-    request.allow_shrinking_others = bool(plan.shrinking_others)
+    request.allow_shrinking_others = allowed
 
     async def begin(connection: Connection) -> control_pb2.Rollout:
-        return (await connection.call(lambda stub: stub.SetSize, request, mutation=True)).rollout
+        answer = await connection.call(lambda stub: stub.SetSize, request, mutation=True)
+        if settings.yes and shows and answer.plan:
+            _show_plan(output, answer)
+        return answer.rollout
 
     carry_out(settings, output, app, begin, no_wait=way.no_wait)
 
 
 def _confirm_shrinking(output: Output, hosts: list[str]) -> None:
     named = ", ".join(hosts)
-    if not output.settings.yes and not output.interactive:
+    if not output.interactive:
         raise CliError(
             ExitCode.REFUSED,
             f"this would shrink hosts that were not named: {named}. Nothing was changed: say --yes to go on",

@@ -236,6 +236,19 @@ def test_set_size_shows_the_plan_before_it_acts(fleetctl: Fleetctl, control: Fak
     assert real.allow_shrinking_others is False
 
 
+def test_set_size_with_yes_asks_once_and_shows_the_plan_it_was_answered(
+    fleetctl: Fleetctl, control: FakeControl
+) -> None:
+    control.answers["WatchRollout"] = [fake.ended("done", "set_size", replaced=2)]
+    result = fleetctl("set-size", "my-app", "5", "--host", "host1", "--yes")
+    assert result.code == 0
+    assert result.out.splitlines()[1].split() == ["host1", "2", "4", "+2"]
+    assert result.out.endswith("my-app resized: 2 workers started or stopped in 2.5s\n")
+    (request,) = control.of(control_pb2.SetSizeRequest)
+    assert not request.dry_run
+    assert request.allow_shrinking_others
+
+
 def test_a_dry_run_changes_nothing(fleetctl: Fleetctl, control: FakeControl) -> None:
     result = fleetctl("scale", "my-app", "+2", "--dry-run", "-o", "json")
     assert json.loads(result.out) == {

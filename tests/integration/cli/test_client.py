@@ -130,7 +130,8 @@ def test_a_value_has_every_field_that_json_has(fleetctl: Fleetctl, client: Clien
 @pytest.mark.parametrize(
     ("command", "call"),
     [
-        ("set-size my-app +2 --host host1 -y", lambda fleet: fleet.set_size("my-app", "+2", host="host1")),
+        ("set-size my-app +2 --host host1", lambda fleet: fleet.set_size("my-app", "+2", host="host1")),
+        ("set-size my-app 2 -y", lambda fleet: fleet.set_size("my-app", 2, allow_shrinking_others=True)),
         ("set-size my-app cpu --supersede", lambda fleet: fleet.set_size("my-app", "cpu", supersede=True)),
         ("soft-restart my-app --ignore-balancer b", lambda fleet: fleet.soft_restart("my-app", ignore_balancers="b")),
         (
