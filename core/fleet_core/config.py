@@ -111,6 +111,7 @@ class ControllerConfig(DaemonConfig, frozen=True, kw_only=True):
     """ "host:port" of each etcd member."""
     etcd_tls: TlsConfig | None = None
     heartbeat_interval_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.5
+    """Between a balancer's heartbeats; who says nothing for twice as long is asked whether it is there (ADR 23)."""
     artifact_dir: Path | None = None
     """Holds deployed code; several controllers need one that all of them see. Absent: `artifacts` in `state_dir`."""
     artifacts: str = ""

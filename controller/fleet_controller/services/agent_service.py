@@ -1,6 +1,7 @@
 """AgentService: sessions of agents."""
 
 import logging
+import math
 from collections.abc import AsyncIterator
 
 import grpc
@@ -90,7 +91,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 self._receive(office, host, message)
 
         # Where the agent answers pings, the connection ends when it does not (ADR 23).
-        silence = None if hello.answers_pings else MISSED_HEARTBEATS * office.heartbeat_interval_seconds
+        silence = math.inf if hello.answers_pings else MISSED_HEARTBEATS * office.heartbeat_interval_seconds
         try:
             async for message in converse(request_iterator, outbox, receive, silence):
                 await office.awake()

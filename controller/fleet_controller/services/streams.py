@@ -88,30 +88,29 @@ async def converse(
     requests: AsyncIterator[_In],
     outbox: Outbox[_Out],
     receive: Callable[[_In], Awaitable[None]],
-    silence_seconds: float | None,
+    silence_seconds: float,
 ) -> AsyncIterator[_Out]:
     """Yield what the outbox sends while `receive` takes what comes in.
 
-    Ends when either direction ends, or nothing came in for `silence_seconds`, if it says so. Errors of `receive` are raised here.
+    Ends when either direction ends, or nothing came in for `silence_seconds`, which may be infinite. Raises what `receive`
+    raises.
     """
 
     async def read() -> None:
         try:
             async for message in requests:
-                if silence is not None:
-                    silence.broken()
+                silence.broken()
                 await receive(message)
         finally:
             outbox.close()
 
     reader = asyncio.create_task(read(), name="stream-reader")
-    silence = None if silence_seconds is None else Silence(silence_seconds, reader.cancel)
+    silence = Silence(silence_seconds, reader.cancel)
     try:
         async for message in outbox.messages():
             yield message
     finally:
-        if silence is not None:
-            silence.close()
+        silence.close()
         reader.cancel()
         with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await reader

@@ -179,6 +179,19 @@ def of_folder(folder: Path) -> dict[int, str]:
     return found
 
 
+def ends_within(pid: int, seconds: float) -> bool:
+    """Does this child, not waited for yet? Told at once: `Popen.wait` with a timeout looks every 50 ms."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return _ended(descriptor, seconds)
+    finally:
+        os.close(descriptor)
+
+
+def _ended(pidfd: int, seconds: float) -> bool:
+    return bool(select.select([pidfd], [], [], seconds)[0])
+
+
 def kill_and_wait(pid: int, seconds: float = 10.0) -> None:
     """SIGKILL, through a pidfd, so that no later owner of the number is hit. Raises BenchError when it stays."""
     try:
@@ -187,7 +200,7 @@ def kill_and_wait(pid: int, seconds: float = 10.0) -> None:
         return
     try:
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        if not select.select([descriptor], [], [], seconds)[0]:
+        if not _ended(descriptor, seconds):
             raise BenchError(f"process {pid} does not end after SIGKILL")
     except ProcessLookupError:
         return

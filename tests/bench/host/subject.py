@@ -1,7 +1,6 @@
 """What every subject can be asked, and how its commands are run."""
 
 import os
-import select
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from typing import ClassVar, Protocol, Self
 
 from tests.bench.host.app import App
 from tests.bench.host.install import Tools
-from tests.bench.host.processes import BenchError, kill_and_wait, of_folder, sample_until
+from tests.bench.host.processes import BenchError, ends_within, kill_and_wait, of_folder, sample_until
 
 COMMAND_SECONDS = 120.0
 LEFTOVER_SECONDS = 5.0
@@ -57,7 +56,7 @@ class Command:
 
     def finish(self, seconds: float = COMMAND_SECONDS) -> str:
         """Its output. Raises BenchError when it fails or is not done in time."""
-        if self._process.poll() is None and not _ends_within(self._process.pid, seconds):
+        if self._process.poll() is None and not ends_within(self._process.pid, seconds):
             self._process.kill()
             self._process.wait()
             raise BenchError(f"{self._argv}: not done after {seconds:g} s: {self._tail()}")
@@ -166,17 +165,6 @@ class Subject(ABC):
 
     def wait_for_file(self, path: Path) -> None:
         sample_until(path.exists, f"{self.name} made {path.name}", 30.0, 0.01)
-
-
-def _ends_within(pid: int, seconds: float) -> bool:
-    """Does this child of ours? Told at once: `Popen.wait` with a timeout looks every 50 ms, which is as long as what is timed."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)
 
 
 def free_ports(count: int) -> int:
