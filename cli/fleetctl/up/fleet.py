@@ -63,7 +63,8 @@ class Fleet:
                 make_host_cgroups(Path(cgroup), hosts)
                 held.callback(remove_host_cgroups, Path(cgroup), hosts)
             settings = settle(folder, wanted, claims)
-            layout = Layout(self._data_dir, runtime_root(self._data_dir, settings.fleet_id, os.getuid()))
+            root = runtime_root(self._data_dir, settings.fleet_id, os.getuid(), settings.memory)
+            layout = Layout(self._data_dir, root)
             held.enter_context(runtime_folder(layout))
             try:
                 certificates = Certificates(layout.certificates)

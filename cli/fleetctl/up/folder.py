@@ -14,6 +14,11 @@ from fleetctl.up.layout import Layout
 from fleetctl.up.settings import Settings
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MOUNTS = Path("/proc/self/mounts")
+_IN_MEMORY = ("/run", "/dev/shm")  # noqa: S108 - nobody else can write to what `runtime_folder` makes there
+_ADVICE = "remove it, or use another --data-dir"
+_FIRST_ORDINARY_USER = 1000
+"""SYS_UID_MAX of login.defs(5), and one."""
 
 
 class LockedFolder:
@@ -79,6 +84,24 @@ class LockedFolder:
         (self.data_dir / "up.running").unlink(missing_ok=True)
 
 
+def memory_of(user_id: int, mounts: Path = _MOUNTS) -> str:
+    """A file system in memory that this process can write to, and where a file lasts as long as the machine runs; "": none.
+
+    There is none for an ordinary user: when the last login of one ends, systemd-logind removes what that user has in
+    /run/user/UID and /dev/shm (logind.conf(5), "RemoveIPC="), and what `up` runs may outlive it.
+    """
+    if user_id >= _FIRST_ORDINARY_USER:
+        return ""
+    try:
+        fields = [line.split() for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    kinds = {field[1]: field[2] for field in fields}  # the last mount at a place hides those before
+    return next(
+        (place for place in _IN_MEMORY if kinds.get(place) == "tmpfs" and os.access(place, os.W_OK | os.X_OK)), ""
+    )
+
+
 @contextmanager
 def runtime_folder(layout: Layout) -> Iterator[None]:
     """Make the folder for sockets where that is not the data folder, and hold it. Raises UpError: in a folder that others can
@@ -94,11 +117,11 @@ def runtime_folder(layout: Layout) -> Iterator[None]:
         root.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise UpError(f"{root}: {error.strerror}: use a --data-dir with a shorter path") from error
+        raise UpError(f"{root}: {error.strerror}: {_ADVICE}") from error
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise UpError(f"{root} is not a private folder of this user: use a --data-dir with a shorter path")
+            raise UpError(f"{root} is not a private folder of this user: {_ADVICE}")
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:

@@ -27,7 +27,7 @@ class HostFolders:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All paths of one data folder. `runtime_root` is the data folder itself, or a short stand-in for its sockets."""
+    """All paths of one data folder. `runtime_root` is the data folder itself, or a stand-in for what need not last."""
 
     data_dir: Path
     runtime_root: Path
@@ -98,8 +98,11 @@ def default_data_dir(xdg_data_home: str, home: Path) -> Path:
     return base / "fleetctl" / "up"
 
 
-def runtime_root(data_dir: Path, fleet_id: str, user_id: int) -> Path:
-    """Where sockets may lie: the data folder, unless its path is too long for a unix socket's address."""
+def runtime_root(data_dir: Path, fleet_id: str, user_id: int, memory: str = "") -> Path:
+    """Where sockets and runtime files lie: in `memory` (`Settings.memory`) where there is that, as in /run under systemd; else in
+    the data folder, unless its path is too long for a unix socket's address."""
+    if memory:
+        return Path(memory, f"fleet-{user_id}-{fleet_id}")
     if len(os.fsencode(data_dir)) + _LONGEST_SOCKET_BYTES <= _SOCKET_PATH_BYTES:
         return data_dir
     return _SHORT_ROOT / f"fleet-{user_id}-{fleet_id}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fleetctl.up.claims import PortClaims
 from fleetctl.up.errors import UpError
-from fleetctl.up.folder import LockedFolder
+from fleetctl.up.folder import LockedFolder, memory_of
 from fleetctl.up.layout import default_data_dir, preferred_block
 from fleetctl.up.ports import BLOCKS, choose_blocks
 from fleetctl.up.settings import Settings, Wanted, cgroup_of, etcd_members_of, resolve
@@ -47,6 +47,7 @@ def settle(folder: LockedFolder, wanted: Wanted, claims: PortClaims) -> Settings
         system_block=blocks[0],
         host_blocks=tuple(blocks[1:]),
         cgroup=cgroup_of(wanted, recorded),
+        memory=recorded.memory if recorded and folder.was_interrupted() else memory_of(os.getuid()),
     )
     if settings != recorded:
         folder.write_settings(settings)

@@ -46,6 +46,9 @@ class Settings(BaseModel):
     """First port of each host's block."""
     cgroup: str = ""
     """The cgroup v2 folder that holds one for each host; "": workers have none, and limits are refused."""
+    memory: str = ""
+    """The file system in memory that holds sockets and runtime files; "": they lie on disk. Chosen at each start, unless
+    something of the last run may live."""
 
     @classmethod
     def parse(cls, text: str, path: str) -> Self:

@@ -6,6 +6,7 @@ Every wait has a deadline and ends in an AssertionError that shows what was ther
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from fleetctl.up.layout import runtime_root
+from fleetctl.up.settings import Settings
 from tests.ports import free_address
 
 ROOT = Path(__file__).parents[3]
@@ -139,14 +142,24 @@ class Fleet:
             left = self.processes()
             for pid in left:
                 _kill(pid)
+            shutil.rmtree(self.runtime_root, ignore_errors=True)
         assert not left, f"left behind: {left}\n{self.log.read_text()[-4000:]}"
+
+    @property
+    def runtime_root(self) -> Path:
+        """Of the last `up`; where there was none, a path that nothing has."""
+        try:
+            settings = Settings.parse((self.data_dir / "up.json").read_text(), "up.json")
+        except FileNotFoundError:
+            return self.data_dir / "none"
+        return runtime_root(self.data_dir, settings.fleet_id, os.getuid(), settings.memory)
 
     def processes(self) -> dict[int, str]:
         """Pid → command line of every live process of this fleet: its paths are in their environment or command line."""
-        mark = os.fsencode(self.folder) + b"/"
+        marks = [os.fsencode(folder) + b"/" for folder in (self.folder, self.runtime_root)]
         found: dict[int, str] = {}
         for pid, command, environment in _processes():
-            if pid != os.getpid() and (mark in command or mark in environment):
+            if pid != os.getpid() and any(mark in command or mark in environment for mark in marks):
                 found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
         return found
 

@@ -16,6 +16,7 @@ import pytest
 
 from fleetctl.up.layout import runtime_root
 from fleetctl.up.process import find_marked
+from fleetctl.up.settings import Settings
 
 SERVICES = {"etcd", "controller1", "balancer1", "host1-agent", "host1-supervisor", "host2-agent", "host2-supervisor"}
 DEADLINE_SECONDS = 30.0
@@ -87,8 +88,16 @@ class Up:
         return [int(words[0]) for _, _, words in self.entries("worker")]
 
     @property
+    def settings(self) -> Settings:
+        return Settings.parse((self.data_dir / "up.json").read_text(), "up.json")
+
+    @property
     def fleet_id(self) -> str:
-        return str(json.loads((self.data_dir / "up.json").read_text())["fleet_id"])
+        return self.settings.fleet_id
+
+    @property
+    def runtime_root(self) -> Path:
+        return runtime_root(self.data_dir, self.fleet_id, os.getuid(), self.settings.memory)
 
     def clean_up(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -98,9 +107,8 @@ class Up:
             for daemon in find_marked(self.fleet_id):
                 daemon.signal(signal.SIGKILL)
                 daemon.close()
-            root = runtime_root(self.data_dir, self.fleet_id, os.getuid())
-            if root != self.data_dir:
-                shutil.rmtree(root, ignore_errors=True)
+            if self.runtime_root != self.data_dir:
+                shutil.rmtree(self.runtime_root, ignore_errors=True)
         for pid in self.workers():
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -119,7 +127,7 @@ def test_everything_is_started_and_ctrl_c_leaves_nothing_behind(up: Up) -> None:
     workers = up.workers()
     assert len(workers) == 2
     assert up.stop() == 0
-    assert not list(Path("/tmp").glob(f"fleet-*-{up.fleet_id}"))
+    assert up.runtime_root == up.data_dir or not up.runtime_root.exists()
     assert not [pid for pid in [*up.pids().values(), *workers] if is_alive(pid)]
     assert not find_marked(up.fleet_id)
     stops = [words for _, _, words in up.entries("stop")]

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from fleetctl.up.claims import PortClaims
 from fleetctl.up.errors import UpError
-from fleetctl.up.folder import LockedFolder, runtime_folder
+from fleetctl.up.folder import LockedFolder, memory_of, runtime_folder
 from fleetctl.up.layout import Layout
 from fleetctl.up.logs import last_lines, open_log, rotate_if_large
+from fleetctl.up.plan import settle
+from fleetctl.up.settings import Wanted
 
 
 def layout(tmp_path: Path) -> Layout:
@@ -32,6 +35,50 @@ def test_a_link_in_place_of_the_folder_of_sockets_is_not_followed(tmp_path: Path
     (tmp_path / "sockets").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UpError, match="sockets"), runtime_folder(layout(tmp_path)):
         pass
+
+
+MOUNTS = "/dev/vda / ext4 rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n"
+
+
+def mounts(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mounts"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm to write to")
+def test_runtime_files_of_root_and_of_services_lie_in_memory(tmp_path: Path) -> None:
+    assert memory_of(0, mounts(tmp_path, MOUNTS)) == "/dev/shm"
+    assert memory_of(999, mounts(tmp_path, MOUNTS)) == "/dev/shm"
+    if os.access("/run", os.W_OK):
+        assert memory_of(0, mounts(tmp_path, f"{MOUNTS}tmpfs /run tmpfs rw 0 0\n")) == "/run"
+
+
+def test_those_of_an_ordinary_user_do_not_as_the_end_of_a_login_removes_them(tmp_path: Path) -> None:
+    assert memory_of(1000, mounts(tmp_path, MOUNTS)) == ""
+
+
+def test_a_place_that_is_not_in_memory_is_not_taken_for_it(tmp_path: Path) -> None:
+    assert memory_of(0, mounts(tmp_path, "/dev/vda / ext4 rw 0 0\n")) == ""
+    assert memory_of(0, mounts(tmp_path, f"{MOUNTS}/dev/vda /dev/shm ext4 rw 0 0\n")) == ""
+    assert memory_of(0, tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize("memory", ["", "/elsewhere"])
+def test_what_an_interrupted_run_left_alive_is_looked_for_where_that_run_had_its_sockets(
+    tmp_path: Path, memory: str
+) -> None:
+    folder = LockedFolder(tmp_path)
+    with PortClaims() as claims:
+        first = settle(folder, Wanted(), claims)
+    folder.write_settings(first.model_copy(update={"memory": memory}))
+    folder.mark_running()
+    with PortClaims() as claims:
+        assert settle(folder, Wanted(), claims).memory == memory
+    folder.mark_ended()
+    with PortClaims() as claims:
+        assert settle(folder, Wanted(), claims).memory == first.memory == memory_of(os.getuid())
+    folder.close()
 
 
 def test_a_folder_is_locked_until_it_is_closed(tmp_path: Path) -> None:

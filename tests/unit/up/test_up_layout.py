@@ -1,5 +1,6 @@
 """Paths, and the configurations written to them."""
 
+import itertools
 import tomllib
 from pathlib import Path
 
@@ -21,10 +22,14 @@ def test_sockets_of_a_folder_with_a_long_path_lie_elsewhere() -> None:
     assert runtime_root(folder, FLEET, 1000) == Path(f"/tmp/fleet-1000-{FLEET}")
 
 
+def test_runtime_files_lie_in_memory_where_there_is_some_for_them() -> None:
+    assert runtime_root(Path("/home/ada/fleet"), FLEET, 0, "/run") == Path(f"/run/fleet-0-{FLEET}")
+
+
 def test_no_socket_path_is_longer_than_the_kernel_takes() -> None:
-    for length in range(1, 120):
+    for length, memory in itertools.product(range(1, 120), ("", "/dev/shm")):
         data_dir = Path("/" + "d" * length)
-        layout = Layout(data_dir, runtime_root(data_dir, FLEET, 4_294_967_294))
+        layout = Layout(data_dir, runtime_root(data_dir, FLEET, 4_294_967_294, memory))
         for socket in (
             layout.notify_socket,
             layout.host("host50").run / "supervisor.sock",
