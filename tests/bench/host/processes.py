@@ -1,18 +1,14 @@
 """What /proc tells of other processes, and waiting for it, at one sampling interval for every subject."""
 
-import math
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 SAMPLE_SECONDS = 0.0005
-_EXEC_SECONDS = 1.0
-"""A process that has not become the wanted program so long after its start is another's."""
-
 _STUB = b"fleet-start\0"
 """The command line of a process in which fleet-supervisor will start a worker."""
 
@@ -33,52 +29,11 @@ def sample_until(condition: Callable[[], _T], what: str, seconds: float, pause: 
     return result
 
 
-class NewProcesses:
-    """Those that became `argv` since this object was made, found without reading all of /proc at each look.
-
-    /proc/loadavg ends with the pid most recently handed out (man 5 proc), so only those since the last look are asked. Children
-    of `parents` are asked for as long as they live, also those that were there before: a parent may make a process long before
-    it is told what to become.
-    """
-
-    def __init__(self, argv: Sequence[str], parents: Collection[int] = ()) -> None:
-        self._wanted = b"".join(os.fsencode(argument) + b"\0" for argument in argv)
-        self._parents = frozenset(parents)
-        self._newest = _newest_pid()
-        self._candidates: dict[int, float] = {}
-        if self._parents:
-            before = [pid for pid in all_pids() if command_line(pid) != self._wanted and _parent(pid) in self._parents]
-            self._candidates.update(dict.fromkeys(before, math.inf))
-        self.found: set[int] = set()
-
-    def look(self) -> set[int]:
-        newest, now = _newest_pid(), time.monotonic()
-        if newest >= self._newest:
-            fresh: Sequence[int] = range(self._newest + 1, newest + 1)
-        else:  # the numbers began again from below
-            fresh = [pid for pid in all_pids() if pid > self._newest or pid <= newest]
-        self._newest = newest
-        self._candidates.update(dict.fromkeys(fresh, now + _EXEC_SECONDS))
-        for pid, deadline in list(self._candidates.items()):
-            command = command_line(pid)
-            if command == self._wanted:
-                self.found.add(pid)
-            if now > deadline and _parent(pid) in self._parents:
-                self._candidates[pid] = math.inf
-            elif command is None or command == self._wanted or now > deadline:
-                del self._candidates[pid]
-        return self.found
-
-
-def _newest_pid() -> int:
-    return int(Path("/proc/loadavg").read_bytes().rsplit(None, 1)[1])
-
-
 def all_pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names are wanted, not paths
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
     """0 where there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - in the sampling loop
@@ -103,7 +58,7 @@ def alive(pid: int) -> bool:
 def twins(pid: int) -> list[int]:
     """Its children that are not yet what they shall become: made beforehand, and a part of its cost."""
     made = {command_line(pid), _STUB} - {None, b""}
-    return [child for child in all_pids() if _parent(child) == pid and command_line(child) in made]
+    return [child for child in all_pids() if parent(child) == pid and command_line(child) in made]
 
 
 def private_mib(pid: int) -> float:

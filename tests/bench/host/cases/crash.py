@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tests.bench.host.app import sleeper
 from tests.bench.host.case import Case
-from tests.bench.host.processes import NewProcesses, kill_and_wait, sample_until
+from tests.bench.host.new_processes import NewProcesses
+from tests.bench.host.processes import kill_and_wait, sample_until
 from tests.bench.host.subject import Subject
 from tests.bench.host.subjects.circus import Circus
 from tests.bench.host.subjects.fleet import Fleetctl
@@ -34,18 +36,17 @@ class Crash(Case):
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
         parents = subject.daemons().values()
-        watch = NewProcesses(app.argv, parents)
-        subject.run(app, _WORKERS)
-        workers = sorted(
-            sample_until(lambda: watch.look() if len(watch.look()) == _WORKERS else set(), "workers", 30.0)
-        )
+        with closing(NewProcesses(app.argv, parents)) as watch:
+            subject.run(app, _WORKERS)
+            sample_until(lambda: len(watch.look()) == _WORKERS, "workers", 30.0)
+            workers = sorted(watch.found)
         time.sleep(_SETTLED_SECONDS)
         samples: list[float] = []
         for pid in workers:
-            watch = NewProcesses(app.argv, parents)
-            began = time.perf_counter()
-            kill_and_wait(pid)
-            sample_until(watch.look, "a new process", 30.0)
-            samples.append((time.perf_counter() - began) * 1000)
+            with closing(NewProcesses(app.argv, parents)) as watch:
+                began = time.perf_counter()
+                kill_and_wait(pid)
+                sample_until(watch.look, "a new process", 30.0)
+            samples.append((watch.last - began) * 1000)
             time.sleep(0.2)
         return {_METRIC: samples}

@@ -3,10 +3,12 @@
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from tests.bench.host.app import App, sleeper
 from tests.bench.host.case import CaseTogether
-from tests.bench.host.processes import NewProcesses, cpu_seconds, sample_until
+from tests.bench.host.new_processes import NewProcesses
+from tests.bench.host.processes import cpu_seconds, sample_until
 from tests.bench.host.subject import Subject
 from tests.bench.host.subjects.circus import Circus
 from tests.bench.host.subjects.fleet import Fleetctl
@@ -84,6 +86,6 @@ class Idle(CaseTogether):
 
 
 def _grow(subject: Subject, app: App, present: int, size: int) -> None:
-    watch = NewProcesses(app.argv, subject.daemons().values())
-    subject.grow(app, present, size).finish()
-    sample_until(lambda: len(watch.look()) >= size - present, f"{size} workers of {subject.name}", 60.0)
+    with closing(NewProcesses(app.argv, subject.daemons().values())) as watch:
+        subject.grow(app, present, size).finish()
+        sample_until(lambda: len(watch.look()) >= size - present, f"{size} workers of {subject.name}", 60.0)

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tests.bench.host.app import sleeper
 from tests.bench.host.case import Case
-from tests.bench.host.processes import NewProcesses, alone_mib, private_mib, pss_mib, sample_until, twins
+from tests.bench.host.new_processes import NewProcesses
+from tests.bench.host.processes import alone_mib, private_mib, pss_mib, sample_until, twins
 from tests.bench.host.subject import Subject
 from tests.bench.host.subjects.circus import Circus
 from tests.bench.host.subjects.fleet import Fleetctl
@@ -46,17 +48,17 @@ class Memory(Case):
 
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
-        watch = NewProcesses(app.argv, subject.daemons().values())
-        subject.expose_metrics()
-        subject.run(app, 1)
-        samples: dict[str, list[float]] = {}
-        present = 1
-        for size in self.plan.idle_sizes:
-            subject.grow(app, present, size).finish()
-            sample_until(lambda wanted=size: len(watch.look()) >= wanted, f"{size} workers", 60.0)  # type: ignore[misc]
-            present = size
-            time.sleep(_SETTLING_SECONDS)
-            samples |= self._look(subject.daemons(), size)
+        with closing(NewProcesses(app.argv, subject.daemons().values())) as watch:
+            subject.expose_metrics()
+            subject.run(app, 1)
+            samples: dict[str, list[float]] = {}
+            present = 1
+            for size in self.plan.idle_sizes:
+                subject.grow(app, present, size).finish()
+                sample_until(lambda wanted=size: len(watch.look()) >= wanted, f"{size} workers", 60.0)  # type: ignore[misc]
+                present = size
+                time.sleep(_SETTLING_SECONDS)
+                samples |= self._look(subject.daemons(), size)
         return samples
 
     def _look(self, daemons: dict[str, int], size: int) -> dict[str, list[float]]:
