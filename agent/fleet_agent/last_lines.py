@@ -48,7 +48,7 @@ def read_last_lines(log_dir: Path, app: str, slot: int, since: float, marks: Log
 
 
 def _log(log_dir: Path, app: str, slot: int, stream: str) -> Path:
-    return log_dir / app / f"{slot}.{stream}.log"
+    return Path(f"{log_dir}/{app}/{slot}.{stream}.log")  # many at once, before many starts: joining takes twice as long
 
 
 def _end(path: Path) -> tuple[int, int]:

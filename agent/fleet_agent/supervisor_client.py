@@ -27,6 +27,8 @@ from fleet_agent.supervisor.protocol import (
 
 _READ_BYTES = 256 * 1024
 _MAX_EVENTS_WAITING = 10_000
+_TOGETHER_BYTES = 16 * 1024
+"""Some starts, which the supervisor can make while the rest is put into words."""
 _REQUEST_SECONDS = 10.0
 _STOP_ALL_MARGIN_SECONDS = 30.0
 
@@ -72,6 +74,7 @@ class SupervisorClient:
         self._writer: asyncio.StreamWriter | None = None
         self._unwritten: list[bytes] = []
         """Requests of this turn of the loop. They go out together, so that many starts come to the supervisor as many."""
+        self._unwritten_bytes = 0
         self._reading: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -183,11 +186,15 @@ class SupervisorClient:
         if not self._unwritten:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unwritten.append(data)
+        self._unwritten_bytes += len(data)
+        if self._unwritten_bytes >= _TOGETHER_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
         data = b"".join(self._unwritten)
         self._unwritten.clear()
-        if self._writer is not None and not self._ended:
+        self._unwritten_bytes = 0
+        if data and self._writer is not None and not self._ended:
             self._writer.write(data)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

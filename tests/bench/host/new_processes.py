@@ -47,8 +47,8 @@ class NewProcesses:
         self._wanted = b"".join(os.fsencode(argument) + b"\0" for argument in argv)
         self._source = _source(self._wanted, frozenset(parents))
         self.found: set[int] = set()
-        self.last = 0.0
-        """When the last of them became it, as time.perf_counter() has it; where /proc is looked at, when that was seen."""
+        self.moments: list[float] = []
+        """When each became it, as time.perf_counter() has it; where /proc is looked at, when that was seen."""
 
     def close(self) -> None:
         self._source.close()
@@ -57,7 +57,7 @@ class NewProcesses:
         for pid, moment in self._source.candidates():
             if pid not in self.found and command_line(pid) == self._wanted:
                 self.found.add(pid)
-                self.last = max(self.last, moment)
+                self.moments.append(moment)
         return self.found
 
 

@@ -24,15 +24,20 @@ _COMMANDS = 5
 _WHOLE = "s, command → all there"
 _CLI = "s, a command as such"
 _NET = "s, less a command as such"
+_STARTS = "s, first more → all there"
 
 
 class _Growth(Case):
     subjects = (Floor, SupervisorAlone, Fleetctl, Pm2, Supervisord, Circus)
 
     def _grow(
-        self, subject: Subject, app: App, count: Callable[[], int], last: Callable[[], float] = time.perf_counter
+        self,
+        subject: Subject,
+        app: App,
+        count: Callable[[], int],
+        moments: Callable[[], Sequence[float]] = lambda: (),
     ) -> dict[str, list[float]]:
-        """`count`: how many are there; `last`: since when, asked when all are."""
+        """`count`: how many are there; `moments`: since when each has been, where that is known better than by counting."""
         subject.run(app, 1)
         sample_until(lambda: count() == 1, "the first worker", 60.0)
         time.sleep(1.0)
@@ -40,12 +45,15 @@ class _Growth(Case):
         began = time.perf_counter()
         work = subject.grow(app, 1, self.plan.size)
         sample_until(lambda: count() >= self.plan.size, f"{self.plan.size} workers", _SECONDS)
-        whole = last() - began
+        counted = time.perf_counter()
         work.finish()
+        known = [moment for moment in moments() if moment >= began]
+        whole = (max(known) if known else counted) - began
         return {
             _WHOLE: [whole],
             **({_CLI: [command_seconds]} if command_seconds else {}),
             _NET: [whole - command_seconds],
+            **({_STARTS: [max(known) - min(known)]} if known else {}),
         }
 
 
@@ -60,7 +68,7 @@ class Trivial(_Growth):
     def measure(self, subject: Subject, folder: Path) -> dict[str, list[float]]:
         app = sleeper(str(time.monotonic_ns()))
         with closing(NewProcesses(app.argv, subject.daemons().values())) as watch:
-            return self._grow(subject, app, lambda: len(watch.look()), lambda: watch.last)
+            return self._grow(subject, app, lambda: len(watch.look()), lambda: watch.moments)
 
 
 class Node(_Growth):
