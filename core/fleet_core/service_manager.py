@@ -4,13 +4,22 @@ systemd speaks it, and `fleetctl up` speaks it to its children too. Standard lib
 """
 
 import array
+import contextlib
 import os
 import socket
 
 _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 
-def notify(*assignments: str, descriptors: tuple[int, ...] = ()) -> bool:
+def endpoint() -> socket.socket:
+    """For many messages, the caller's to close: to close one has the kernel look through all descriptors that are on their way
+    between processes (unix(7), SCM_RIGHTS), which a supervisor that starts many workers would wait for each time."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    made.settimeout(1.0)
+    return made
+
+
+def notify(*assignments: str, descriptors: tuple[int, ...] = (), through: socket.socket | None = None) -> bool:
     """Send "READY=1", "STATUS=…", "FDSTORE=1", "FDNAME=…" to the service manager, with `descriptors` attached.
 
     Returns False where there is no service manager, or it does not listen: the service goes on without it.
@@ -24,23 +33,21 @@ def notify(*assignments: str, descriptors: tuple[int, ...] = ()) -> bool:
     if descriptors:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as endpoint:
-            endpoint.settimeout(1.0)
-            endpoint.connect(address)
-            endpoint.sendmsg(["\n".join(assignments).encode()], ancillary)
+        with contextlib.nullcontext(through) if through is not None else endpoint() as sender:
+            sender.sendmsg(["\n".join(assignments).encode()], ancillary, 0, address)
     except OSError:
         return False
     return True
 
 
-def store(name: str, *descriptors: int) -> bool:
+def store(name: str, *descriptors: int, through: socket.socket | None = None) -> bool:
     """Put descriptors into the fd store: they come back from `take_stored` after a restart. `name` must hold no colon."""
-    return notify("FDSTORE=1", f"FDNAME={name}", descriptors=descriptors)
+    return notify("FDSTORE=1", f"FDNAME={name}", descriptors=descriptors, through=through)
 
 
-def forget(name: str) -> bool:
+def forget(name: str, *, through: socket.socket | None = None) -> bool:
     """Remove every descriptor of that name from the fd store."""
-    return notify("FDSTOREREMOVE=1", f"FDNAME={name}")
+    return notify("FDSTOREREMOVE=1", f"FDNAME={name}", through=through)
 
 
 def take_stored() -> dict[str, list[int]]:

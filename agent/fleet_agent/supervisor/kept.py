@@ -29,11 +29,16 @@ class Kept:
     def __init__(self, stored: dict[str, list[int]]) -> None:
         """Owns the descriptors in `stored`."""
         self._stored = stored
+        self._endpoint = service_manager.endpoint()
         self._to_drop: list[str] = []
         self._deaf_until = 0.0
 
     def close(self) -> None:
         """Closes what was not taken; it stays in the store."""
+        self._close_stored()
+        self._endpoint.close()
+
+    def _close_stored(self) -> None:
         for descriptors in self._stored.values():
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -42,7 +47,7 @@ class Kept:
     def keep(self, name: str, *descriptors: int) -> None:
         """Where there is no service manager, the worker's copy is all there is."""
         self._drop_waiting()
-        self._try(lambda: service_manager.store(name, *descriptors))
+        self._try(lambda: service_manager.store(name, *descriptors, through=self._endpoint))
 
     def take(self, name: str) -> int | None:
         """A descriptor, the caller's to close, that stays in the store as well."""
@@ -66,10 +71,10 @@ class Kept:
             for descriptor in descriptors:
                 stop_listening(descriptor)
             self.drop(name)
-        self.close()
+        self._close_stored()
 
     def _drop_waiting(self) -> None:
-        while self._to_drop and self._try(lambda: service_manager.forget(self._to_drop[0])):
+        while self._to_drop and self._try(lambda: service_manager.forget(self._to_drop[0], through=self._endpoint)):
             del self._to_drop[0]
 
     def _try(self, tell: Callable[[], bool]) -> bool:
