@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -110,6 +111,7 @@ async def run_agent(config: AgentConfig) -> None:
             asyncio.create_task(show_life(), name="watchdog"),
             asyncio.create_task(stopping.wait(), name="stopping"),
         ]
+        gc.freeze()  # what is there now stays: no search for garbage looks through it while others wait
         notify("READY=1")
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import hashlib
 import logging
 import os
@@ -119,6 +120,7 @@ async def _run(config: BalancerConfig) -> None:
             metrics = await serve_metrics(config.metrics, BalancerCollector(upstreams, access_log))
             owned.push_async_callback(metrics.close)
         await upstreams.start()
+        gc.freeze()  # what is there now stays: no search for garbage looks through it while others wait
         service_manager.notify("READY=1")
         await _until(stopping, Session(config, driver, upstreams, holdings))
         service_manager.notify("STOPPING=1")

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -87,6 +88,7 @@ async def serve(config: ControllerConfig) -> None:
     try:
         await server.start()
         _log.info("listening on %s", config.listen)
+        gc.freeze()  # what is there now stays: no search for garbage looks through it while others wait
         service_manager.notify("READY=1")
         leading = asyncio.create_task(leadership.run(), name="leadership")
         waiting = asyncio.create_task(ending.wait(), name="ending")
