@@ -72,7 +72,7 @@ class Host:
         self.folder = folder
         self._launch = launch
         self._workers: dict[Key, int] = {}
-        self._open: list[Loop | WorkerLogs] = []
+        self._open: list[Loop | Kept | WorkerLogs] = []
 
     def printed(self, key: Key, data: bytes) -> None:
         if key not in self._workers:
@@ -85,9 +85,9 @@ class Host:
 
     def supervise(self, *, ending: bool = False) -> None:
         """One supervisor's life: adopts, and empties the pipes, for good where `ending`."""
-        loop = Loop()
-        self._open.append(loop)
-        logs = Logs(loop, self.folder / "fifos", self.folder / "log", Kept({}))
+        loop, kept = Loop(), Kept({})
+        self._open += [loop, kept]
+        logs = Logs(loop, self.folder / "fifos", self.folder / "log", kept)
         held = []
         for key in _KEYS:
             worker = logs.open(file_stem(key), key.app, key.slot)

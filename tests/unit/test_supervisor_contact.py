@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,10 @@ def test_a_copy_comes_back_from_another_process() -> None:
 
 def test_what_is_taken_from_the_store_is_the_takers_and_the_rest_is_closed() -> None:
     pipes = [os.pipe() for _ in range(2)]
-    kept = Kept({"a": [pipes[0][0], pipes[0][1]], "b": [pipes[1][0], pipes[1][1]]})
-    assert kept.take("a") == pipes[0][0]
-    assert kept.take("a") is None
-    kept.drop_unclaimed()
+    with closing(Kept({"a": [pipes[0][0], pipes[0][1]], "b": [pipes[1][0], pipes[1][1]]})) as kept:
+        assert kept.take("a") == pipes[0][0]
+        assert kept.take("a") is None
+        kept.drop_unclaimed()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(pipes[1][0])
     os.close(pipes[0][0])
@@ -107,10 +108,10 @@ def test_a_service_manager_that_does_not_read_is_waited_for_once_and_told_later(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))
     monkeypatch.setattr(kept_module, "_DEAF_SECONDS", 0.3)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, closing(Kept({})) as kept:
         manager.bind(str(tmp_path / "manager"))
         manager.setblocking(False)
-        kept, began = Kept({}), time.monotonic()
+        began = time.monotonic()
         for number in range(40):  # more than its queue holds: net.unix.max_dgram_qlen
             kept.drop(f"worker-{number}")
         assert time.monotonic() - began < 5
@@ -126,18 +127,36 @@ def test_a_service_manager_that_does_not_read_is_waited_for_once_and_told_later(
     assert names[:40] == [f"worker-{number}" for number in range(40)]
 
 
+def test_a_service_manager_that_was_started_again_is_told_at_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = tmp_path / "manager"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+    with closing(Kept({})) as kept:
+        for number in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.bind(str(address))
+                kept.drop(f"worker-{number}")
+                manager.settimeout(5)
+                assert manager.recv(4096) == f"FDSTOREREMOVE=1\nFDNAME=worker-{number}".encode()
+            kept.drop(f"lost-{number}")  # nobody listens
+            address.unlink()
+
+
 def test_a_listener_from_the_store_is_taken_only_where_it_listens_at_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as right, socket.create_server(("127.0.0.1", 0)) as wrong:
         shared = Shared("shop", "127.0.0.1", right.getsockname()[1])
         for given, taken in ((wrong, False), (right, True)):
-            listeners = Listeners(Kept({shared.stored_name: [os.dup(given.fileno())]}))
-            listeners.adopt(shared, None, 3)
-            if taken:
-                assert os.path.sameopenfile(listeners.open(shared), right.fileno())
-            else:
-                with pytest.raises(OSError, match="in use"):
-                    listeners.open(shared)
-            listeners.close()
+            with (
+                closing(Kept({shared.stored_name: [os.dup(given.fileno())]})) as kept,
+                closing(Listeners(kept)) as listeners,
+            ):
+                listeners.adopt(shared, None, 3)
+                if taken:
+                    assert os.path.sameopenfile(listeners.open(shared), right.fileno())
+                else:
+                    with pytest.raises(OSError, match="in use"):
+                        listeners.open(shared)
 
 
 def test_a_socket_that_no_longer_listens_frees_its_address_though_copies_live() -> None:

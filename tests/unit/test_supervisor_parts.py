@@ -203,8 +203,10 @@ def test_a_fifo_that_fills_all_the_time_is_emptied_in_larger_parts_and_to_its_en
 def test_a_log_whose_program_writes_in_blocks_is_rotated_at_line_ends_all_the_same(loop: Loop, tmp_path: Path) -> None:
     """Each of its blocks ends in the midst of a line, so no batch ever ends with one."""
     printed = b"".join(b"%05d %s\n" % (number, b"x" * 60) for number in range(2000))
-    logs = Logs(loop, tmp_path / "fifos", tmp_path, Kept({}))
-    with closing(logs.open("shop.1.1", "shop", 1)) as worker:
+    with (
+        closing(Kept({})) as kept,
+        closing(Logs(loop, tmp_path / "fifos", tmp_path, kept).open("shop.1.1", "shop", 1)) as worker,
+    ):
         worker.follow(replace(LAUNCH, log_max_bytes=10_000, log_files=100))
         for at in range(0, len(printed), 4000):
             Path(worker.paths[0]).write_bytes(printed[at : at + 4000])

@@ -31,7 +31,6 @@ class Contacts:
     def close(self) -> None:
         """Closes no socket for the workers: they, and the fd store, have them too."""
         self._listeners.close()
-        self._kept.close()
 
     def open(self, key: Key, launch: Launch, hears: Callable[[], Hears]) -> tuple[Contact | None, Handed]:
         """For a process that is to be made. `hears` is asked where it has a contact. Raises SpawnError."""

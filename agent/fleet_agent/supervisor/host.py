@@ -54,7 +54,7 @@ class Host:
             self._watch_signals(owned)
             place = processes.here()
             journal = Journal(runtime_dir / "journal", place)
-            kept = Kept(service_manager.take_stored())
+            kept = owned.enter_context(closing(Kept(service_manager.take_stored())))
             contacts = owned.enter_context(closing(Contacts(self._loop, runtime_dir / "contact", kept)))
             logs = Logs(self._loop, runtime_dir / "fifos", log_dir, kept)
             self._server: Server | None = None
