@@ -12,8 +12,8 @@ _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 
 def endpoint() -> socket.socket:
-    """For many messages, the caller's to close: to close one has the kernel look through all descriptors that are on their way
-    between processes (unix(7), SCM_RIGHTS), which a supervisor that starts many workers would wait for each time."""
+    """For many messages, the caller's to close. One for each would cost twice as much while a supervisor starts many workers: to
+    close one has the kernel search the descriptors that are on their way between processes (unix(7), SCM_RIGHTS)."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     made.settimeout(1.0)
     return made

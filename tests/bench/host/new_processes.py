@@ -23,8 +23,8 @@ _SO_RCVBUFFORCE = 33
 """socket(7); Python has no name for it."""
 _PROC_EVENTS = 1
 """CN_IDX_PROC and CN_VAL_PROC (linux/connector.h)."""
-_LISTEN = 1
-"""PROC_CN_MCAST_LISTEN."""
+_LISTEN, _IGNORE = 1, 2
+"""PROC_CN_MCAST_LISTEN and PROC_CN_MCAST_IGNORE: kernels before 6.6 go on telling, to nobody, unless they are told."""
 _EXEC = 2
 """PROC_EVENT_EXEC."""
 _NLMSG_DONE = 3
@@ -77,12 +77,7 @@ class _Told:
             with contextlib.suppress(PermissionError):
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
             self._socket.bind((0, _PROC_EVENTS))
-            request = struct.pack("=I", _LISTEN)
-            length = _NETLINK_HEADER.size + _CONNECTOR_HEADER.size + len(request)
-            header = _NETLINK_HEADER.pack(length, _NLMSG_DONE, 0, 0, 0)
-            self._socket.send(
-                header + _CONNECTOR_HEADER.pack(_PROC_EVENTS, _PROC_EVENTS, 0, 0, len(request), 0) + request
-            )
+            self._ask(_LISTEN)
             self._socket.settimeout(1.0)
             self._socket.recv(_MESSAGE_BYTES)  # it says at once that it will
             self._socket.setblocking(False)
@@ -91,7 +86,15 @@ class _Told:
             raise
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._ask(_IGNORE)
         self._socket.close()
+
+    def _ask(self, wish: int) -> None:
+        request = struct.pack("=I", wish)
+        length = _NETLINK_HEADER.size + _CONNECTOR_HEADER.size + len(request)
+        header = _NETLINK_HEADER.pack(length, _NLMSG_DONE, 0, 0, 0)
+        self._socket.send(header + _CONNECTOR_HEADER.pack(_PROC_EVENTS, _PROC_EVENTS, 0, 0, len(request), 0) + request)
 
     def candidates(self) -> list[tuple[int, float]]:
         """Pid and moment of each execve since the last call. Raises BenchError."""
