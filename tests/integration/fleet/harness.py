@@ -142,7 +142,8 @@ class Fleet:
             left = self.processes()
             for pid in left:
                 _kill(pid)
-            shutil.rmtree(self.runtime_root, ignore_errors=True)
+            if self.runtime_root != self.data_dir:
+                shutil.rmtree(self.runtime_root, ignore_errors=True)
         assert not left, f"left behind: {left}\n{self.log.read_text()[-4000:]}"
 
     @property
