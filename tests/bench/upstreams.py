@@ -157,7 +157,7 @@ def _measure_fleet(fleet: Fleet, address: str, turn: int, samples: Samples) -> N
     victim, known = workers[turn], {worker["pid"] for worker in workers}
     # fleetctl's commands and what they left under way are not part of it.
     time.sleep(0.5)
-    stats = max((fleet.data_dir / "balancers" / "balancer1" / "run").glob("haproxy-*.sock"))
+    stats = max((fleet.runtime_root / "balancers" / "balancer1" / "run").glob("haproxy-*.sock"))
     _measure_death(victim["pid"], victim["port"], known, Client(address), Observer(stats, "my-app"), samples)
 
 
