@@ -72,9 +72,8 @@ class SupervisorClient:
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
-        self._unwritten: list[bytes] = []
+        self._unwritten = bytearray()
         """Requests of this turn of the loop. They go out together, so that many starts come to the supervisor as many."""
-        self._unwritten_bytes = 0
         self._reading: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -185,15 +184,13 @@ class SupervisorClient:
     def _write(self, data: bytes) -> None:
         if not self._unwritten:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._unwritten.append(data)
-        self._unwritten_bytes += len(data)
-        if self._unwritten_bytes >= _TOGETHER_BYTES:
+        self._unwritten += data
+        if len(self._unwritten) >= _TOGETHER_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        data = b"".join(self._unwritten)
+        data = bytes(self._unwritten)
         self._unwritten.clear()
-        self._unwritten_bytes = 0
         if data and self._writer is not None and not self._ended:
             self._writer.write(data)
 

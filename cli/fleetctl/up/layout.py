@@ -101,11 +101,9 @@ def default_data_dir(xdg_data_home: str, home: Path) -> Path:
 def runtime_root(data_dir: Path, fleet_id: str, user_id: int, memory: str = "") -> Path:
     """Where sockets and runtime files lie: in `memory` (`Settings.memory`) where there is that, as in /run under systemd; else in
     the data folder, unless its path is too long for a unix socket's address."""
-    if memory:
-        return Path(memory, f"fleet-{user_id}-{fleet_id}")
-    if len(os.fsencode(data_dir)) + _LONGEST_SOCKET_BYTES <= _SOCKET_PATH_BYTES:
+    if not memory and len(os.fsencode(data_dir)) + _LONGEST_SOCKET_BYTES <= _SOCKET_PATH_BYTES:
         return data_dir
-    return _SHORT_ROOT / f"fleet-{user_id}-{fleet_id}"
+    return Path(memory or _SHORT_ROOT, f"fleet-{user_id}-{fleet_id}")
 
 
 def preferred_block(data_dir: Path, *, is_default: bool, blocks: int) -> int:
